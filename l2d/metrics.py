@@ -1,0 +1,181 @@
+"""How good multi-label scores are, in percent, in every protocol that the literature uses.
+
+The same network gets very different F1s by protocol, so each is named in the report and none is called just "F1":
+
+- `oracle_k`: per image as many labels as the ground truth has, the best-scored ones. The published L2D code does this, so the paper's
+  OF1 and CF1 are of this kind. It knows the number of labels, which nobody knows in use.
+- `threshold`: a label is predicted where its probability is at least 0.5; `threshold_tuned`: at least a threshold of its own, found on
+  training pictures with `tune_thresholds`.
+- `top3`: the three best-scored labels of every image, whatever their probability.
+
+Ties: average precision treats equal scores as one step (as scikit-learn does); `oracle_k` and `top3` take the label that comes first.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Report = dict[str, object]
+
+THRESHOLD = 0.5
+TOP = 3
+
+
+def score_report(scores: Tensor, targets: Tensor, labels: Sequence[str], thresholds: Tensor | None = None) -> Report:
+    """Everything that `l2d evaluate --json` prints, ready for JSON: percent, and None where a number is not defined.
+
+    Args:
+        scores: probabilities, (N, C), in [0, 1].
+        targets: ground truth, (N, C), 0 or 1.
+        labels: the C names, in the order of the columns.
+        thresholds: per-label thresholds, (C,), from `tune_thresholds`; with them the report also holds `threshold_tuned`.
+
+    Returns:
+        `images`, `mAP` (mean over the labels that have positives), `labels_without_positives` (how many were left out),
+        one dict as `f1_scores` returns it per protocol, and `per_label` with each label's average precision (None without positives).
+
+    Raises:
+        ValueError: for shapes that do not fit each other, no image or label at all, targets other than 0 and 1, or scores outside [0, 1].
+    """
+    _check(scores, targets)
+    if len(labels) != scores.shape[1]:
+        raise ValueError(f"Expected one name per column of the scores, {scores.shape[1]}; got {len(labels)} labels.")
+    precisions = average_precisions(scores, targets)
+    report: Report = {
+        "images": len(scores),
+        "mAP": _number(precisions.nanmean()),
+        "labels_without_positives": int(precisions.isnan().sum()),
+        "oracle_k": f1_scores(predict_oracle_k(scores, targets), targets),
+        "threshold": f1_scores(predict_above(scores, THRESHOLD), targets),
+        "top3": f1_scores(predict_top(scores, TOP), targets),
+    }
+    if thresholds is not None:
+        if thresholds.shape != (len(labels),):
+            raise ValueError(f"Expected one threshold per label, ({len(labels)},); got {tuple(thresholds.shape)}.")
+        report["threshold_tuned"] = f1_scores(predict_above(scores, thresholds), targets)
+    return report | {"per_label": {label: _number(precision) for label, precision in zip(labels, precisions, strict=True)}}
+
+
+def average_precision(scores: Tensor, targets: Tensor) -> float:
+    """Average precision of one label's scores (N,) in percent; NaN without a positive."""
+    return float(average_precisions(scores[:, None], targets[:, None]))
+
+
+def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
+    """Step-wise average precision of every label, (C,), in percent; NaN for labels without a positive.
+
+    sum over thresholds n of (R_n - R_(n-1)) P_n, as in scikit-learn's `average_precision_score`, without interpolation and without
+    VOC's eleven points. Equal scores share one threshold, so the order of the images never matters. Only the order of the scores
+    does: logits may be given as well.
+    """
+    _check(scores, targets, probabilities=False)
+    ordered, order = scores.detach().double().cpu().sort(dim=0, descending=True, stable=True)
+    hits = targets.detach().double().cpu().gather(0, order)
+    ranks = torch.arange(1, len(hits) + 1, dtype=torch.float64)[:, None]
+    precision = (hits.cumsum(0) / ranks).gather(0, _last_of_step(ordered))
+    return 100 * (precision * hits).sum(0) / hits.sum(0)
+
+
+def f1_scores(predicted: Tensor, targets: Tensor) -> dict[str, float | None]:
+    """Overall and per-label precision, recall and F1 of yes/no predictions (N, C), in percent.
+
+    - `OP`, `OR`, `OF1`: over all (image, label) decisions together (micro).
+    - `CP`, `CR`: precision and recall of each label, averaged.
+    - `CF1`: the mean of the labels' own F1s (macro), as in the published L2D code.
+    - `CF1_of_means`: 2 CP CR / (CP + CR), as in older multi-label papers; it is usually the larger of the two.
+
+    0 / 0 counts as 0, as scikit-learn's `zero_division=0`. Labels without a positive are left out of the four per-label means,
+    as they are of mAP (nothing predicted can be right there), but false alarms on them count in `OP` and `OF1`. Without any
+    positive at all the per-label means are None.
+    """
+    predicted, positive = predicted.cpu().bool(), targets.cpu().bool()
+    right = (predicted & positive).sum(0).double()
+    said, true = predicted.sum(0).double(), positive.sum(0).double()
+    present = true > 0
+    cp, cr = _ratio(right, said)[present].mean(), _ratio(right, true)[present].mean()
+    numbers = {
+        "OP": _ratio(right.sum(), said.sum()),
+        "OR": _ratio(right.sum(), true.sum()),
+        "OF1": _ratio(2 * right.sum(), said.sum() + true.sum()),
+        "CP": cp,
+        "CR": cr,
+        "CF1": _ratio(2 * right, said + true)[present].mean(),
+        "CF1_of_means": _ratio(2 * cp * cr, cp + cr),
+    }
+    return {name: _number(100 * value) for name, value in numbers.items()}
+
+
+def predict_oracle_k(scores: Tensor, targets: Tensor) -> Tensor:
+    """Per image the k best-scored labels, k being its number of true labels: (N, C) of booleans. Nothing for an image without labels."""
+    return _ranks(scores) < targets.cpu().sum(1, keepdim=True)
+
+
+def predict_top(scores: Tensor, count: int) -> Tensor:
+    """Per image the `count` best-scored labels (all, where there are fewer): (N, C) of booleans."""
+    return _ranks(scores) < count
+
+
+def predict_above(scores: Tensor, threshold: float | Tensor) -> Tensor:
+    """The labels whose probability reaches the threshold, one for all or (C,) one for each: (N, C) of booleans."""
+    limits = threshold.cpu().double() if isinstance(threshold, Tensor) else threshold
+    return scores.detach().cpu().double() >= limits
+
+
+def tune_thresholds(scores: Tensor, targets: Tensor) -> Tensor:
+    """The threshold of each label that gives it the best F1 on these (training) probabilities (N, C): (C,), float64.
+
+    It lies halfway between two neighbouring scores, or at 0 where predicting the label always is best. Equally good ones: the
+    highest. A label without positives keeps 0.5. Never tune on the pictures that are then measured.
+    """
+    _check(scores, targets)
+    ordered, order = scores.detach().double().cpu().sort(dim=0, descending=True, stable=True)
+    hits = targets.detach().double().cpu().gather(0, order)
+    ranks = torch.arange(1, len(hits) + 1, dtype=torch.float64)[:, None]
+    f1 = (2 * hits.cumsum(0) / (ranks + hits.sum(0))).gather(0, _last_of_step(ordered))
+    best = torch.where(f1 == f1.amax(0), _last_of_step(ordered), len(ordered)).amin(0)
+    return torch.where(hits.sum(0) > 0, _below(ordered, best), THRESHOLD)
+
+
+def _below(ordered: Tensor, places: Tensor) -> Tensor:
+    """Thresholds (C,) that let in descending scores (N, C) up to each label's place (C,), and nothing after it."""
+    padded = torch.cat([ordered, ordered.new_zeros(1, ordered.shape[1])])
+    lowest, rest = padded.gather(0, places[None])[0], padded.gather(0, places[None] + 1)[0]
+    middle = (lowest + rest) / 2
+    # Two neighbouring floats have no number between them; their rounded mean may be the one that is to stay out.
+    middle = torch.where(middle > rest, middle, lowest)
+    return torch.where(places == len(ordered) - 1, 0.0, middle)
+
+
+def _last_of_step(ordered: Tensor) -> Tensor:
+    """For every place in columns of descending scores (N, C), the index of the last place with the same score."""
+    places = torch.arange(len(ordered))[:, None].expand_as(ordered)
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    last[:-1] = ordered[:-1] != ordered[1:]
+    return torch.where(last, places, len(ordered)).flip(0).cummin(0).values.flip(0)
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """Place of every label in its image's order of scores, 0 for the best: (N, C)."""
+    return scores.detach().cpu().double().argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole > 0, part / whole.clamp(min=1e-300), 0.0)
+
+
+def _number(value: Tensor) -> float | None:
+    return None if value.isnan() else float(value)
+
+
+def _check(scores: Tensor, targets: Tensor, probabilities: bool = True) -> None:
+    if scores.ndim != 2 or scores.shape != targets.shape or not scores.numel():
+        shapes = f"{tuple(scores.shape)} and {tuple(targets.shape)}"
+        raise ValueError(f"Expected scores and targets of one shape (images, labels), neither of them empty; got {shapes}.")
+    if not scores.isfinite().all():
+        raise ValueError("Scores must be finite; some are NaN or infinite. Did the training diverge?")
+    low, high = float(scores.min()), float(scores.max())
+    if probabilities and (low < 0 or high > 1):
+        raise ValueError(f"Expected probabilities in [0, 1]; got {low:g} to {high:g}. Apply the sigmoid first.")
+    if not ((targets == 0) | (targets == 1)).all():
+        raise ValueError("Targets must be 0 or 1; decide on unknown labels before scoring.")
