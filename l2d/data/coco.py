@@ -1,0 +1,84 @@
+"""MS-COCO 2014, as the official download lies on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from l2d.data.files import name_some, require_annotations, require_files, require_labels
+from l2d.data.images import Boxes, Index
+
+FOLDERS = {"train": "train2014", "test": "val2014"}
+
+
+def read_coco(root: Path, split: str) -> Index:
+    """Read ROOT/annotations/instances_{train,val}2014.json; the pictures lie in ROOT/train2014 and ROOT/val2014.
+
+    The labels are the file's categories in the order of their ids, so the official files give the usual 80. A picture shows a label
+    if any annotation says so, crowds (`iscrowd`) included, and their boxes count as boxes. A picture without any annotation (some
+    in the official download) is kept, with zero targets. Boxes are None if the annotations hold none. No picture is opened.
+
+    Source: Lin et al., "Microsoft COCO" (ECCV 2014); train2014 to train and val2014 to test, as in L2D.
+
+    Args:
+        root: the folder that holds `annotations`.
+        split: "train" or "test".
+
+    Raises:
+        FileNotFoundError: if the annotations or any picture is missing; the first ones are named, and how many there are.
+        ValueError: for an unknown split, a file in another form, or annotations of unknown pictures or categories.
+    """
+    if split not in FOLDERS:
+        raise ValueError(f"Unknown split {split!r} of COCO; the known ones are {', '.join(FOLDERS)}.")
+    source = root / "annotations" / f"instances_{FOLDERS[split]}.json"
+    require_annotations(source, f"COCO's layout: {source.name} in annotations/ beside the folder {FOLDERS[split]}/ with the pictures")
+    content = _parse(source)
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    labels = require_labels([category["name"] for category in categories], source)
+    columns = {category["id"]: column for column, category in enumerate(categories)}
+    rows = {image["id"]: row for row, image in enumerate(content["images"])}
+    _check_ids(content, rows, columns, source)
+    paths = [root / FOLDERS[split] / image["file_name"] for image in content["images"]]
+    require_files(paths, source)
+
+    targets = torch.zeros(len(paths), len(labels))
+    pairs = [(rows[annotation["image_id"]], columns[annotation["category_id"]]) for annotation in content["annotations"]]
+    if pairs:
+        targets[tuple(torch.tensor(pairs).T)] = 1.0
+    return Index(paths, targets, labels, _read_boxes(content["annotations"], pairs, len(paths), source))
+
+
+def _parse(source: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(source.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{source} is not valid JSON (cut off while downloading?): {error}.") from error
+    needed = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
+    for part, keys in needed.items():
+        entries = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) and entry.keys() >= set(keys) for entry in entries):
+            raise ValueError(f"{source} is not in COCO's form: expected a list {part!r} of objects with {' and '.join(keys)}.")
+    return content
+
+
+def _check_ids(content: dict[str, Any], rows: dict[int, int], columns: dict[int, int], source: Path) -> None:
+    if len(rows) < len(content["images"]) or len(columns) < len(content["categories"]):
+        raise ValueError(f"{source} gives two pictures or two categories the same id.")
+    for key, known in (("image_id", rows), ("category_id", columns)):
+        unknown = [annotation[key] for annotation in content["annotations"] if annotation[key] not in known]
+        if unknown:
+            raise ValueError(f"{source} has {len(unknown)} annotations with an unknown {key}: {name_some(unknown)}.")
+
+
+def _read_boxes(annotations: list[dict[str, Any]], pairs: list[tuple[int, int]], count: int, source: Path) -> list[Boxes] | None:
+    boxed = sum("bbox" in annotation for annotation in annotations)
+    if not boxed:
+        return None
+    if boxed < len(annotations):
+        raise ValueError(f"{source} has boxes for {boxed} of its {len(annotations)} annotations; expected all or none.")
+    boxes: list[Boxes] = [{} for _ in range(count)]
+    for annotation, (row, column) in zip(annotations, pairs, strict=True):
+        x, y, width, height = annotation["bbox"]
+        boxes[row].setdefault(column, []).append((float(x), float(y), float(width), float(height)))
+    return boxes
