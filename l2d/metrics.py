@@ -161,7 +161,7 @@ def _ranks(scores: Tensor) -> Tensor:
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    return torch.where(whole > 0, part / whole.clamp(min=1e-300), 0.0)
+    return torch.where(whole == 0, 0.0, part / whole)
 
 
 def _number(value: Tensor) -> float | None:

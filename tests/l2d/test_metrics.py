@@ -1,0 +1,197 @@
+"""Metrics against scikit-learn and loops, and where nothing is defined."""
+
+import json
+import math
+import warnings
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
+from torch import Tensor
+
+from l2d.metrics import (
+    average_precision,
+    average_precisions,
+    f1_scores,
+    predict_above,
+    predict_oracle_k,
+    predict_top,
+    score_report,
+    tune_thresholds,
+)
+
+NAMES = ("cat", "dog", "bird", "boat", "bus", "car")
+
+
+def draw(seed: int, images: int = 50, *, steps: int = 0, rate: float = 0.3) -> tuple[Tensor, Tensor]:
+    """Scores and targets of six labels; `steps` rounds the scores, so that many are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(images, len(NAMES), generator=generator)
+    targets = (torch.rand(images, len(NAMES), generator=generator) < rate).float()
+    return (scores * steps).round() / steps if steps else scores, targets
+
+
+def keep_label_present(targets: Tensor) -> Tensor:
+    targets[0] = 1.0
+    return targets
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 10])
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_is_scikit_learns_ties_included(seed: int, steps: int):
+    scores, targets = draw(seed, steps=steps)
+    targets = keep_label_present(targets)
+    expected = [100 * average_precision_score(targets[:, c], scores[:, c]) for c in range(len(NAMES))]
+    assert average_precisions(scores, targets).tolist() == pytest.approx(expected, abs=1e-10)
+    assert score_report(scores, targets, NAMES)["mAP"] == pytest.approx(sum(expected) / len(expected), abs=1e-10)
+
+
+def test_average_precision_worked_by_hand():
+    # Ranks of the positives: 1 and 3, so (1/1 + 2/3) / 2.
+    assert average_precision(torch.tensor([0.9, 0.8, 0.7, 0.1]), torch.tensor([1.0, 0, 1, 0])) == pytest.approx(100 * 5 / 6)
+
+
+def test_equal_scores_give_the_share_of_positives_in_any_order():
+    targets = torch.tensor([1.0, 0, 0, 1, 0])
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 2, 4, 0, 3]):
+        assert average_precision(torch.full((5,), 0.3), targets[order]) == pytest.approx(40.0)
+
+
+def test_labels_without_positives_are_left_out_and_counted():
+    scores, targets = draw(0)
+    targets[:, [1, 4]] = 0
+    report = score_report(scores, targets, NAMES)
+    assert report["labels_without_positives"] == 2
+    assert [label for label, value in report["per_label"].items() if value is None] == ["dog", "bus"]
+    rest = [value for value in report["per_label"].values() if value is not None]
+    assert report["mAP"] == pytest.approx(sum(rest) / 4)
+    assert math.isnan(average_precision(scores[:, 1], targets[:, 1]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_f1s_are_scikit_learns(seed: int):
+    scores, targets = draw(seed, images=12)
+    targets = keep_label_present(targets)
+    predicted = predict_above(scores, 0.6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns about 0 / 0, which both count as 0
+        expected = {
+            f"{letter}{name}": 100 * function(targets.numpy(), predicted.numpy(), average=average, zero_division=0)
+            for letter, average in (("O", "micro"), ("C", "macro"))
+            for name, function in (("P", precision_score), ("R", recall_score), ("F1", f1_score))
+        }
+    expected["CF1_of_means"] = 2 * expected["CP"] * expected["CR"] / (expected["CP"] + expected["CR"])
+    assert f1_scores(predicted, targets) == pytest.approx(expected, abs=1e-10)
+
+
+def test_the_two_definitions_of_cf1_differ():
+    # Label 0: precision 1, recall 1/2, F1 2/3. Label 1: precision 1/2, recall 1, F1 2/3. Means: 3/4 and 3/4.
+    predicted = torch.tensor([[1, 1], [0, 1]]).bool()
+    scores = f1_scores(predicted, torch.tensor([[1.0, 1], [1, 0]]))
+    assert scores["CF1"] == pytest.approx(100 * 2 / 3)
+    assert scores["CF1_of_means"] == pytest.approx(75.0)
+
+
+def test_false_alarms_on_labels_without_positives_count_over_all_but_not_per_label():
+    targets = torch.tensor([[1.0, 0], [1, 0]])
+    alarmed = f1_scores(torch.tensor([[1, 1], [1, 1]]).bool(), targets)
+    assert (alarmed["OP"], alarmed["CP"], alarmed["CF1"]) == (50.0, 100.0, 100.0)
+
+
+def test_nothing_predicted_and_nothing_there():
+    nothing = torch.zeros(3, 2)
+    assert f1_scores(nothing.bool(), torch.ones(3, 2)) == dict.fromkeys(("OP", "OR", "OF1", "CP", "CR", "CF1", "CF1_of_means"), 0.0)
+    empty = f1_scores(nothing.bool(), nothing)
+    assert (empty["OF1"], empty["CF1"], empty["CF1_of_means"]) == (0.0, None, None)
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_oracle_k_predicts_as_many_labels_as_are_true(steps: int):
+    scores, targets = draw(3, steps=steps)
+    targets[:2] = 0
+    predicted = predict_oracle_k(scores, targets)
+    assert predicted.sum(1).tolist() == targets.sum(1).tolist()
+    for row, chosen in zip(scores.tolist(), predicted.tolist(), strict=True):
+        best = sorted(range(len(row)), key=lambda label: (-row[label], label))[: sum(chosen)]
+        assert sorted(best) == [label for label, said in enumerate(chosen) if said]
+
+
+def test_top_takes_the_first_of_equals_and_all_of_few():
+    assert predict_top(torch.tensor([[0.5, 0.5, 0.5, 0.9]]), 3).tolist() == [[True, True, False, True]]
+    assert predict_top(torch.tensor([[0.1, 0.2]]), 3).all()
+
+
+def test_a_probability_at_the_threshold_is_predicted():
+    assert predict_above(torch.tensor([[0.5, 0.4999]]), 0.5).tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_tuned_thresholds_give_each_label_its_best_f1(seed: int, steps: int):
+    scores, targets = draw(seed, steps=steps)
+    targets = keep_label_present(targets)
+    thresholds = tune_thresholds(scores, targets)
+    for c in range(len(NAMES)):
+        reached = f1_score(targets[:, c], predict_above(scores, thresholds)[:, c])
+        tried = [f1_score(targets[:, c], scores[:, c] >= limit) for limit in scores[:, c].unique()]
+        assert reached == pytest.approx(max(tried))
+
+
+def test_tuned_thresholds_at_the_edges():
+    scores = torch.tensor([[0.9, 0.2, 0.7], [0.3, 0.2, 0.1], [0.1, 0.1, 0.4]])
+    targets = torch.tensor([[1.0, 1, 0], [0, 1, 0], [0, 1, 0]])
+    # Halfway; always, for a label in every picture; 0.5, for one in none.
+    assert tune_thresholds(scores, targets).tolist() == pytest.approx([0.6, 0.0, 0.5])
+
+
+def test_a_tuned_threshold_separates_neighbouring_floats():
+    upper = torch.tensor(0.7, dtype=torch.float64)
+    lower = torch.nextafter(upper, torch.tensor(0.0, dtype=torch.float64))
+    scores = torch.stack([upper, lower])[:, None]
+    predicted = predict_above(scores, tune_thresholds(scores, torch.tensor([[1.0], [0]])))
+    assert predicted.flatten().tolist() == [True, False]
+
+
+def test_report_is_json_with_every_protocol():
+    scores, targets = draw(1)
+    report = json.loads(json.dumps(score_report(scores, targets, NAMES, tune_thresholds(scores, targets))))
+    protocols = ["oracle_k", "threshold", "top3", "threshold_tuned"]
+    assert list(report) == ["images", "mAP", "labels_without_positives", *protocols, "per_label"]
+    assert report["images"] == 50
+    assert all({"OF1", "CF1"} < report[protocol].keys() for protocol in protocols)
+    assert report["threshold_tuned"]["CF1"] > report["threshold"]["CF1"]
+    assert "threshold_tuned" not in score_report(scores, targets, NAMES)
+
+
+def test_perfect_scores_are_a_hundred_percent():
+    _, targets = draw(2)
+    report = score_report(targets, targets, NAMES)
+    assert report["mAP"] == pytest.approx(100.0)
+    assert report["oracle_k"]["OF1"] == report["threshold"]["CF1"] == pytest.approx(100.0)
+
+
+def test_a_report_without_any_positive_has_no_map():
+    report = score_report(torch.rand(4, 6), torch.zeros(4, 6), NAMES)
+    assert report["mAP"] is None
+    assert report["labels_without_positives"] == 6
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "sentence"),
+    [
+        (torch.rand(2, 6), torch.zeros(3, 6), "one shape"),
+        (torch.rand(0, 6), torch.zeros(0, 6), "neither of them empty"),
+        (torch.full((2, 6), math.nan), torch.zeros(2, 6), "finite"),
+        (torch.full((2, 6), 1.5), torch.zeros(2, 6), "sigmoid"),
+        (torch.rand(2, 6), torch.full((2, 6), -1.0), "0 or 1"),
+        (torch.rand(2, 5), torch.zeros(2, 5), "one name per column"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_words(scores: Tensor, targets: Tensor, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        score_report(scores, targets, NAMES)
+
+
+def test_thresholds_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="one threshold per label"):
+        score_report(torch.rand(2, 6), torch.zeros(2, 6), NAMES, torch.rand(5))
