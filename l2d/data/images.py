@@ -1,0 +1,126 @@
+"""Pictures between annotations and networks: the index of a data set, decoding, and batches."""
+
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+# Decoded pictures are kept in memory up to this many bytes; a larger data set is decoded again in every epoch.
+MEMORY_LIMIT = 8 * 2**30
+PREFETCHED_BATCHES = 3
+
+Boxes = dict[int, list[tuple[float, float, float, float]]]
+
+
+class Index(NamedTuple):
+    """What is known of a data set before any picture is opened.
+
+    Attributes:
+        paths: one file per picture.
+        targets: 1 where the picture shows the label, else 0, float (N, C).
+        labels: the names of the C labels, in the order of the columns.
+        boxes: per picture, label index -> boxes (x, y, width, height) in pixels of that picture; None where the data set has none.
+    """
+
+    paths: list[Path]
+    targets: Tensor
+    labels: tuple[str, ...]
+    boxes: list[Boxes] | None = None
+
+    def select(self, rows: Sequence[int]) -> "Index":
+        """The same data set with only these pictures, in this order."""
+        boxes = None if self.boxes is None else [self.boxes[row] for row in rows]
+        return Index([self.paths[row] for row in rows], self.targets[list(rows)], self.labels, boxes)
+
+
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """Decode a picture to RGB, turned upright as its EXIF data says."""
+    with Image.open(source) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def squash(image: Image.Image, size: int) -> Tensor:
+    """Resize to a square without cropping: bytes (3, size, size). Training, evaluation and serving all use this one."""
+    resized = image.resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Bring pixels in [0, 1], (N, 3, H, W), to the scaling that a network was trained with."""
+    shape = (1, 3, 1, 1)
+    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
+
+
+def to_input(image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """One picture as a network's input, (1, 3, size, size)."""
+    return normalise(squash(image, size)[None].float() / 255, mean, std)
+
+
+class Pictures:
+    """The pictures of an index as bytes (3, size, size), decoded by a pool of threads and, where they fit, once only.
+
+    Args:
+        keep: hold on to what was decoded; of no use when every picture is read once.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int, keep: bool = True):
+        self.paths, self.size = list(paths), size
+        self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        fits = keep and len(self.paths) * 3 * size * size <= MEMORY_LIMIT
+        self.memory = torch.empty((len(self.paths), 3, size, size), dtype=torch.uint8) if fits else None
+        self.decoded = np.zeros(len(self.paths), dtype=bool)
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Bytes (len(rows), 3, size, size)."""
+        if self.memory is None:
+            return torch.stack(list(self.pool.map(self._decode, rows)))
+        missing = [row for row in rows if not self.decoded[row]]
+        for row, picture in zip(missing, self.pool.map(self._decode, missing), strict=True):
+            self.memory[row] = picture
+            self.decoded[row] = True
+        return self.memory[list(rows)]
+
+    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Read these batches ahead of their use, in a thread that ends with the iteration."""
+        ready: queue.Queue[Tensor | Exception | None] = queue.Queue(PREFETCHED_BATCHES)
+        stop = threading.Event()
+        reader = threading.Thread(target=self._fill, args=(order, ready, stop), daemon=True)
+        reader.start()
+        try:
+            while (batch := ready.get()) is not None:
+                if isinstance(batch, Exception):
+                    raise batch
+                yield batch
+        finally:
+            stop.set()
+            while not ready.empty():
+                ready.get_nowait()
+            reader.join()
+
+    def _fill(self, order: Sequence[Sequence[int]], ready: queue.Queue, stop: threading.Event) -> None:
+        try:
+            for rows in order:
+                if stop.is_set():
+                    return
+                ready.put(self.read(rows))
+            ready.put(None)
+        except Exception as error:  # handed to the thread that reads
+            ready.put(error)
+
+    def _decode(self, row: int) -> Tensor:
+        path = self.paths[row]
+        try:
+            with Image.open(path) as image:
+                # JPEG can be decoded at a fraction of its size: much faster for large photographs, never below what is needed.
+                image.draft("RGB", (2 * self.size, 2 * self.size))
+                return squash(ImageOps.exif_transpose(image).convert("RGB"), self.size)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as a picture: {error}") from error

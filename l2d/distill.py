@@ -1,0 +1,67 @@
+"""Distillation methods: which losses, with which weights."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from l2d.losses import LOSSES, bce
+from l2d.model import LabelNet
+from l2d.outputs import Outputs
+
+# Weights beside a summed binary cross-entropy of weight 1, as in the published code's configuration unless said otherwise.
+METHODS: dict[str, dict[str, float]] = {
+    "vanilla": {},
+    "reviewkd": {"reviewkd": 1.0},
+    "mld": {"mld": 10.0},
+    "led": {"cd": 100.0, "id": 1000.0},
+    "mld+cd": {"mld": 10.0, "cd": 100.0},
+    "mld+id": {"mld": 10.0, "id": 1000.0},
+    "l2d": {"mld": 10.0, "cd": 100.0, "id": 1000.0},
+}
+
+
+def choose_weights(method: str, weights: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The weights of a method, some of them replaced.
+
+    Raises:
+        ValueError: for an unknown method, a loss that the method does not have, or a negative weight.
+    """
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}; the known ones are {', '.join(METHODS)}.")
+    chosen = dict(METHODS[method])
+    for name, weight in (weights or {}).items():
+        if name not in chosen:
+            raise ValueError(f"Method {method} has no loss {name!r}; it has {', '.join(chosen) or 'none but the labels'}.")
+        if weight < 0:
+            raise ValueError(f"The weight of {name} must not be negative; got {weight:g}.")
+        chosen[name] = weight
+    return chosen
+
+
+class Distiller(nn.Module):
+    """The sum of the labels' binary cross-entropy and a method's weighted losses, part by part.
+
+    Losses that own weights are submodules, so their weights join the optimiser with no special case.
+    """
+
+    def __init__(self, weights: Mapping[str, float], student: LabelNet, teacher: LabelNet | None):
+        super().__init__()
+        if weights and teacher is None:
+            raise ValueError(f"The losses {', '.join(weights)} need a teacher.")
+        self.weights = dict(weights)
+        self.losses = {name: self._build(name, student, teacher) for name in weights}
+        self.owned = nn.ModuleDict({name: loss for name, loss in self.losses.items() if isinstance(loss, nn.Module)})
+
+    def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor) -> dict[str, Tensor]:
+        """Weighted losses by name; their sum is what is minimised. `targets` (N, C) may stay on the host."""
+        parts = {"bce": bce(student, teacher, targets)}
+        for name, loss in self.losses.items():
+            parts[name] = self.weights[name] * loss(student, teacher, targets)
+        return parts
+
+    @staticmethod
+    def _build(name: str, student: LabelNet, teacher: LabelNet | None):
+        loss = LOSSES[name]
+        if isinstance(loss, type) and teacher is not None:
+            return loss(student.channels, teacher.channels)
+        return loss

@@ -1,0 +1,76 @@
+"""Losses on feature maps."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from l2d.outputs import Outputs
+
+# Stages that ReviewKD compares, counted from the deepest: strides 4 to 32, as for the ResNets of its paper.
+REVIEWED_STAGES = 4
+
+
+class ReviewKD(nn.Module):
+    """Knowledge review: the student's stages, fused from deep to shallow, imitate the teacher's.
+
+    The teacher's maps are average-pooled to the student's sizes, so the two may see the image at different resolutions. The pooled
+    last map takes part as one more, deepest, stage.
+
+    Source: Chen et al., "Distilling Knowledge via Knowledge Review" (CVPR 2021); weight 1 in L2D's comparison.
+
+    Args:
+        student_channels, teacher_channels: channels of `Outputs.features`, shallow to deep.
+        width: channels inside the fusion (256, the authors' choice for MobileNet).
+    """
+
+    def __init__(self, student_channels: list[int], teacher_channels: list[int], width: int = 256):
+        super().__init__()
+        count = min(len(student_channels), len(teacher_channels), REVIEWED_STAGES + 1)
+        pairs = list(zip(student_channels[-count:], teacher_channels[-count:], strict=True))[::-1]
+        self.fusions = nn.ModuleList(Fusion(s, width, t, fuse=depth > 0) for depth, (s, t) in enumerate(pairs))
+
+    def forward(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
+        """Hierarchical context loss, summed over the stages."""
+        own, wanted = self._stages(student), self._stages(teacher)
+        loss = own[0].new_zeros((), dtype=torch.float32)
+        residual = None
+        for fusion, mine, theirs in zip(self.fusions, own, wanted, strict=True):
+            imitation, residual = fusion(mine, residual)
+            loss = loss + hierarchical_context_loss(imitation, theirs.detach())
+        return loss
+
+    def _stages(self, outputs: Outputs) -> list[Tensor]:
+        last = outputs.features[-1].mean((2, 3), keepdim=True)
+        return [last, *outputs.features[:-1][::-1]][: len(self.fusions)]
+
+
+class Fusion(nn.Module):
+    """Attention-based fusion of a stage with what came from the deeper ones."""
+
+    def __init__(self, in_channels: int, width: int, out_channels: int, fuse: bool):
+        super().__init__()
+        self.enter = nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.attend = nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid()) if fuse else None
+        self.leave = nn.Sequential(nn.Conv2d(width, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels))
+
+    def forward(self, stage: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the imitation of the teacher's stage and the fused map that goes on to the next, shallower one."""
+        x = self.enter(stage)
+        if self.attend is not None and residual is not None:
+            residual = F.interpolate(residual, x.shape[-2:], mode="nearest")
+            gate = self.attend(torch.cat([x, residual], 1))
+            x = x * gate[:, :1] + residual * gate[:, 1:]
+        return self.leave(x), x
+
+
+def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Weighted mean of squared errors at full size and pooled to 4, 2 and 1 positions a side, with weights 1, 1/2, 1/4, 1/8."""
+    student, teacher = student.float(), F.adaptive_avg_pool2d(teacher.float(), student.shape[-2:])
+    loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
+    for side in (4, 2, 1):
+        if side >= student.shape[-2]:
+            continue
+        weight /= 2
+        total += weight
+        loss = loss + weight * F.mse_loss(F.adaptive_avg_pool2d(student, side), F.adaptive_avg_pool2d(teacher, side))
+    return loss / total

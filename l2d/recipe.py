@@ -1,0 +1,72 @@
+"""How a network is trained: every number that decides the result, checked before anything starts."""
+
+import dataclasses
+from typing import Any
+
+from l2d.distill import choose_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The settings of one training run; the defaults are the paper's where it states one.
+
+    Attributes:
+        method: a name in `l2d.distill.METHODS`.
+        weights: replaces some of the method's loss weights.
+        epochs: passes over the training pictures.
+        batch_size: pictures per step.
+        lr: peak learning rate of Adam under a one-cycle schedule that rises over the first `warmup` of the steps.
+        weight_decay: not applied to norms, biases and other vectors.
+        train_size: side of the student's input while training, in pixels. Smaller than the size it is used at saves time, and
+            suits networks that are then used on uncropped pictures (Touvron et al., "Fixing the train-test resolution discrepancy").
+        teacher_size: side of the teacher's input while distilling; both see the same view of the picture.
+        min_area, colour, cutout: strength of the augmentation, see `l2d.data.augmentation.augment`.
+        freeze_stages: the first stages of the backbone stay as they were initialised, statistics included, which saves their
+            backward pass (the usual choice in detection, where it is called FREEZE_AT).
+        averaging: decay per step of an exponential average of the weights, which is then the result; 0 for none.
+        holdout: share of the training pictures set aside to follow the score during training and to choose settings by.
+        seed: of initialisation, order, augmentation and dropout.
+    """
+
+    method: str = "vanilla"
+    weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    epochs: int = 80
+    batch_size: int = 64
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    warmup: float = 0.2
+    train_size: int = 224
+    teacher_size: int = 224
+    min_area: float = 0.4
+    colour: float = 0.3
+    cutout: float = 0.5
+    freeze_stages: int = 0
+    averaging: float = 0.0
+    holdout: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choose_weights(self.method, self.weights)
+        bounds: list[tuple[str, float, float]] = [
+            ("epochs", 1, 10_000),
+            ("batch_size", 2, 65_536),
+            ("lr", 1e-8, 10),
+            ("weight_decay", 0, 1),
+            ("warmup", 0.0, 0.99),
+            ("train_size", 32, 2048),
+            ("teacher_size", 32, 2048),
+            ("min_area", 0.01, 1),
+            ("colour", 0, 1),
+            ("cutout", 0, 1),
+            ("freeze_stages", 0, 16),
+            ("averaging", 0, 0.99999),
+            ("holdout", 0, 0.5),
+            ("seed", 0, 2**31),
+        ]
+        for name, low, high in bounds:
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must lie between {low:g} and {high:g}; got {getattr(self, name):g}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, with the loss weights that are really used."""
+        return dataclasses.asdict(self) | {"weights": choose_weights(self.method, self.weights)}
