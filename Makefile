@@ -1,0 +1,34 @@
+# make install | demo | test | check: each alone is enough on a machine with Python 3.11+, git and make.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 7860
+# Address of an index with CPU-only wheels of torch and torchvision, for an installation without the CUDA libraries.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install demo test check format
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; choose one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable ".[app,dev]"
+	@touch $@
+
+demo: install
+	L2D_HOST=$(HOST) L2D_PORT=$(PORT) $(BIN)/python -m app
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
