@@ -111,7 +111,8 @@ class LabelHead(nn.Module):
         """Gradient of each label's logit at what its query read, (1, heads, L, E / heads), and the logits (L,)."""
         with torch.enable_grad():
             read = read.detach().requires_grad_()
-            _, logits = self._finish(queries, read, labels)
+            # A copy, because autograd refuses to keep indices that were made in inference mode.
+            _, logits = self._finish(queries, read, labels.clone())
             # Label c's logit depends on row c alone, so the gradient of the sum holds every label's own gradient.
             (upstream,) = torch.autograd.grad(logits.sum(), read)
         return upstream, logits.detach()[0]

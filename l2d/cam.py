@@ -1,0 +1,154 @@
+"""Where a network looks: one map of raw evidence per label of one image."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from l2d.head import LabelHead
+from l2d.model import LabelNet
+
+# LayerCAM by our closed form, and the head's own attention.
+OWN_KINDS = ("layercam", "attention")
+# torchcam's methods under torchcam's names; its LayerCAM is there to compare with ours.
+TORCHCAM_KINDS = ("GradCAM", "GradCAMpp", "XGradCAM", "SmoothGradCAMpp", "LayerCAM")
+MAP_KINDS = OWN_KINDS + TORCHCAM_KINDS
+
+# Gradients of this many labels at the last map, (labels, H*W, D), are in memory at once.
+LABELS_AT_ONCE = 8
+
+
+class Evidence(NamedTuple):
+    """What the head says about some labels of one image.
+
+    Attributes:
+        maps: raw evidence, never negative, (L, h, w).
+        logits: before the sigmoid, (L,).
+    """
+
+    maps: Tensor
+    logits: Tensor
+
+
+def label_maps(model: LabelNet, image: Tensor, labels: Sequence[int], kind: str = "layercam") -> Tensor:
+    """Map the evidence for any number of labels of one image: raw, not normalised, (L, h, w) at the size of the last map.
+
+    The backbone runs once and without a graph. No hook, mode or gradient touches the model, so any number of threads may share it.
+
+    Args:
+        model: a network in evaluation mode.
+        image: one image as the network expects it, (1, 3, H, W); need not be square where the backbone does not ask for it.
+        labels: label indices, in the order of the maps; may be empty or hold one label twice.
+        kind: one of `MAP_KINDS`:
+            layercam: relu(sum over channels of relu(gradient) x activation) at the backbone's last map (Jiang et al., TIP 2021).
+            attention: the head's own cross-attention, averaged over its heads; every map sums to 1, whether the label is there or not.
+            GradCAM, GradCAMpp, XGradCAM, SmoothGradCAMpp, LayerCAM: torchcam's, label by label and slower. SmoothGradCAMpp runs the
+                backbone five times per label, and draws its noise from torch's global generator.
+
+    Raises:
+        ValueError: for an unknown kind, a label out of range, another shape of image, or a model in training mode, whose dropout
+            would make the maps random.
+    """
+    _check(model, labels, kind)
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise ValueError(f"Maps are made of one image at a time, (1, 3, H, W); got a tensor of shape {tuple(image.shape)}.")
+    if kind == "SmoothGradCAMpp":
+        return _torchcam_maps(kind, model.features, model.head, image, labels)
+    with torch.no_grad():
+        last_map = model.features(image)
+    return maps_from_features(model, last_map, labels, kind)
+
+
+def maps_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[int], kind: str = "layercam") -> Tensor:
+    """The same maps for a caller that holds the last map (1, D, h, w) already and need not pay for the backbone again.
+
+    Raises:
+        ValueError: as `label_maps`, and for SmoothGradCAMpp, which needs the image itself.
+    """
+    if kind == "layercam":
+        return evidence_from_features(model, last_map, labels).maps
+    _check(model, labels, kind)
+    _check_last_map(last_map)
+    if kind == "SmoothGradCAMpp":
+        raise ValueError("SmoothGradCAMpp adds noise to the image, so it cannot start from the last map; call label_maps instead.")
+    if kind == "attention":
+        with torch.no_grad():
+            return model.head.attention(last_map, _as_tensor(labels, last_map))[0]
+    return _torchcam_maps(kind, torch.clone, model.head, last_map, labels)
+
+
+def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[int]) -> Evidence:
+    """LayerCAM maps of the last map (1, D, h, w), and the logits that fall out on the way.
+
+    The head gives every label's gradient at its embedding of the positions (`LabelHead.token_gradients`); the one product left is
+    with the weights of that embedding, L x h*w x E x D multiplications in all.
+    """
+    _check(model, labels, "layercam")
+    _check_last_map(last_map)
+    with torch.no_grad():
+        gradients, logits = model.head.token_gradients(last_map, _as_tensor(labels, last_map))
+        positions = last_map[0].flatten(1).T.contiguous()
+        parts = [_weigh(part, model.head.embed.weight, positions) for part in gradients.split(LABELS_AT_ONCE)]
+        return Evidence(torch.cat(parts).unflatten(-1, last_map.shape[-2:]), logits)
+
+
+def _weigh(gradients: Tensor, weight: Tensor, positions: Tensor) -> Tensor:
+    """relu(sum over channels of relu(gradient) x activation) from gradients (L, T, E), weight (E, D), activations (T, D)."""
+    return F.relu(torch.linalg.vecdot((gradients @ weight).clamp_(min=0), positions))
+
+
+class _Probe(nn.Module):
+    """One label's logit, behind an identity of its own.
+
+    torchcam hooks that identity and this module, which live for one call, so nothing is ever attached to the model that others share.
+    torchcam also needs a graph at the hooked map and fails on a frozen model: the map is made a leaf here.
+    """
+
+    def __init__(self, features: Callable[[Tensor], Tensor], head: LabelHead, label: int):
+        super().__init__()
+        self.features = features
+        self.last_map = nn.Identity()
+        self.head = head
+        self.label = label
+
+    def forward(self, source: Tensor) -> Tensor:
+        with torch.no_grad():
+            last_map = self.features(source)
+        logits: Tensor = self.head(self.last_map(last_map.requires_grad_()), _as_tensor([self.label], last_map))[1]
+        return logits
+
+
+def _torchcam_maps(kind: str, features: Callable[[Tensor], Tensor], head: LabelHead, source: Tensor, labels: Sequence[int]) -> Tensor:
+    # Here, not above: programs that only train run without torchcam.
+    from torchcam import methods
+
+    maps = []
+    with torch.inference_mode(False), torch.enable_grad():
+        for label in labels:
+            probe = _Probe(features, head, label)
+            # A fresh extractor per label: SmoothGradCAMpp leaves its last noisy map behind as the activation.
+            with getattr(methods, kind)(probe, "last_map") as extractor:
+                maps.append(extractor(0, probe(source), normalized=False)[0].detach())
+        return torch.cat(maps) if maps else source.new_zeros((0, *features(source).shape[-2:]))
+
+
+def _check(model: LabelNet, labels: Sequence[int], kind: str) -> None:
+    if kind not in MAP_KINDS:
+        raise ValueError(f"Unknown kind of map {kind!r}; known are {', '.join(MAP_KINDS)}.")
+    if any(module.training for module in model.modules()):
+        raise ValueError("The model is in training mode, in which dropout would make its maps random; call model.eval() first.")
+    known = model.head.bias.shape[0]
+    unknown = [label for label in labels if not 0 <= label < known]
+    if unknown:
+        raise ValueError(f"The model's labels have the indices 0 to {known - 1}; got {', '.join(map(str, unknown))}.")
+
+
+def _check_last_map(last_map: Tensor) -> None:
+    if last_map.ndim != 4 or last_map.shape[0] != 1:
+        raise ValueError(f"Maps are made of one image's last map, (1, D, h, w); got a tensor of shape {tuple(last_map.shape)}.")
+
+
+def _as_tensor(labels: Sequence[int], like: Tensor) -> Tensor:
+    return torch.as_tensor([int(label) for label in labels], dtype=torch.long, device=like.device)
