@@ -11,7 +11,11 @@ from l2d.outputs import Outputs
 # Weights beside a summed binary cross-entropy of weight 1, as in the published code's configuration unless said otherwise.
 METHODS: dict[str, dict[str, float]] = {
     "vanilla": {},
+    "rkd": {"rkd": 1.0},  # the weights of its two terms are inside, as in the published code
+    "pkt": {"pkt": 30000.0},  # no multi-label weight is published; RepDistiller's and mdistiller's, beside an averaged cross-entropy
     "reviewkd": {"reviewkd": 1.0},
+    "mse": {"mse": 1000.0},  # none is published; ours: 10 x the sum over 80 to 100 labels, the scale of mld
+    "ps": {"ps": 10.0},  # none is published; ours: mld's, as both are divergences averaged over images
     "mld": {"mld": 10.0},
     "led": {"cd": 100.0, "id": 1000.0},
     "mld+cd": {"mld": 10.0, "cd": 100.0},

@@ -5,13 +5,22 @@ from collections.abc import Callable
 from torch import Tensor
 
 from l2d.losses.embeddings import cd, id
-from l2d.losses.features import ReviewKD
-from l2d.losses.logits import bce, mld
+from l2d.losses.features import ReviewKD, pkt, rkd
+from l2d.losses.logits import bce, mld, mse, ps
 from l2d.outputs import Outputs
 
 Loss = Callable[[Outputs, Outputs, Tensor], Tensor]
 
 # Functions, or modules with the same signature that own weights and are built from the channels of student and teacher.
-LOSSES: dict[str, Loss | type[ReviewKD]] = {"mld": mld, "cd": cd, "id": id, "reviewkd": ReviewKD}
+LOSSES: dict[str, Loss | type[ReviewKD]] = {
+    "mld": mld,
+    "cd": cd,
+    "id": id,
+    "ps": ps,
+    "mse": mse,
+    "rkd": rkd,
+    "pkt": pkt,
+    "reviewkd": ReviewKD,
+}
 
 __all__ = ["LOSSES", "Loss", "ReviewKD", "bce"]

@@ -4,10 +4,44 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from l2d.losses.relations import find_pairs, relation_loss
 from l2d.outputs import Outputs
 
+# Of RKD's distance and angle terms in the published L2D code; the authors of RKD used 25 and 50 beside an averaged cross-entropy.
+RKD_DISTANCE, RKD_ANGLE = 10.0, 10.0
+# Keeps PKT's logarithm finite; 1e-7 in the published code.
+PKT_EPSILON = 1e-7
 # Stages that ReviewKD compares, counted from the deepest: strides 4 to 32, as for the ResNets of its paper.
 REVIEWED_STAGES = 4
+
+
+def rkd(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
+    """Relational distillation: keep distances and angles between the images of a batch, on the pooled last maps.
+
+    10 x [1/N sum over ordered pairs of Huber(D^S - D^T), D the distances divided by their mean non-zero one]
+    + 10 x [mean over ordered triples, degenerate ones included, of Huber(cosine^S - cosine^T)].
+    Two images with the same features have distance 0, and no angle is taken along them; a batch of one image gives exactly 0 (the
+    published code: NaN).
+
+    Source: Park et al., "Relational Knowledge Distillation" (CVPR 2019), equations 6 and 9; numbers of the published L2D code.
+    """
+    mine, theirs = _pool(student), _pool(teacher).detach()
+    pairs = find_pairs(torch.ones(1, len(mine)))
+    angles = F.smooth_l1_loss(_cosines(mine), _cosines(theirs))
+    return RKD_DISTANCE * relation_loss(mine[None], theirs[None], pairs) + RKD_ANGLE * angles
+
+
+def pkt(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
+    """Probabilistic knowledge transfer: keep every image's distribution over its neighbours, on the pooled last maps.
+
+    Cosine similarities shifted to [0, 1], rows normalised to probabilities; mean over the N x N entries of
+    t log((t + 1e-7) / (s + 1e-7)). The mean, as published, makes it about 1/N^2 of a sum: its weight is large for that.
+    A picture whose features are all zero is equally similar to all; the published code has a NaN gradient there.
+
+    Source: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer" (ECCV 2018).
+    """
+    s, t = _neighbours(_pool(student)), _neighbours(_pool(teacher).detach())
+    return (t * ((t + PKT_EPSILON) / (s + PKT_EPSILON)).log()).mean()
 
 
 class ReviewKD(nn.Module):
@@ -74,3 +108,30 @@ def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
         total += weight
         loss = loss + weight * F.mse_loss(F.adaptive_avg_pool2d(student, side), F.adaptive_avg_pool2d(teacher, side))
     return loss / total
+
+
+def _pool(outputs: Outputs) -> Tensor:
+    """The last map averaged over its positions, (N, D)."""
+    return outputs.features[-1].float().mean((2, 3))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1 along the last dimension; a zero vector stays zero, with a zero gradient."""
+    squared = vectors.square().sum(-1, keepdim=True)
+    return vectors * torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).rsqrt(), 0.0)
+
+
+def _cosines(features: Tensor) -> Tensor:
+    """Cosine of the angle at image i between the directions to j and k, (N, N, N); 0 where one of them is i."""
+    directions = _unit(features[None] - features[:, None])
+    # Autocast would multiply in half precision.
+    with torch.autocast(features.device.type, enabled=False):
+        return directions @ directions.transpose(1, 2)
+
+
+def _neighbours(features: Tensor) -> Tensor:
+    """Rows of probabilities: how similar every image is to every other one, (N, N)."""
+    directions = _unit(features)
+    with torch.autocast(features.device.type, enabled=False):
+        similarity = (directions @ directions.T + 1).clamp(min=0) / 2
+    return similarity / similarity.sum(1, keepdim=True)
