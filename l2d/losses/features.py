@@ -83,9 +83,9 @@ class Fusion(nn.Module):
 
     def __init__(self, in_channels: int, width: int, out_channels: int, fuse: bool):
         super().__init__()
-        self.enter = nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.enter = nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), StageNorm(width))
         self.attend = nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid()) if fuse else None
-        self.leave = nn.Sequential(nn.Conv2d(width, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels))
+        self.leave = nn.Sequential(nn.Conv2d(width, out_channels, 3, padding=1, bias=False), StageNorm(out_channels))
 
     def forward(self, stage: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the imitation of the teacher's stage and the fused map that goes on to the next, shallower one."""
@@ -95,6 +95,19 @@ class Fusion(nn.Module):
             gate = self.attend(torch.cat([x, residual], 1))
             x = x * gate[:, :1] + residual * gate[:, 1:]
         return self.leave(x), x
+
+
+class StageNorm(nn.BatchNorm2d):
+    """Batch normalisation that falls back on its running statistics for the pooled stage of a batch of one image.
+
+    That is a single value per channel, which has no variance: torch refuses it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
 
 
 def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
