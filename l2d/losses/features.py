@@ -112,10 +112,11 @@ class StageNorm(nn.BatchNorm2d):
 
 def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Weighted mean of squared errors at full size and pooled to 4, 2 and 1 positions a side, with weights 1, 1/2, 1/4, 1/8."""
-    student, teacher = student.float(), F.adaptive_avg_pool2d(teacher.float(), student.shape[-2:])
+    height, width = student.shape[-2:]
+    student, teacher = student.float(), F.adaptive_avg_pool2d(teacher.float(), (height, width))
     loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
     for side in (4, 2, 1):
-        if side >= student.shape[-2]:
+        if side >= height:
             continue
         weight /= 2
         total += weight
