@@ -49,7 +49,7 @@ class EpochReport(NamedTuple):
         losses: mean of every weighted loss over the epoch's steps, by name.
         scores: `evaluate`'s report on the pictures held out, or None.
         model: the network as it would be saved now (the averaged one, if the recipe averages).
-        seconds: time that the epoch took.
+        seconds, total_seconds: time that this epoch took, and all so far, earlier parts of a resumed run included.
         images_per_second: training alone, without the evaluation.
     """
 
@@ -58,7 +58,11 @@ class EpochReport(NamedTuple):
     scores: dict | None
     model: LabelNet
     seconds: float
+    total_seconds: float
     images_per_second: float
+
+
+StepCallback = Callable[[StepReport], None]
 
 
 class DivergenceError(ArithmeticError):
@@ -73,7 +77,7 @@ def fit(
     teacher: Network | None = None,
     device: torch.device | str = "cpu",
     state: Path | None = None,
-    on_step: Callable[[StepReport], None] | None = None,
+    on_step: StepCallback | None = None,
 ) -> Iterator[EpochReport]:
     """Train a student epoch by epoch; the caller may stop after any of them.
 
@@ -117,9 +121,9 @@ class _Run:
         self.steps = len(self.training.paths) // self.batch_size
         self.optimizer, self.scheduler = create_optimizer(nn.ModuleList([self.student, self.distiller]), recipe, self.steps)
         self.average = _create_average(self.student, recipe.averaging)
-        self.epoch = 0
+        self.epoch, self.seconds = 0, 0.0
 
-    def train_epoch(self, on_step: Callable[[StepReport], None] | None) -> EpochReport:
+    def train_epoch(self, on_step: StepCallback | None) -> EpochReport:
         start = time.monotonic()
         # Every epoch draws from its own seeds, so a resumed run needs no state of any random generator.
         torch.manual_seed(self.recipe.seed * 100_003 + self.epoch)
@@ -140,8 +144,9 @@ class _Run:
         self.epoch += 1
         model = self.average.module if self.average is not None else self.student
         scores = evaluate(model, self.card, self.held_out) if self.held_out is not None else None
-        rate = self.steps * self.batch_size / trained
-        return EpochReport(self.epoch, means, scores, model, time.monotonic() - start, rate)
+        seconds = time.monotonic() - start
+        self.seconds += seconds
+        return EpochReport(self.epoch, means, scores, model, seconds, self.seconds, self.steps * self.batch_size / trained)
 
     def _train_step(self, batch: Tensor, targets: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
@@ -180,7 +185,7 @@ class _Run:
     def save(self, path: Path) -> None:
         """Write everything that the next epoch depends on, beside its place and then renamed."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"epoch": self.epoch, "recipe": dataclasses.asdict(self.recipe)}
+        state |= {"epoch": self.epoch, "seconds": self.seconds, "recipe": dataclasses.asdict(self.recipe)}
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +202,7 @@ class _Run:
                 raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)})")
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
-            self.epoch = state["epoch"]
+            self.epoch, self.seconds = state["epoch"], state["seconds"]
         except Exception as error:  # torch.load fails in many ways on a damaged file
             raise ValueError(f"Cannot resume from {path}: {error}. Remove the file to start over.") from error
 

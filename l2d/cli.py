@@ -1,0 +1,250 @@
+"""The command line: one command per verb."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import rich.markup
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:  # the commands import torch themselves, so that --help answers at once
+    from l2d.train import EpochReport, StepReport
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Multi-label knowledge distillation.")
+# Progress and messages; results alone go to standard output, so that they can be piped.
+console = Console(stderr=True)
+output = Console()
+
+Data = Annotated[str, typer.Option(help="coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE or shapes")]
+Split = Annotated[str, typer.Option(help="train or test")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
+Out = Annotated[Path, typer.Option(help="folder of the checkpoint; also keeps what --resume needs")]
+Init = Annotated[Path | None, typer.Option(help="safetensors file with the backbone's initial weights", exists=True, dir_okay=False)]
+Pretrained = Annotated[bool, typer.Option(help="start from timm's ImageNet weights (downloads them)")]
+ImageSize = Annotated[int, typer.Option(help="side of the input in pixels")]
+TrainSize = Annotated[int | None, typer.Option(help="side of the input while training; --image-size if not given")]
+OutputStride = Annotated[int, typer.Option(help="32, 16 or 8: pixels per cell of the last map")]
+Width = Annotated[int, typer.Option(help="width of the label-wise embeddings")]
+Feedforward = Annotated[int, typer.Option(help="hidden width of the head's feed-forward part")]
+Epochs = Annotated[int, typer.Option(help="passes over the training pictures")]
+BatchSize = Annotated[int, typer.Option(help="pictures per step")]
+LearningRate = Annotated[float, typer.Option(help="peak learning rate")]
+Warmup = Annotated[float, typer.Option(help="share of the steps in which the learning rate rises")]
+MinArea = Annotated[float, typer.Option(help="smallest share of the picture that a random crop keeps")]
+Colour = Annotated[float, typer.Option(help="strength of random brightness, contrast and saturation")]
+Cutout = Annotated[float, typer.Option(help="side of the hole cut into every second picture, as a share of the side")]
+FreezeStages = Annotated[int, typer.Option(help="number of backbone stages that stay as initialised")]
+Averaging = Annotated[float, typer.Option(help="decay of an exponential average of the weights; 0 for none")]
+Holdout = Annotated[float, typer.Option(help="share of the training pictures set aside to follow the score by")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Seed = Annotated[int, typer.Option(help="of initialisation, order, augmentation and dropout")]
+Resume = Annotated[bool, typer.Option(help="go on where an interrupted run stopped")]
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    backbone: Annotated[str, typer.Option(help="timm name")],
+    data: Data,
+    out: Out,
+    init: Init = None,
+    pretrained: Pretrained = False,
+    image_size: ImageSize = 224,
+    train_size: TrainSize = None,
+    output_stride: OutputStride = 32,
+    width: Width = 768,
+    feedforward: Feedforward = 2048,
+    epochs: Epochs = 80,
+    batch_size: BatchSize = 64,
+    lr: LearningRate = 1e-4,
+    warmup: Warmup = 0.2,
+    min_area: MinArea = 0.4,
+    colour: Colour = 0.3,
+    cutout: Cutout = 0.5,
+    freeze_stages: FreezeStages = 0,
+    averaging: Averaging = 0.0,
+    holdout: Holdout = 0.0,
+    device: Device = "auto",
+    seed: Seed = 0,
+    resume: Resume = False,
+) -> None:
+    """Train a network without a teacher: a teacher, or a student to compare with."""
+    _run(context.params | {"method": "vanilla", "teacher": None})
+
+
+@app.command()
+def distill(
+    context: typer.Context,
+    teacher: Annotated[Path, typer.Option(help="the teacher's checkpoint folder")],
+    student: Annotated[str, typer.Option(help="timm name of the student's backbone")],
+    method: Annotated[str, typer.Option(help="vanilla, reviewkd, mld, l2d, ...")],
+    data: Data,
+    out: Out,
+    weight: Annotated[list[str] | None, typer.Option(help="replace a loss weight of the method: NAME=NUMBER; may be repeated")] = None,
+    teacher_size: Annotated[int | None, typer.Option(help="side of the teacher's input while distilling; its own if not given")] = None,
+    init: Init = None,
+    pretrained: Pretrained = False,
+    image_size: ImageSize = 224,
+    train_size: TrainSize = None,
+    output_stride: OutputStride = 32,
+    width: Width = 768,
+    feedforward: Feedforward = 2048,
+    epochs: Epochs = 80,
+    batch_size: BatchSize = 64,
+    lr: LearningRate = 1e-4,
+    warmup: Warmup = 0.2,
+    min_area: MinArea = 0.4,
+    colour: Colour = 0.3,
+    cutout: Cutout = 0.5,
+    freeze_stages: FreezeStages = 0,
+    averaging: Averaging = 0.0,
+    holdout: Holdout = 0.0,
+    device: Device = "auto",
+    seed: Seed = 0,
+    resume: Resume = False,
+) -> None:
+    """Train a student under a teacher."""
+    _run(context.params | {"backbone": student, "weights": weight or []})
+
+
+@app.command()
+def evaluate(checkpoint: Path, data: Data, split: Split = "test", device: Device = "auto", as_json: AsJson = False) -> None:
+    """Score a network on labelled pictures: mAP, and F1 in every protocol."""
+    from l2d.data import read_index
+    from l2d.evaluate import evaluate as score
+    from l2d.runs import choose_device, load_network
+
+    with _sentences():
+        model, card = load_network(checkpoint, choose_device(device))
+        index = read_index(data, split)
+        with _progress("evaluate") as progress:
+            report = score(model, card, index, progress=progress)
+        _print(report, as_json)
+
+
+@app.command()
+def localize(checkpoint: Path, data: Data, split: Split = "test", device: Device = "auto", as_json: AsJson = False) -> None:
+    """Measure whether the maps lie on the objects: pointing game and energy in the boxes."""
+    from l2d.data import read_index
+    from l2d.localization import localize as measure
+    from l2d.runs import choose_device, load_network
+
+    with _sentences():
+        model, card = load_network(checkpoint, choose_device(device))
+        index = read_index(data, split)
+        with _progress("localize") as progress:
+            report = measure(model, card, index, progress=progress)
+        _print(report, as_json)
+
+
+@app.command()
+def explain(
+    image: Path,
+    models: Annotated[str, typer.Option(help="checkpoint folders, separated by commas")],
+    out: Annotated[Path, typer.Option(help="figure to write: .png or .pdf")],
+    labels: Annotated[str | None, typer.Option(help="labels to show, separated by commas; what the models predict if not given")] = None,
+    device: Device = "auto",
+) -> None:
+    """Draw the paper's figure: one row per label, one column per network, each network's map over the picture."""
+    from l2d.explain import explain_image
+
+    with _sentences():
+        shown = [label.strip() for label in labels.split(",")] if labels else None
+        explain_image(image, [Path(folder.strip()) for folder in models.split(",")], out, shown, device)
+        console.print(f"Wrote {out}")
+
+
+def _run(options: dict[str, Any]) -> None:
+    """Train with the options of `train` or `distill`, showing how it goes."""
+    from l2d.checkpoint import read_card
+    from l2d.recipe import Recipe
+    from l2d.runs import Plan, execute
+
+    with _sentences():
+        options["weights"] = _parse_weights(options.get("weights", []))
+        options["train_size"] = options["train_size"] or options["image_size"]
+        if options["teacher"] and not options["teacher_size"]:
+            options["teacher_size"] = read_card(options["teacher"]).image_size
+        recipe = Recipe(**_pick(Recipe, options))
+        plan = Plan(**_pick(Plan, options), recipe=recipe)
+        with _bars() as bars:
+            task = bars.add_task("epoch 1", total=None)
+
+            def on_step(step: "StepReport") -> None:
+                losses = "  ".join(f"{name} {value:.1f}" for name, value in step.losses.items())
+                bars.update(task, description=f"epoch {step.epoch}/{recipe.epochs}  {losses}", completed=step.step, total=step.steps)
+
+            for report in execute(plan, device=options["device"], resume=options["resume"], on_step=on_step):
+                console.print(_describe_epoch(report, recipe.epochs))
+        console.print(f"Wrote {plan.out}")
+
+
+def _pick(kind: type, options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that are fields of a dataclass, and given."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in options.items() if name in names and value is not None}
+
+
+def _parse_weights(pairs: list[str]) -> dict[str, float]:
+    weights = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise ValueError(f"--weight takes NAME=NUMBER, for example mld=10; got {pair!r}.") from None
+    return weights
+
+
+def _describe_epoch(report: "EpochReport", epochs: int) -> str:
+    losses = "  ".join(f"{name} {value:.1f}" for name, value in report.losses.items())
+    score = f"  held-out mAP {report.scores['mAP']:.2f}" if report.scores else ""
+    return f"epoch {report.epoch}/{epochs}  {losses}{score}  {report.seconds:.0f} s  {report.images_per_second:.0f} images/s"
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    """Say what is wrong with the input in a sentence, without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ArithmeticError) as error:
+        console.print(f"[red]Error:[/red] {rich.markup.escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+@contextlib.contextmanager
+def _progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function of (done, total)."""
+    with _bars() as bars:
+        task = bars.add_task(description, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _print(report: dict[str, Any], as_json: bool) -> None:
+    """A report as JSON, or as a table of its numbers."""
+    if as_json:
+        typer.echo(json.dumps(report))
+        return
+    table = Table("", "", box=None, show_header=False)
+    for name, value in _flatten(report):
+        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
+    output.print(table)
+
+
+def _flatten(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in report.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", value

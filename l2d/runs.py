@@ -1,0 +1,141 @@
+"""A training run from a data set's name to a checkpoint folder: what the command line and background jobs have in common."""
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from l2d.checkpoint import ModelCard, hash_file, load_checkpoint, save_checkpoint
+from l2d.data import read_index
+from l2d.data.images import Index
+from l2d.model import create_model
+from l2d.recipe import Recipe
+from l2d.train import EpochReport, Network, StepCallback, fit
+
+STATE = "state.pt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to train, on what, into which folder.
+
+    Attributes:
+        backbone: timm name.
+        data: as `l2d.data.read_index` takes it.
+        out: the checkpoint folder.
+        teacher: checkpoint folder of the teacher; None trains without one.
+        init: safetensors file with the backbone's initial weights.
+        pretrained: start from timm's ImageNet weights instead.
+        image_size, output_stride, width, feedforward: of the network, see `ModelCard`.
+    """
+
+    backbone: str
+    data: str
+    out: Path
+    recipe: Recipe
+    teacher: Path | None = None
+    init: Path | None = None
+    pretrained: bool = False
+    image_size: int = 224
+    output_stride: int = 32
+    width: int = 768
+    feedforward: int = 2048
+
+
+def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: StepCallback | None = None) -> Iterator[EpochReport]:
+    """Train as planned and leave a checkpoint in `plan.out`, new after every epoch.
+
+    The folder keeps the state of the run until it is finished, so that `resume` can go on from the last finished epoch.
+
+    Raises:
+        ValueError: if the folder holds a run already and `resume` is not set, or anything of the plan does not fit.
+    """
+    state = plan.out / STATE
+    if state.exists() and not resume:
+        raise ValueError(f"{plan.out} holds an unfinished run: add --resume to go on with it, or remove {state} to start over.")
+    index = read_index(plan.data, "train")
+    chosen = choose_device(device)
+    teacher = load_network(plan.teacher, chosen) if plan.teacher is not None else None
+    # Seeded before the head is made: the same seed gives every method the same initial weights.
+    torch.manual_seed(plan.recipe.seed)
+    student = create_network(plan, index, teacher)
+    for report in fit(student, index, plan.recipe, teacher=teacher, device=chosen, state=state, on_step=on_step):
+        card = dataclasses.replace(student.card, seconds=round(report.total_seconds, 1), scores=_keep_scores(report))
+        save_checkpoint(plan.out, report.model, card)
+        yield report
+    state.unlink(missing_ok=True)
+
+
+def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network:
+    """The untrained network of a plan, with the card that it will be saved with."""
+    model = create_model(
+        plan.backbone,
+        len(index.labels),
+        image_size=plan.image_size,
+        output_stride=plan.output_stride,
+        width=plan.width,
+        feedforward=plan.feedforward,
+        pretrained=plan.pretrained,
+        init=plan.init,
+    )
+    config = timm.get_pretrained_cfg(plan.backbone)
+    card = ModelCard(
+        name=plan.out.name,
+        title=plan.out.name,
+        role="student" if plan.teacher else "teacher",
+        method=plan.recipe.method,
+        backbone=plan.backbone,
+        labels=index.labels,
+        image_size=plan.image_size,
+        output_stride=plan.output_stride,
+        width=plan.width,
+        feedforward=plan.feedforward,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        recipe=plan.recipe.as_dict(),
+        data={"source": plan.data.split(":")[0], "images": len(index.paths), "labels": len(index.labels)},
+        teacher={"name": teacher.card.name, "sha256": teacher.card.sha256} if teacher else None,
+        lineage=_describe_lineage(plan),
+        created=datetime.date.today().isoformat(),
+    )
+    return Network(model, card)
+
+
+def load_network(folder: Path, device: torch.device) -> Network:
+    """A checkpoint on a device."""
+    model, card = load_checkpoint(folder)
+    return Network(model.to(device, memory_format=torch.channels_last), card)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the GPU where there is one.
+
+    Raises:
+        ValueError: for a name that torch does not know, or a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"Unknown device {name!r}; use auto, cpu, cuda or cuda:NUMBER.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{name} was asked for, but torch sees no CUDA device here; use auto or cpu.")
+    return device
+
+
+def _describe_lineage(plan: Plan) -> dict[str, Any]:
+    if plan.init is not None:
+        return {"init": plan.init.name, "sha256": hash_file(plan.init)}
+    return {"init": f"timm, pretrained {plan.backbone}" if plan.pretrained else "random"}
+
+
+def _keep_scores(report: EpochReport) -> dict[str, Any]:
+    if report.scores is None:
+        return {}
+    return {"held_out": {name: report.scores[name] for name in ("images", "mAP")}}
