@@ -1,0 +1,161 @@
+"""Whether maps lie on the objects: the pointing game, and the share of the evidence inside the boxes.
+
+Both judge pairs of a picture and a label that is present in it, predicted or not, by the raw map resized bilinearly to the picture.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from l2d.cam import label_maps, maps_from_features
+from l2d.checkpoint import ModelCard
+from l2d.data.images import Index, open_image, to_input
+from l2d.evaluate import check_labels
+from l2d.model import LabelNet
+
+Box = tuple[float, float, float, float]
+
+# MS-COCO's limits of an object's area, in pixels of the picture.
+SMALL, LARGE = 32**2, 96**2
+SIZES = ("small", "medium", "large")
+
+
+class Pair(NamedTuple):
+    """One label of one picture, judged.
+
+    Attributes:
+        hit: the pointing game's answer.
+        energy: share of the evidence inside the boxes, in percent.
+        size: "small", "medium" or "large": the area of the label's largest box, in pixels of the picture. Not the sum or union: twenty
+            small persons are no large object, and either measure can be won on the largest one.
+        probability: that the network gives the label.
+    """
+
+    hit: bool
+    energy: float
+    size: str
+    probability: float
+
+
+def localize(
+    model: LabelNet,
+    card: ModelCard,
+    index: Index,
+    *,
+    kind: str = "layercam",
+    threshold: float = 0.5,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Judge the maps of every pair of a picture and a label present in it.
+
+    Args:
+        model: in evaluation mode.
+        card: says how a picture becomes the network's input, and what its labels are called.
+        index: pictures with boxes; picture and boxes in the same pixels.
+        kind: one of `l2d.cam.MAP_KINDS`.
+        threshold: a label is predicted from this probability on.
+        progress: called with the pictures done and the number of pictures.
+
+    Returns:
+        pairs, pointing_game and energy_in_box (percent, or None without a pair); the same three under `by_size` for small, medium and
+        large objects, and under `predicted` for the pairs whose label the network predicts, with the threshold.
+
+    Raises:
+        ValueError: if the data set has no boxes, or other labels than the network.
+    """
+    if index.boxes is None:
+        raise ValueError("Localization needs boxes, and this data set has none; use one with boxes, such as MS-COCO's own annotations.")
+    check_labels(card, index)
+    pairs = []
+    for done, pair in enumerate(_judge_pictures(model, card, index, kind), 1):
+        pairs += pair
+        if progress is not None:
+            progress(done, len(index.paths))
+    by_size = {size: summarize([pair for pair in pairs if pair.size == size]) for size in SIZES}
+    predicted = summarize([pair for pair in pairs if pair.probability >= threshold])
+    return {**summarize(pairs), "by_size": by_size, "predicted": {"threshold": threshold, **predicted}}
+
+
+def pointing_game(evidence: Tensor, inside: Tensor) -> bool:
+    """Whether the maximum of a map (H, W), resized to the picture, lies in the boxes, (H, W) of True and False; no tolerance.
+
+    Of several equal pixels the one nearest the picture's centre counts: a maximum at the border, where resizing has nothing to
+    interpolate towards, then lies at the centre of its cell and not at whatever pixel comes first. Without positive evidence: False.
+
+    Source: J. Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016.
+    """
+    peak = evidence.max()
+    if not peak > 0:
+        return False
+    # Equal but for rounding in the interpolation.
+    rows, columns = torch.nonzero(evidence >= peak * (1 - 1e-9), as_tuple=True)
+    height, width = evidence.shape
+    nearest = ((rows - (height - 1) / 2) ** 2 + (columns - (width - 1) / 2) ** 2).argmin()
+    return bool(inside[rows[nearest], columns[nearest]])
+
+
+def energy_in_box(evidence: Tensor, inside: Tensor) -> float:
+    """Share of a map's sum (H, W) that lies inside the boxes, (H, W) of True and False, in percent; 0 without positive evidence.
+
+    Source: H. Wang et al., "Score-CAM", CVPR Workshops 2020 (there for one box; here inside the union of the label's boxes).
+    """
+    total = evidence.sum()
+    return float(100 * evidence[inside].sum() / total) if total > 0 else 0.0
+
+
+def resize_map(evidence: Tensor, width: int, height: int) -> Tensor:
+    """A raw map (h, w) as large as the picture, (height, width), bilinear and in double precision; both span the same field."""
+    return F.interpolate(evidence[None, None].double(), size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+
+
+def mask_boxes(boxes: Sequence[Box], width: int, height: int) -> Tensor:
+    """The union of boxes (x, y, width, height) as True and False, (height, width): a pixel belongs to a box that holds its centre."""
+    rows, columns = torch.arange(height)[:, None] + 0.5, torch.arange(width)[None] + 0.5
+    inside = torch.zeros((height, width), dtype=torch.bool)
+    for x, y, w, h in boxes:
+        inside |= (columns >= x) & (columns < x + w) & (rows >= y) & (rows < y + h)
+    return inside
+
+
+def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The number of pairs and both measures over them, in percent; None without a pair."""
+    count = len(pairs)
+    if not count:
+        return {"pairs": 0, "pointing_game": None, "energy_in_box": None}
+    return {
+        "pairs": count,
+        "pointing_game": 100 * sum(pair.hit for pair in pairs) / count,
+        "energy_in_box": sum(pair.energy for pair in pairs) / count,
+    }
+
+
+def _judge_pictures(model: LabelNet, card: ModelCard, index: Index, kind: str) -> Iterator[list[Pair]]:
+    device = next(model.parameters()).device
+    for path, boxes in zip(index.paths, index.boxes or [], strict=True):
+        labels = [label for label, found in boxes.items() if found]
+        if not labels:
+            yield []
+            continue
+        picture = open_image(path)
+        image = to_input(picture, card.image_size, card.mean, card.std).to(device)
+        maps, probabilities = _read(model, image, labels, kind)
+        yield [_judge(maps[i], boxes[label], picture.size, probabilities[i]) for i, label in enumerate(labels)]
+
+
+def _read(model: LabelNet, image: Tensor, labels: list[int], kind: str) -> tuple[Tensor, list[float]]:
+    with torch.no_grad():
+        last_map = model.features(image)
+        _, logits = model.head(last_map, torch.tensor(labels, device=image.device))
+    # SmoothGradCAMpp alone needs the image itself.
+    maps = label_maps(model, image, labels, kind) if kind == "SmoothGradCAMpp" else maps_from_features(model, last_map, labels, kind)
+    return maps.cpu(), logits[0].sigmoid().tolist()
+
+
+def _judge(evidence: Tensor, boxes: Sequence[Box], size: tuple[int, int], probability: float) -> Pair:
+    resized, inside = resize_map(evidence, *size), mask_boxes(boxes, *size)
+    largest = max(w * h for _, _, w, h in boxes)
+    name = SIZES[(largest >= SMALL) + (largest >= LARGE)]
+    return Pair(pointing_game(resized, inside), energy_in_box(resized, inside), name, probability)
