@@ -115,7 +115,8 @@ class _Run:
         if self.teacher:
             self.teacher.model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.frozen = freeze_stages(self.student, recipe.freeze_stages, recipe.train_size)
-        self.size = max(recipe.train_size, recipe.teacher_size) if self.teacher else recipe.train_size
+        # Also for a method that ignores its teacher: students that are compared with each other see the same pixels.
+        self.size = max(recipe.train_size, recipe.teacher_size) if teacher else recipe.train_size
         self.pictures = Pictures(self.training.paths, self.size)
         self.batch_size = min(recipe.batch_size, len(self.training.paths))
         self.steps = len(self.training.paths) // self.batch_size
