@@ -1,0 +1,202 @@
+"""The checkpoints that can be asked: which folders load, and why the others do not."""
+
+import dataclasses
+import os
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from cachetools import LRUCache
+from pydantic import ValidationError
+
+from app.errors import ParameterError, UnavailableError, UnknownModelError, describe_unknown
+from app.schemas import ModelDetail
+from l2d.checkpoint import CARD, WEIGHTS, CheckpointError, ModelCard, load_checkpoint, read_card
+from l2d.model import LabelNet
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+MAX_CARD_BYTES = 4 * 2**20
+# Networks in memory at once; the one that was not asked for the longest time goes first.
+MAX_LOADED = 16
+# Folders compared when none of the preferred ones exists.
+MAX_DEFAULTS = 4
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+class Entry(NamedTuple):
+    """One model of the catalogue. `name` is the folder's; `detail` is the card as the API shows it."""
+
+    name: str
+    card: ModelCard
+    detail: ModelDetail
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Tells one version of a model from another."""
+        return self.name, self.card.sha256
+
+
+class Catalog:
+    """The checkpoint folders below one folder. New, changed and removed ones are noticed at the next question.
+
+    Safe to use from several threads.
+
+    Args:
+        folder: holds one folder per model; may not exist yet.
+        defaults: names that are listed first, and compared when nobody says which.
+    """
+
+    def __init__(self, folder: Path, defaults: Sequence[str] = ()):
+        self.folder = folder
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._defaults = tuple(defaults)
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._stamp: Stamp | None = None
+        self._entries: dict[str, Entry] = {}
+        self._refused: dict[str, str] = {}
+        self._networks: LRUCache[tuple[str, str], LabelNet] = LRUCache(MAX_LOADED)
+
+    def entries(self) -> list[Entry]:
+        """All usable models: the preferred ones in their order, then the others by name."""
+        self._scan()
+        return list(self._entries.values())
+
+    def refused(self) -> dict[str, str]:
+        """Folder name -> why it is not a model."""
+        self._scan()
+        return dict(self._refused)
+
+    def find(self, name: str) -> Entry:
+        """Look a model up.
+
+        Raises:
+            UnknownModelError: naming the known ones, and the reason if a folder of that name was refused.
+        """
+        entries = {entry.name: entry for entry in self.entries()}
+        if name in entries:
+            return entries[name]
+        if name in self._refused:
+            raise UnknownModelError(f"The checkpoint {name!r} cannot be used: {self._refused[name]} Known are: {', '.join(entries)}.")
+        raise UnknownModelError(describe_unknown("model", name, entries))
+
+    def choose(self, names: Sequence[str] | None, limit: int) -> list[Entry]:
+        """The models of a request, each once: those named, else the preferred ones that exist, else the first few.
+
+        Raises:
+            UnknownModelError: for a name that is not there.
+            ParameterError: for more than `limit` names.
+            UnavailableError: if there is no model at all.
+        """
+        if names:
+            unique = list(dict.fromkeys(names))
+            if len(unique) > limit:
+                raise ParameterError(f"At most {limit} models can be compared at once; got {len(unique)}.")
+            return [self.find(name) for name in unique]
+        entries = self.entries()
+        if not entries:
+            raise UnavailableError("There is no model: the folder of checkpoints holds none that can be used.")
+        return [entry for entry in entries if entry.detail.default][:limit]
+
+    def load(self, entry: Entry) -> LabelNet:
+        """The network of an entry, ready to be asked; read from disk when first needed.
+
+        Raises:
+            UnavailableError: if its files turn out to be damaged, or were replaced just now.
+        """
+        with self._loading:
+            if entry.key not in self._networks:
+                self._networks[entry.key] = self._read(entry).to(self.device)
+            return self._networks[entry.key]
+
+    def _read(self, entry: Entry) -> LabelNet:
+        try:
+            network, card = load_checkpoint(self.folder / entry.name)
+        except CheckpointError as error:
+            reason = self._hide_path(error)
+            with self._lock:
+                self._entries.pop(entry.name, None)
+                self._refused[entry.name] = reason
+            raise UnavailableError(f"The model {entry.name!r} cannot be loaded: {reason}") from error
+        if card.sha256 != entry.card.sha256:
+            raise UnavailableError(f"The model {entry.name!r} was replaced just now; ask again.")
+        return network
+
+    def _scan(self) -> None:
+        with self._lock:
+            stamp = _take_stamp(self.folder)
+            if stamp == self._stamp:
+                return
+            found: dict[str, Entry] = {}
+            refused: dict[str, str] = {}
+            for name, _, _ in stamp:
+                try:
+                    found[name] = self._read_entry(name)
+                except CheckpointError as error:
+                    refused[name] = self._hide_path(error)
+            self._entries, self._refused, self._stamp = self._arrange(found), refused, stamp
+
+    def _read_entry(self, name: str) -> Entry:
+        folder = self.folder / name
+        if not NAME.fullmatch(name):
+            raise CheckpointError("A model's folder is named with at most 80 letters, digits, dots, dashes and underscores.")
+        for path in (folder, folder / CARD, folder / WEIGHTS):
+            if not path.exists():
+                raise CheckpointError(f"{name} holds no {path.name}.")
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                raise CheckpointError(f"{path.name} is a link that leads out of the folder of checkpoints.")
+        if (folder / CARD).stat().st_size > MAX_CARD_BYTES:
+            raise CheckpointError(f"Its {CARD} is larger than {MAX_CARD_BYTES} bytes.")
+        card = read_card(folder)
+        return Entry(name, card, _describe_card(name, card))
+
+    def _arrange(self, found: dict[str, Entry]) -> dict[str, Entry]:
+        preferred = [name for name in self._defaults if name in found]
+        names = preferred + sorted(found.keys() - set(preferred))
+        defaults = preferred or names[:MAX_DEFAULTS]
+        return {name: _mark_default(found[name], name in defaults) for name in names}
+
+    def _hide_path(self, error: CheckpointError) -> str:
+        return str(error).replace(f"{self.folder}{os.sep}", "")
+
+
+def _take_stamp(folder: Path) -> Stamp:
+    """What tells whether a folder of checkpoints changed: name, time and size of every card."""
+    if not folder.is_dir():
+        return ()
+    stamps = []
+    with os.scandir(folder) as places:
+        for place in places:
+            if place.name.startswith(".") or not (place.is_dir() or place.is_symlink()):
+                continue
+            try:
+                status = os.stat(os.path.join(place.path, CARD))
+                stamps.append((place.name, status.st_mtime_ns, status.st_size))
+            except OSError:
+                stamps.append((place.name, 0, 0))
+    return tuple(sorted(stamps))
+
+
+def _describe_card(name: str, card: ModelCard) -> ModelDetail:
+    fields = dataclasses.asdict(card) | {
+        "name": name,
+        "num_labels": len(card.labels),
+        "mAP": card.scores.get("mAP") if isinstance(card.scores, dict) else None,
+        "default": False,
+    }
+    try:
+        detail = ModelDetail.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    if len(set(detail.labels)) < len(detail.labels):
+        raise CheckpointError(f"{CARD}: a label is named twice.")
+    return detail
+
+
+def _mark_default(entry: Entry, default: bool) -> Entry:
+    return entry._replace(detail=entry.detail.model_copy(update={"default": default}))

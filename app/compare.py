@@ -1,0 +1,112 @@
+"""Several models' view of one picture: the one function that the page and the API both call."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from app.catalog import Entry
+from app.engine import Engine, Sight, Stages, View
+from app.errors import ParameterError, UnknownLabelError, describe_unknown
+from app.schemas import CompareAnswer, ImageFacts, ModelAnswer, Prediction, Timings
+
+# Rows that are shown when a request names no label.
+DEFAULT_LABELS = 8
+FALLBACK_LABELS = 3
+
+
+def compare(
+    engine: Engine,
+    data: bytes,
+    models: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    threshold: float = 0.5,
+) -> CompareAnswer:
+    """Let models predict all their labels in one picture and map the evidence for some of them.
+
+    Blocks until the answer is there: call it from a thread, not from an event loop.
+
+    Args:
+        data: the encoded picture, as uploaded.
+        models: names in the catalogue, in the order of the answer; the catalogue's default ones by default.
+        labels: labels to map; by default what any model predicts, by best score, at most 8, and if there is none, the 3 most probable.
+        threshold: probability from which a label counts as predicted.
+
+    Raises:
+        RequestError: in words, for a picture that cannot be read, an unknown model or label, a full queue, or too slow an answer.
+    """
+    if not 0 <= threshold <= 1:
+        raise ParameterError(f"The threshold is a probability from 0 to 1; got {threshold}.")
+    entries = engine.catalog.choose(models, engine.settings.max_models)
+    wanted = _check_labels(labels or [], entries, engine.settings.max_labels)
+    with engine.place() as deadline:
+        views = engine.look(data, entries, deadline)
+        shown = wanted or choose_labels([view.sight for view in views], threshold)
+        seconds = engine.explain([view.sight for view in views], shown, deadline)
+    answers = [_describe_view(view, shown, spent) for view, spent in zip(views, seconds, strict=True)]
+    return CompareAnswer(image=describe_image(views[0].sight), labels=shown, threshold=threshold, models=answers)
+
+
+def choose_labels(sights: Sequence[Sight], threshold: float) -> list[str]:
+    """The labels worth showing: what any model predicts, by its best score, at most 8; if there is none, the 3 most probable."""
+    best: dict[str, float] = {}
+    for sight in sights:
+        for label, score in zip(sight.entry.card.labels, sight.scores.tolist(), strict=True):
+            best[label] = max(score, best.get(label, 0.0))
+    ranked = sorted(best, key=lambda label: -best[label])
+    predicted = [label for label in ranked if best[label] >= threshold]
+    return predicted[:DEFAULT_LABELS] or ranked[:FALLBACK_LABELS]
+
+
+def rank_predictions(sight: Sight) -> list[Prediction]:
+    """All labels of the sight's model, most probable first."""
+    labels, scores = sight.entry.card.labels, round_floats(sight.scores)
+    order = np.argsort(-sight.scores, kind="stable").tolist()
+    return [Prediction(label=labels[index], score=scores[index]) for index in order]
+
+
+def describe_image(sight: Sight) -> ImageFacts:
+    """The picture behind a sight."""
+    return ImageFacts(width=sight.width, height=sight.height, sha256=sight.sha256)
+
+
+def round_floats(numbers: NDArray[np.float32]) -> list[Any]:
+    """Nested lists of the shortest decimals that are these single-precision numbers: 0.1, not 0.10000000149011612."""
+    rows: list[Any] = orjson.loads(orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY))
+    return rows
+
+
+def _describe_view(view: View, labels: Sequence[str], map_seconds: float) -> ModelAnswer:
+    sight, detail = view.sight, view.sight.entry.detail
+    known = sight.entry.card.labels
+    return ModelAnswer(
+        name=detail.name,
+        title=detail.title,
+        role=detail.role,
+        method=detail.method,
+        mAP=detail.mAP,
+        image_size=detail.image_size,
+        map_size=sight.map_size,
+        predictions=rank_predictions(sight),
+        maps={label: round_floats(sight.maps[known.index(label)]) for label in labels if label in known},
+        timings_ms=_describe_timings(view.stages, map_seconds),
+        cached=view.cached,
+    )
+
+
+def _describe_timings(stages: Stages, map_seconds: float) -> Timings:
+    decode, features, head, maps = (round(1000 * seconds, 3) for seconds in (*stages, map_seconds))
+    return Timings(decode=decode, features=features, head=head, maps=maps, total=round(decode + features + head + maps, 3))
+
+
+def _check_labels(labels: Sequence[str], entries: Sequence[Entry], limit: int) -> list[str]:
+    known = list(dict.fromkeys(label for entry in entries for label in entry.card.labels))
+    wanted = list(dict.fromkeys(labels))
+    if len(wanted) > limit:
+        raise ParameterError(f"At most {limit} labels can be mapped at once; got {len(wanted)}.")
+    for label in wanted:
+        if label not in known:
+            raise UnknownLabelError(describe_unknown("label", label, known))
+    return wanted

@@ -1,0 +1,275 @@
+"""The one gate to the networks, for page and API alike: bounded, in order, and nothing is computed twice."""
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from cachetools import LRUCache
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.catalog import Catalog, Entry
+from app.errors import BusyError, DeadlineError, UnavailableError
+from app.settings import Settings
+from app.uploads import read_picture
+from l2d.cam import maps_from_features
+from l2d.data.images import normalise, squash
+
+_TOO_SLOW = "The answer was not ready in time. Ask again later, or for fewer models."
+_CLOSING = "The server is shutting down; ask again when it is back."
+RETRY_SECONDS = 1
+# Pictures decoded at once: enough to keep one gate busy, few enough for their memory.
+DECODERS = 2
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Key = tuple[str, str, str]
+Map = NDArray[np.float32]
+
+
+class Stages(NamedTuple):
+    """Seconds spent on one model."""
+
+    decode: float = 0.0
+    features: float = 0.0
+    head: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one model saw in one picture; kept, so that more labels cost their maps alone.
+
+    Attributes:
+        width, height: of the upright picture, in pixels.
+        sha256: of the bytes that were uploaded.
+        last_map: (1, D, h, w), on the network's device.
+        scores: probability of each of the model's labels, (C,).
+        maps: index of a label -> its raw evidence (h, w), for the labels asked so far. Filled by the gate's thread alone.
+    """
+
+    entry: Entry
+    sha256: str
+    width: int
+    height: int
+    last_map: Tensor
+    scores: NDArray[np.float32]
+    stages: Stages
+    maps: dict[int, Map] = field(default_factory=dict)
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Rows and columns of every map."""
+        return self.last_map.shape[2], self.last_map.shape[3]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes once every label is mapped."""
+        return 4 * (self.last_map.numel() + self.scores.size * (1 + self.map_size[0] * self.map_size[1]))
+
+
+class View(NamedTuple):
+    """A sight as one request got it: `stages` is what it had to wait for, nothing if it was there already."""
+
+    sight: Sight
+    stages: Stages
+    cached: bool
+
+
+@dataclass
+class _Flight:
+    """A sight that somebody waits for. Whoever asks for the same one joins, and may extend the deadline."""
+
+    key: Key
+    entry: Entry
+    deadline: float
+    future: "Future[Sight]" = field(default_factory=Future)
+
+
+class Engine:
+    """Runs the catalogue's networks, one at a time, in the order of the requests.
+
+    Decoding has its own threads; a picture's pixels live only until the networks' inputs are made. Safe to use from any thread.
+
+    Args:
+        settings: places, deadline, memory, threads.
+    """
+
+    def __init__(self, catalog: Catalog, settings: Settings):
+        self.catalog, self.settings = catalog, settings
+        self._places = threading.BoundedSemaphore(settings.max_requests)
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        self._gate = ThreadPoolExecutor(1, thread_name_prefix="networks", initializer=_set_threads, initargs=(settings.threads,))
+        self._lock = threading.Lock()
+        self._sights: LRUCache[Key, Sight] = LRUCache(settings.cache_bytes, getsizeof=lambda sight: sight.nbytes)
+        self._flights: dict[Key, _Flight] = {}
+        self._closed = False
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[float]:
+        """Take one of the places for a request; gives the moment (`time.monotonic`) at which its answer is due.
+
+        Raises:
+            BusyError: if all are taken.
+            UnavailableError: after `close`.
+        """
+        if self._closed:
+            raise UnavailableError(_CLOSING)
+        if not self._places.acquire(blocking=False):
+            raise BusyError(
+                f"All {self.settings.max_requests} places are taken. Ask again in {RETRY_SECONDS} second.", retry_seconds=RETRY_SECONDS
+            )
+        try:
+            yield time.monotonic() + self.settings.request_seconds
+        finally:
+            self._places.release()
+
+    def look(self, data: bytes, entries: Sequence[Entry], deadline: float) -> list[View]:
+        """Let models look at an encoded picture: from memory, together with others who asked for the same, or anew.
+
+        Raises:
+            RequestError: if the picture cannot be read, or the answer is not there in time.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        new: list[_Flight] = []
+        with self._lock:
+            found = [self._sights.get((sha256, *entry.key)) or self._join((sha256, *entry.key), entry, deadline, new) for entry in entries]
+        if new:
+            self._start(data, new)
+        return [_view(sight_or_flight, deadline) for sight_or_flight in found]
+
+    def explain(self, sights: Sequence[Sight], labels: Sequence[str], deadline: float) -> list[float]:
+        """Make sure that every sight holds the maps of those labels that its model knows; gives the seconds spent on each.
+
+        Raises:
+            DeadlineError: if the maps are not there in time.
+        """
+        futures = [
+            self._submit(self._gate, self._map, sight, labels, deadline) if missing_labels(sight, labels) else None for sight in sights
+        ]
+        return [_wait(future, deadline) if future else 0.0 for future in futures]
+
+    def close(self) -> None:
+        """Finish what is running, refuse what is waiting, and stop the threads."""
+        self._closed = True
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._gate.shutdown(wait=True, cancel_futures=True)
+        for flight in list(self._flights.values()):
+            self._land(flight, UnavailableError(_CLOSING))
+
+    def _join(self, key: Key, entry: Entry, deadline: float, new: list[_Flight]) -> _Flight:
+        if key not in self._flights:
+            self._flights[key] = _Flight(key, entry, deadline)
+            new.append(self._flights[key])
+        flight = self._flights[key]
+        flight.deadline = max(flight.deadline, deadline)
+        return flight
+
+    def _start(self, data: bytes, flights: list[_Flight]) -> None:
+        try:
+            self._submit(self._decoders, self._prepare, data, flights)
+        except UnavailableError as error:
+            for flight in flights:
+                self._land(flight, error)
+
+    def _prepare(self, data: bytes, flights: list[_Flight]) -> None:
+        """Decode a picture once and hand every network its input (decoder's thread)."""
+        try:
+            _check_time(max(flight.deadline for flight in flights))
+            start = time.perf_counter()
+            image = read_picture(data, self.settings.max_pixels)
+            decode = time.perf_counter() - start
+            squashed: dict[int, Tensor] = {}
+            for flight in flights:
+                start, size = time.perf_counter(), flight.entry.card.image_size
+                if size not in squashed:
+                    squashed[size] = squash(image, size)
+                stages = Stages(decode, time.perf_counter() - start)
+                self._submit(self._gate, self._see, flight, squashed[size], image.size, stages)
+        except BaseException as error:
+            # Whoever waits must hear of it, whatever it is.
+            for flight in flights:
+                self._land(flight, error)
+
+    def _see(self, flight: _Flight, pixels: Tensor, size: tuple[int, int], spent: Stages) -> None:
+        """Run one network on one picture (gate's thread)."""
+        try:
+            _check_time(flight.deadline)
+            network, card = self.catalog.load(flight.entry), flight.entry.card
+            start = time.perf_counter()
+            with torch.no_grad():
+                last_map = network.features(normalise(pixels[None].to(self.catalog.device).float() / 255, card.mean, card.std))
+                middle = time.perf_counter()
+                scores = network.head(last_map)[1][0].float().sigmoid().cpu().numpy()
+            stages = Stages(spent.decode, spent.features + middle - start, time.perf_counter() - middle)
+            self._land(flight, Sight(flight.entry, flight.key[0], *size, last_map, scores, stages))
+        except BaseException as error:
+            self._land(flight, error)
+
+    def _land(self, flight: _Flight, result: Sight | BaseException) -> None:
+        """Give a flight its result, once, and remember a good one."""
+        with self._lock:
+            if self._flights.pop(flight.key, None) is None:
+                return
+            if isinstance(result, Sight) and result.nbytes <= self._sights.maxsize:
+                self._sights[flight.key] = result
+        if isinstance(result, Sight):
+            flight.future.set_result(result)
+        else:
+            flight.future.set_exception(result)
+
+    def _map(self, sight: Sight, labels: Sequence[str], deadline: float) -> float:
+        """Add the maps that a sight lacks; gives the seconds that it took (gate's thread)."""
+        _check_time(deadline)
+        # Asked again here: another request may have brought them in the meantime.
+        missing = missing_labels(sight, labels)
+        if not missing:
+            return 0.0
+        start = time.perf_counter()
+        maps = maps_from_features(self.catalog.load(sight.entry), sight.last_map, missing).float().cpu().numpy()
+        sight.maps.update(zip(missing, maps, strict=True))
+        return time.perf_counter() - start
+
+    def _submit(self, pool: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        try:
+            return pool.submit(work, *args, **kwargs)
+        except RuntimeError as error:
+            raise UnavailableError(_CLOSING) from error
+
+
+def missing_labels(sight: Sight, labels: Sequence[str]) -> list[int]:
+    """Indices of those labels that the sight's model knows but has not mapped yet."""
+    known = sight.entry.card.labels
+    return [index for index in (known.index(label) for label in labels if label in known) if index not in sight.maps]
+
+
+def _view(found: Sight | _Flight, deadline: float) -> View:
+    if isinstance(found, Sight):
+        return View(found, Stages(), cached=True)
+    sight = _wait(found.future, deadline)
+    return View(sight, sight.stages, cached=False)
+
+
+def _wait(future: "Future[T]", deadline: float) -> T:
+    try:
+        return future.result(timeout=max(0.0, deadline - time.monotonic()))
+    except TimeoutError:
+        raise DeadlineError(_TOO_SLOW) from None
+    except CancelledError:
+        raise UnavailableError(_CLOSING) from None
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise DeadlineError(_TOO_SLOW)
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)

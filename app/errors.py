@@ -1,0 +1,105 @@
+"""What the app refuses, as a status and a sentence: what was expected, what came, what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from http import HTTPStatus
+
+
+class RequestError(ValueError):
+    """A request that cannot be answered. The page shows the sentence, the API adds status and code.
+
+    Args:
+        message: the sentence.
+        details: what is wrong with each single field, where several may be.
+    """
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "bad_request"
+
+    def __init__(self, message: str, details: list[str] | None = None):
+        super().__init__(message)
+        self.message = message
+        self.details = details or []
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """HTTP headers that belong to the answer."""
+        return {}
+
+
+class PictureError(RequestError):
+    """The bytes do not decode to a picture."""
+
+    code = "bad_picture"
+
+
+class PictureFormatError(RequestError):
+    """Not a picture, or one of a kind that is not read here."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "unsupported_picture"
+
+
+class TooLargeError(RequestError):
+    """More bytes or more pixels than allowed."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "too_large"
+
+
+class ParameterError(RequestError):
+    """A parameter outside its range, or of the wrong kind."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "bad_parameter"
+
+
+class UnknownModelError(RequestError):
+    """No checkpoint of that name."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_model"
+
+
+class UnknownLabelError(RequestError):
+    """A label that none of the chosen models knows."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "unknown_label"
+
+
+class BusyError(RequestError):
+    """Every place in the queue is taken."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "busy"
+
+    def __init__(self, message: str, retry_seconds: int):
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_seconds)}
+
+
+class DeadlineError(RequestError):
+    """The answer was not ready in time."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    code = "too_slow"
+
+
+class UnavailableError(RequestError):
+    """The app is starting, stopping, or has no model."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "unavailable"
+
+
+def describe_unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that a name is unknown, which one was probably meant, and which are known."""
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown {kind} {name!r}.{hint} Known are: {', '.join(names) or 'none'}."

@@ -1,0 +1,206 @@
+"""What the app answers, as pydantic models: the page reads them, the API sends them and documents them."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ImageFacts(BaseModel):
+    """The picture that was looked at, upright."""
+
+    width: int = Field(description="pixels, after EXIF orientation", examples=[640])
+    height: int = Field(description="pixels, after EXIF orientation", examples=[427])
+    sha256: str = Field(description="of the bytes as they were sent", examples=["9f86d081884c7d65..."])
+
+
+class Prediction(BaseModel):
+    """One label's probability."""
+
+    label: str = Field(examples=["cat"])
+    score: float = Field(description="sigmoid of the logit, in [0, 1]", examples=[0.97])
+
+
+class Timings(BaseModel):
+    """Milliseconds that this request paid for one model; a stage that came from the cache cost 0.
+
+    `decode` is shared by all models of the request. Waiting in the queue is not part of any stage.
+    """
+
+    decode: float = Field(description="bytes to pixels")
+    features: float = Field(description="resize and backbone")
+    head: float = Field(description="probabilities of all labels")
+    maps: float = Field(description="maps of the shown labels")
+    total: float = Field(description="sum of the stages")
+
+
+class ModelAnswer(BaseModel):
+    """What one model sees in the picture, and where."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str = Field(description="the checkpoint's name", examples=["coco-mobilenetv2-l2d"])
+    title: str = Field(examples=["L2D"])
+    role: str = Field(description="teacher or student", examples=["student"])
+    method: str = Field(examples=["l2d"])
+    mAP: float | None = Field(description="percent on the test photographs, where it was measured", examples=[52.3])  # noqa: N815
+    image_size: int = Field(description="side of the square that the network reads, pixels", examples=[224])
+    map_size: tuple[int, int] = Field(description="rows and columns of every map", examples=[(7, 7)])
+    predictions: list[Prediction] = Field(description="all labels of the model, most probable first")
+    maps: dict[str, list[list[float]]] = Field(
+        description="label -> rows of raw evidence, never negative; every cell covers an equal share of the picture. "
+        "A shown label that this model does not know is missing.",
+        examples=[{"cat": [[0.0, 1.5], [0.25, 3.0]]}],
+    )
+    timings_ms: Timings
+    cached: bool = Field(description="whether the network had seen this picture before")
+
+
+class CompareAnswer(BaseModel):
+    """Several models' view of one picture."""
+
+    image: ImageFacts
+    labels: list[str] = Field(description="the shown labels, in the order of the rows", examples=[["cat", "couch"]])
+    threshold: float = Field(description="probability from which a label counts as predicted", examples=[0.5])
+    models: list[ModelAnswer]
+
+
+class ModelSummary(BaseModel):
+    """A model in one line."""
+
+    name: str = Field(examples=["coco-mobilenetv2-l2d"])
+    title: str
+    role: str
+    method: str
+    backbone: str = Field(examples=["mobilenetv2_100"])
+    num_labels: int = Field(examples=[80])
+    image_size: int = Field(examples=[224])
+    parameters: int
+    mAP: float | None  # noqa: N815
+    default: bool = Field(description="compared when a request names no model")
+
+
+class RefusedModel(BaseModel):
+    """A checkpoint folder that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+class ModelList(BaseModel):
+    """The models that can be asked, and the folders that could not be read."""
+
+    models: list[ModelSummary]
+    refused: list[RefusedModel]
+
+
+class ModelDetail(ModelSummary):
+    """Everything a model's card says."""
+
+    output_stride: int
+    width: int = Field(description="of the label-wise embeddings")
+    feedforward: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: str
+    labels: list[str]
+    recipe: dict[str, Any]
+    data: dict[str, Any]
+    teacher: dict[str, str] | None
+    lineage: dict[str, Any]
+    scores: dict[str, Any]
+    seconds: float = Field(description="training time")
+    sha256: str = Field(description="of the weights file")
+    created: str
+
+
+class Base64(BaseModel):
+    """Bytes inside JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    b64: str = Field(description="the picture's bytes in base64")
+
+
+class Instance(BaseModel):
+    """One picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: Base64
+
+
+class PredictParameters(BaseModel):
+    """How much of the prediction to send."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="only so many of the most probable labels")
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, description="only labels at least this probable")
+
+
+class ExplainParameters(BaseModel):
+    """Which labels to map."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    labels: list[str] | None = Field(default=None, description="labels to map; without them, those above the threshold, at most 8")
+    threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a label counts as predicted")
+
+
+class PredictRequest(BaseModel):
+    """KServe V1: one or more pictures."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    instances: list[Instance] = Field(min_length=1)
+    parameters: PredictParameters = PredictParameters()
+
+
+class ExplainRequest(BaseModel):
+    """KServe V1: one or more pictures."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    instances: list[Instance] = Field(min_length=1)
+    parameters: ExplainParameters = ExplainParameters()
+
+
+class PredictAnswer(BaseModel):
+    """One list of predictions per picture."""
+
+    predictions: list[list[Prediction]]
+
+
+class Explanation(ModelAnswer):
+    """One picture's predictions and maps."""
+
+    image: ImageFacts
+    labels: list[str]
+    threshold: float
+
+
+class ExplainAnswer(BaseModel):
+    """One explanation per picture."""
+
+    explanations: list[Explanation]
+
+
+class ErrorDetail(BaseModel):
+    """Why a request was refused."""
+
+    status: int = Field(examples=[422])
+    code: str = Field(description="stable, for programs", examples=["unknown_label"])
+    message: str = Field(description="what was expected, what came, what to do", examples=["Unknown label 'cta'. Did you mean 'cat'?"])
+    details: list[str] = Field(description="one sentence per field, where several are wrong", examples=[[]])
+
+
+class ErrorAnswer(BaseModel):
+    """The one shape of every error."""
+
+    error: ErrorDetail
+
+
+class Health(BaseModel):
+    """The state of the process."""
+
+    status: str = Field(examples=["ok"])

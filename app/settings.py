@@ -1,0 +1,31 @@
+"""Everything that can be set from outside: environment variables `L2D_...`, refused in words where they make no sense."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SOURCE_TREE = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Settings of one app; each is read from `L2D_` and its name in capitals, e.g. `L2D_CHECKPOINTS`."""
+
+    model_config = SettingsConfigDict(env_prefix="L2D_", populate_by_name=True, frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; the default is reachable from this machine alone")
+    port: int = Field(default=7860, ge=0, le=65535, validation_alias=AliasChoices("L2D_PORT", "PORT"), description="0 takes a free one")
+    checkpoints: Path = Field(default=SOURCE_TREE / "checkpoints", description="folder with one folder per model")
+    default_models: tuple[str, ...] = Field(
+        default=("coco-edgetpu-teacher", "coco-mobilenetv2-vanilla", "coco-mobilenetv2-reviewkd", "coco-mobilenetv2-l2d"),
+        description="listed first, and compared when nobody says which (those of them that exist)",
+    )
+    max_upload_bytes: int = Field(default=20 * 2**20, ge=1, description="largest body of a request")
+    max_pixels: int = Field(default=50_000_000, ge=1, description="largest picture, checked before it is decoded")
+    max_models: int = Field(default=8, ge=1, description="models per request")
+    max_labels: int = Field(default=128, ge=1, description="labels per request")
+    max_instances: int = Field(default=16, ge=1, description="pictures per JSON request")
+    max_requests: int = Field(default=32, ge=1, description="requests that wait or run; the next one is told to come back")
+    request_seconds: float = Field(default=30.0, gt=0, description="longest time that a request waits for its answer")
+    cache_bytes: int = Field(default=256 * 2**20, ge=0, description="memory for what models saw in recent pictures")
+    threads: int | None = Field(default=None, ge=1, description="processor threads of one network; by default as torch decides")

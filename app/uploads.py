@@ -1,0 +1,83 @@
+"""Untrusted bytes to pixels: what is not a still picture of reasonable size is refused with a sentence."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from app.errors import PictureError, PictureFormatError, RequestError, TooLargeError
+
+# What is decoded, by Pillow's name.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MIN_SIDE = 8
+BACKGROUND = (255, 255, 255)
+
+_KNOWN = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+_CONVERT = "Save it as PNG or JPEG and send that."
+
+
+def read_picture(data: bytes, max_pixels: int) -> Image.Image:
+    """Decode an upload to RGB, upright and without metadata.
+
+    EXIF orientation is applied, transparency is laid on white, 16 bits become 8 by keeping the upper ones, CMYK is converted by the
+    plain formula (embedded profiles are ignored, for photographs in RGB too, as they were in training).
+
+    Args:
+        data: the file as it was sent.
+        max_pixels: width x height above which nothing is decoded.
+
+    Raises:
+        PictureFormatError: not a picture, of another format, or animated.
+        PictureError: nothing there, cut off, damaged, or too small to show anything.
+        TooLargeError: too many pixels.
+    """
+    if not data:
+        raise PictureError("Expected the bytes of a picture; the file is empty. Choose another file.")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.width, image.height, max_pixels)
+            _check_still(image)
+            pixels = _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise PictureFormatError(f"Expected a picture as {_KNOWN}; these {len(data)} bytes are none of them. {_CONVERT}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLargeError(_too_many_pixels(str(error).split(" (")[1].split(" ")[0], max_pixels)) from None
+    except RequestError:
+        raise
+    except Exception as error:
+        # Pillow's readers meet hostile bytes with almost any exception: all of them mean that this file is damaged.
+        raise PictureError(f"The picture is damaged or cut off ({type(error).__name__}: {error}). Save or send it again.") from error
+    # A new image of the bare pixels: nothing of the file's metadata goes further.
+    return Image.fromarray(np.asarray(pixels))
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooLargeError(_too_many_pixels(f"{width} x {height} = {width * height}", max_pixels))
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(f"Expected a picture of at least {MIN_SIDE} x {MIN_SIDE} pixels; got {width} x {height}. Choose a larger one.")
+
+
+def _check_still(image: Image.Image) -> None:
+    # MPO is what many phones write into a .jpg: a photograph, and behind it a second view or a preview. The photograph counts.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise PictureFormatError(
+            f"Expected one still picture; this {image.format} holds several frames or pages. Save the one you mean as PNG or JPEG."
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F", "LAB"):
+        raise PictureFormatError(f"Pixels of the kind {image.mode!r} have no agreed range here. {_CONVERT}")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    background = Image.new("RGB", layer.size, BACKGROUND)
+    background.paste(layer, mask=layer.getchannel("A"))
+    return background
+
+
+def _too_many_pixels(pixels: str, max_pixels: int) -> str:
+    return f"Expected at most {max_pixels} pixels; this picture has {pixels}. Scale it down and send it again."

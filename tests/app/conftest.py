@@ -1,0 +1,79 @@
+"""Small checkpoints, photographs and an engine for every test of the app; no trained weight, no network."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from app.catalog import Catalog
+from app.engine import Engine
+from app.settings import Settings
+from l2d.checkpoint import ModelCard, save_checkpoint
+from l2d.model import create_model
+
+LABELS = ("cat", "dog", "car", "cup", "sky")
+# name -> role, method, backbone, labels, image size; names out of the alphabet's order, label sets that differ.
+MODELS = {
+    "the-teacher": ("teacher", "vanilla", "test_resnet", LABELS, 96),
+    "student-vanilla": ("student", "vanilla", "test_efficientnet", LABELS, 64),
+    "student-l2d": ("student", "l2d", "test_efficientnet", LABELS, 64),
+    "alien": ("student", "vanilla", "test_byobnet", ("cat", "zebra"), 64),
+}
+
+
+def save_tiny(folder: Path, name: str) -> None:
+    role, method, backbone, labels, size = MODELS[name]
+    torch.manual_seed(len(name))
+    model = create_model(backbone, len(labels), image_size=size, width=32, feedforward=64)
+    card = ModelCard(name, name.title(), role, method, backbone, labels, size, width=32, feedforward=64, scores={"mAP": 12.5})
+    save_checkpoint(folder / name, model, card)
+
+
+@pytest.fixture(scope="session")
+def made_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    for name in MODELS:
+        save_tiny(folder, name)
+    return folder
+
+
+@pytest.fixture
+def checkpoints(made_checkpoints: Path, tmp_path: Path) -> Path:
+    """A folder of checkpoints that a test may change."""
+    return Path(shutil.copytree(made_checkpoints, tmp_path / "checkpoints"))
+
+
+@pytest.fixture
+def settings(checkpoints: Path) -> Settings:
+    return Settings(checkpoints=checkpoints, default_models=("the-teacher", "student-vanilla", "student-l2d"))
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    engine = Engine(Catalog(settings.checkpoints, settings.default_models), settings)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def photograph() -> Image.Image:
+    """A smooth picture without symmetry: every rotation and flip of it is another picture."""
+    y, x = np.mgrid[0:90, 0:120] / 120
+    return Image.fromarray((np.stack([x, y, (x * y + 0.2) / 1.2], -1) * 255).astype(np.uint8))
+
+
+@pytest.fixture
+def upload(photograph: Image.Image) -> bytes:
+    """The photograph as PNG bytes."""
+    return encode(photograph)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
