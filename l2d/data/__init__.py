@@ -1,0 +1,49 @@
+"""Data sets by name: what `--data` takes, and the reader behind it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from l2d.data.coco import read_coco
+from l2d.data.images import Index
+from l2d.data.nuswide import read_nuswide
+from l2d.data.shapes import COUNT, read_shapes
+from l2d.data.table import read_table
+from l2d.data.voc import read_voc
+
+SPLITS = ("train", "test")
+
+# Readers of data sets on disk, by the word before the colon; the folder or file comes after it.
+READERS: dict[str, Callable[[Path, str], Index]] = {"coco": read_coco, "voc": read_voc, "nuswide": read_nuswide, "csv": read_table}
+
+
+def read_index(spec: str, split: str) -> Index:
+    """Read a data set's annotations, without opening a picture.
+
+    Args:
+        spec: "coco:ROOT", "voc:ROOT", "nuswide:ROOT", "csv:FILE", "shapes", or "shapes:COUNT" with the number of training pictures.
+        split: "train" or "test".
+
+    Raises:
+        ValueError: for an unknown kind or split, or annotations that make no sense.
+        FileNotFoundError: naming what is missing.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"Unknown split {split!r}; the known ones are {', '.join(SPLITS)}.")
+    kind, _, place = spec.partition(":")
+    if kind == "shapes":
+        return read_shapes(split, _parse_count(place))
+    if kind not in READERS or not place:
+        known = ", ".join(f"{name}:{'FILE' if name == 'csv' else 'ROOT'}" for name in READERS)
+        raise ValueError(f"Expected data as {known}, shapes or shapes:COUNT; got {spec!r}.")
+    return READERS[kind](Path(place).expanduser(), split)
+
+
+def _parse_count(text: str) -> int:
+    if not text:
+        return COUNT
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"shapes:COUNT takes a number of training pictures, for example shapes:{COUNT}; got {text!r}.")
+    return int(text)
+
+
+__all__ = ["READERS", "SPLITS", "Index", "read_index"]

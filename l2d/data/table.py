@@ -1,0 +1,84 @@
+"""One's own pictures: a CSV file with a line for each."""
+
+import csv
+import zlib
+from pathlib import Path
+
+import torch
+
+from l2d.data.files import name_some, require_annotations, require_files, require_labels
+from l2d.data.images import Index
+
+SPLITS = ("train", "test")
+# Without a column `split`, one picture in this many is for testing.
+TEST_SHARE = 5
+
+
+def read_table(path: Path, split: str) -> Index:
+    """Read a CSV file with the columns `file` and `labels`, and `split` if you have one.
+
+    ```
+    file,labels,split
+    photos/beach.jpg,person; dog,train
+    photos/desk.jpg,cup | laptop,test
+    photos/wall.jpg,,train
+    ```
+    `file` is relative to the CSV file; labels are separated by ; or |, and none is allowed: a picture that shows no label. The labels
+    are all that occur in the file, in either split, in alphabetical order. Without `split`, a fifth of the pictures are for testing,
+    chosen by a checksum of their names: adding lines moves no picture from one split to the other. No picture is opened.
+
+    Args:
+        path: the CSV file, UTF-8.
+        split: "train" or "test".
+
+    Raises:
+        FileNotFoundError: if the file or a picture of the split is missing.
+        ValueError: for another form, an unknown split, a picture named twice, no label at all, or a split without pictures.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"Unknown split {split!r} of a table; the known ones are {', '.join(SPLITS)}.")
+    require_annotations(path, "a CSV file with the columns file and labels")
+    rows = _read_rows(path)
+    labels = require_labels(sorted({label for row in rows for label in _split_labels(row["labels"])}), path)
+    chosen = [row for row in rows if _split_of(row, path) == split]
+    if not chosen:
+        raise ValueError(f"{path} has no picture for {split}; give its pictures a column split with train or test.")
+    paths = [path.parent / row["file"] for row in chosen]
+    require_files(paths, path)
+    columns = {label: column for column, label in enumerate(labels)}
+    targets = torch.zeros(len(paths), len(labels))
+    for target, row in zip(targets, chosen, strict=True):
+        target[[columns[label] for label in _split_labels(row["labels"])]] = 1.0
+    return Index(paths, targets, labels)
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error
+    found = reader.fieldnames or []
+    if not {"file", "labels"} <= set(found):
+        raise ValueError(f"{path} needs the columns file and labels in its first line; it has {', '.join(found) or 'none'}.")
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values() or not row["file"]:
+            raise ValueError(f"Row {number} of {path} does not fit its first line: expected {len(found)} columns and a file.")
+    names = [row["file"] for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ValueError(f"{path} names {len(twice)} pictures more than once: {name_some(twice)}.")
+    return rows
+
+
+def _split_labels(cell: str) -> list[str]:
+    return [label.strip() for label in cell.replace("|", ";").split(";") if label.strip()]
+
+
+def _split_of(row: dict[str, str], path: Path) -> str:
+    if "split" not in row:
+        return "test" if zlib.crc32(row["file"].encode()) % TEST_SHARE == 0 else "train"
+    if row["split"] not in SPLITS:
+        raise ValueError(f"{path} gives {row['file']} the split {row['split']!r}; expected {' or '.join(SPLITS)}.")
+    return row["split"]
