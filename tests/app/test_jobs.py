@@ -1,0 +1,254 @@
+"""The queue: every job is taken once, and every state is left only by the doors that it has."""
+
+import multiprocessing
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from app import jobs
+from app.errors import UnavailableError
+from app.jobs import JobStateError, KeyReuseError, LostClaimError, Progress, Queue, UnknownJobError, choose_journal
+
+SPEC = {"data": "shapes", "epochs": 3}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(tmp_path: Path, clock: Clock) -> Queue:
+    return Queue(tmp_path, clock)
+
+
+def end(queue: Queue, state: str) -> str:
+    """A job in that state."""
+    job = queue.submit(SPEC)[0].id
+    if state == "queued":
+        return job
+    claimed = queue.claim("w")
+    assert claimed is not None
+    if state == "interrupted":
+        queue.give_up_worker("w")
+    elif state != "running":
+        queue.finish(job, "w", state, "so")
+    return job
+
+
+def test_a_new_job_waits_and_holds_what_was_ordered(queue: Queue):
+    job, new = queue.submit(SPEC)
+    assert new
+    assert (job.state, job.spec, job.created, job.attempts, job.models) == ("queued", SPEC, 1000.0, 0, [])
+    assert queue.find(job.id) == job
+
+
+def test_jobs_are_claimed_in_order_and_each_once(queue: Queue):
+    first, second = queue.submit(SPEC)[0], queue.submit(SPEC)[0]
+    assert [job.id for job in (queue.claim("a"), queue.claim("b")) if job] == [first.id, second.id]
+    assert queue.claim("c") is None
+
+
+def claim_all(folder: Path, worker: str, start, taken) -> None:
+    queue = Queue(folder)
+    start.wait()
+    while job := queue.claim(worker):
+        taken.put((job.id, worker))
+    taken.put((None, worker))
+
+
+def test_eight_processes_claim_200_jobs_once_each(tmp_path: Path):
+    queue = Queue(tmp_path)
+    expected = sorted(queue.submit(SPEC)[0].id for _ in range(200))
+    context = multiprocessing.get_context("fork")
+    start, taken = context.Event(), context.Queue()
+    workers = [context.Process(target=claim_all, args=(tmp_path, f"w{number}", start, taken)) for number in range(8)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    claims, running = [], len(workers)
+    while running:
+        job, worker = taken.get(timeout=60)
+        running -= job is None
+        claims += [(job, worker)] if job else []
+    for worker in workers:
+        worker.join(10)
+    assert sorted(job for job, _ in claims) == expected
+    assert {job: queue.find(job).worker for job in expected} == dict(claims)
+    assert all(queue.find(job).attempts == 1 for job in expected)
+
+
+def test_threads_share_one_queue(queue: Queue):
+    expected = {queue.submit(SPEC)[0].id for _ in range(40)}
+    claims: list[str] = []
+
+    def work(worker: str) -> None:
+        while job := queue.claim(worker):
+            claims.append(job.id)
+
+    threads = [threading.Thread(target=work, args=(f"w{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claims) == 40
+    assert set(claims) == expected
+
+
+def test_the_same_key_gives_the_same_job(queue: Queue):
+    job, _ = queue.submit(SPEC, key="k")
+    assert queue.submit(SPEC, key="k") == (job, False)
+    assert queue.submit(SPEC, key="other")[1]
+    with pytest.raises(KeyReuseError, match=job.id):
+        queue.submit(SPEC | {"epochs": 4}, key="k")
+
+
+def test_progress_is_kept_and_requests_reach_the_worker(queue: Queue, clock: Clock):
+    job = end(queue, "running")
+    clock.now += 5
+    assert queue.beat(job, "w", Progress(0.5, 60.0, "student", 2, 71.5, 1, {"torch": "2"})) is None
+    row = queue.find(job)
+    assert (row.heartbeat, row.progress, row.stage, row.epoch, row.best_score, row.versions) == (
+        1005,
+        0.5,
+        "student",
+        2,
+        71.5,
+        {"torch": "2"},
+    )
+    queue.stop(job)
+    assert queue.beat(job, "w", Progress()) == "stop"
+    queue.cancel(job)
+    assert queue.beat(job, "w", Progress()) == "cancel"
+    assert queue.stop(job).request == "cancel", "cancel is not taken back by a later stop"
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+def test_a_worker_ends_its_own_job_only_once(queue: Queue, state: str):
+    job = end(queue, state)
+    assert (queue.find(job).state, queue.find(job).reason) == (state, "so")
+    with pytest.raises(LostClaimError):
+        queue.finish(job, "w", "failed", "again")
+    with pytest.raises(LostClaimError):
+        queue.beat(job, "w", Progress())
+
+
+def test_another_worker_cannot_end_it(queue: Queue):
+    job = end(queue, "running")
+    with pytest.raises(LostClaimError):
+        queue.finish(job, "someone else", "succeeded", "")
+    assert queue.find(job).state == "running"
+
+
+def test_cancelling_a_waiting_job_takes_it_out_of_the_queue(queue: Queue):
+    job = end(queue, "queued")
+    assert queue.cancel(job).state == "cancelled"
+    assert queue.claim("w") is None
+    assert queue.cancel(job).state == "cancelled"
+
+
+ALLOWED = {
+    "cancel": {"queued", "running", "interrupted", "cancelled"},
+    "stop": {"running"},
+    "resume": {"interrupted", "failed", "cancelled"},
+    "delete": {"succeeded", "failed", "cancelled", "interrupted"},
+}
+
+
+@pytest.mark.parametrize("state", jobs.STATES)
+@pytest.mark.parametrize("verb", ALLOWED)
+def test_only_the_allowed_changes_happen(queue: Queue, verb: str, state: str):
+    job = end(queue, state)
+    if state in ALLOWED[verb]:
+        getattr(queue, verb)(job)
+        return
+    with pytest.raises(JobStateError, match=f"job {job} is {state}"):
+        getattr(queue, verb)(job)
+    assert queue.find(job).state == state
+
+
+def test_a_resumed_job_is_claimed_again_and_counts_its_attempts(queue: Queue):
+    job = end(queue, "interrupted")
+    queue.resume(job)
+    claimed = queue.claim("other")
+    assert claimed is not None
+    assert (claimed.id, claimed.attempts, claimed.worker, claimed.finished) == (job, 2, "other", None)
+
+
+def test_a_silent_worker_loses_its_job_and_learns_of_it(queue: Queue, clock: Clock):
+    job = end(queue, "running")
+    clock.now += jobs.SILENCE_SECONDS - 1
+    assert queue.give_up_silent() == []
+    clock.now += 2
+    assert [gone.id for gone in queue.give_up_silent()] == [job]
+    assert queue.find(job).state == "interrupted"
+    assert "resume" in queue.find(job).reason
+    with pytest.raises(LostClaimError):
+        queue.beat(job, "w", Progress())
+
+
+def test_a_cancel_that_the_dead_worker_never_saw_is_obeyed(queue: Queue):
+    job = end(queue, "running")
+    queue.cancel(job)
+    queue.give_up_worker("w")
+    assert queue.find(job).state == "cancelled"
+
+
+def test_a_dead_worker_takes_only_its_own_jobs_along(queue: Queue):
+    queue.submit(SPEC)
+    queue.submit(SPEC)
+    mine, other = queue.claim("a"), queue.claim("b")
+    assert mine is not None
+    assert other is not None
+    assert [job.id for job in queue.give_up_worker("a")] == [mine.id]
+    assert queue.find(other.id).state == "running"
+
+
+def test_pages_are_complete_and_newest_first(queue: Queue):
+    numbers = [queue.submit(SPEC)[0].number for _ in range(5)]
+    first = queue.page(2)
+    rest = queue.page(10, before=first[-1].number)
+    assert [job.number for job in [*first, *rest]] == numbers[::-1]
+
+
+def test_an_unknown_job_is_a_sentence(queue: Queue):
+    for verb in (*ALLOWED, "find"):
+        with pytest.raises(UnknownJobError, match="no job 'x'"):
+            getattr(queue, verb)("x")
+
+
+def test_a_locked_file_is_a_sentence_and_nothing_is_lost(queue: Queue, monkeypatch: pytest.MonkeyPatch):
+    job = end(queue, "queued")
+    monkeypatch.setattr(jobs, "LOCK_SECONDS", 0.05)
+    other = sqlite3.connect(queue.path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(UnavailableError, match="locked"):
+        queue.claim("w")
+    other.execute("ROLLBACK")
+    other.close()
+    claimed = queue.claim("w")
+    assert claimed is not None
+    assert claimed.id == job
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError, match="L2D_STATE"):
+        Queue(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(("kind", "journal"), [("ext4", "WAL"), ("nfs4", "DELETE"), ("tmpfs", "WAL"), ("cifs", "DELETE")])
+def test_network_folders_go_without_shared_memory(tmp_path: Path, kind: str, journal: str):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"root / ext4 rw 0 0\nhost:/x {tmp_path} {kind} rw 0 0\n")
+    assert choose_journal(tmp_path / "state", mounts) == journal
