@@ -16,8 +16,11 @@ RUN python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["p
 RUN useradd --system --uid 10001 --no-create-home l2d
 
 COPY checkpoints checkpoints
+COPY README.md LICENSE ./
 COPY l2d l2d
 COPY app app
+# In place: the folder of checkpoints is found beside the packages.
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
 # Nothing is fetched or reported at run time; caches go where a read-only container has a writable place.
 ENV L2D_HOST=0.0.0.0 \

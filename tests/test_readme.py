@@ -1,0 +1,140 @@
+"""The README's promises, held: its tree, commands, options, routes, settings and list of dependencies."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+from l2d.cli import app as cli
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PACKAGE_FILES = [
+    path.relative_to(ROOT).as_posix()
+    for package in ("l2d", "app")
+    for path in sorted((ROOT / package).rglob("*"))
+    if path.suffix in {".py", ".js", ".css", ".html", ".json"}
+]
+
+
+def section(title: str) -> str:
+    """The text below a heading, up to the next one of its level."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise LookupError(f"README.md has no section {title!r}.")
+    return found[1]
+
+
+def blocks(text: str) -> list[str]:
+    """The fenced blocks in a text, with continued lines joined."""
+    return [block.replace("\\\n", " ") for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+
+
+def read_tree() -> list[str]:
+    """The tree's entries as paths; folders end with a slash. Two blanks of indentation are one level."""
+    parents: list[str] = []
+    paths = []
+    for line in blocks(section("What is where"))[0].splitlines():
+        entry = line.split()[0]
+        parents = [*parents[: (len(line) - len(line.lstrip())) // 2], entry]
+        paths.append("".join(parents))
+    return paths
+
+
+def said_by_its_docstring_alone(path: str) -> bool:
+    """Whether a file is an `__init__.py` that holds nothing but its docstring."""
+    if not path.endswith("__init__.py"):
+        return False
+    body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    return all(isinstance(node, ast.Expr) for node in body)
+
+
+def commands(name: str) -> list[list[str]]:
+    """Every command line in the README's blocks that starts with this program, as words."""
+    lines = [line.strip() for block in blocks(TEXT) for line in block.splitlines()]
+    return [line.split("#")[0].split() for line in lines if re.match(rf"(\S+/)?{name}\s", line)]
+
+
+def test_everything_in_the_tree_exists():
+    assert [path for path in read_tree() if not ((ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file())] == []
+
+
+def test_every_package_file_is_in_the_tree():
+    told = set(read_tree())
+    assert [path for path in PACKAGE_FILES if path not in told and not said_by_its_docstring_alone(path)] == []
+
+
+@pytest.mark.parametrize("line", commands("l2d"), ids=" ".join)
+def test_command_line_takes_what_the_readme_writes(line: list[str]):
+    root = typer.main.get_command(cli)
+    command = root.commands[line[1]]
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in line[2:] if word.startswith("--")} <= options
+    assert command.help
+
+
+def test_readme_names_every_command():
+    assert {line[1] for line in commands("l2d")} == set(typer.main.get_command(cli).commands)
+
+
+def test_options_that_scripts_count_on():
+    """The spellings that other people's scripts hold; none may go away."""
+    network = ["--init", "--image-size", "--output-stride"]
+    run = ["--data", "--out", *network, "--epochs", "--batch-size", "--lr", "--device", "--seed", "--resume"]
+    promised = {
+        "train": ["--backbone", *run],
+        "distill": ["--teacher", "--student", "--method", *run],
+        "evaluate": ["--data", "--split", "--json"],
+        "localize": ["--data", "--split", "--json"],
+        "explain": ["--models", "--labels", "--out"],
+    }
+    commands = typer.main.get_command(cli).commands
+    known = {name: {option for parameter in commands[name].params for option in parameter.opts} for name in promised}
+    assert {name: gone for name, options in promised.items() if (gone := set(options) - known[name])} == {}
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):(?!=)", makefile, re.MULTILINE))
+    named = {word for line in commands("make") for word in line[1:] if "=" not in word} | set(re.findall(r"`make ([a-z-]+)", TEXT))
+    assert {"install", "demo", "test", "check"} <= named <= targets
+
+
+def test_routes_exist():
+    from app.server import create_app
+    from app.settings import Settings
+
+    routes = [route.path for route in create_app(Settings(checkpoints=ROOT / "checkpoints")).routes]
+    patterns = [re.sub(r"\\{\w+\\}", "[^/]+", re.escape(route)) for route in routes]
+    named = {path.rstrip(".") for path in re.findall(r"/(?:v1|healthz|readyz|metrics)\b[\w/:{}.-]*", TEXT)}
+    assert named
+    assert [path for path in named if not any(re.fullmatch(pattern, path) for pattern in patterns)] == []
+
+
+def test_every_dependency_has_its_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = (project["dependencies"], *project["optional-dependencies"].values())
+    declared = {re.match(r"[\w.-]+", entry)[0] for group in groups for entry in group}
+    told = re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", section("Dependencies"), re.MULTILINE)
+    assert {name for name, reason in told if reason.strip()} == declared
+
+
+def test_settings_that_the_readme_names_exist():
+    from app.settings import Settings
+
+    names = {f"L2D_{field}".upper() for field in Settings.model_fields}
+    assert set(re.findall(r"\bL2D_[A-Z_]+", TEXT)) <= names
+
+
+def test_links_lead_to_files():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_changelog_starts_with_this_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    headings = re.findall(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0].rstrip(",") == version
