@@ -1,0 +1,101 @@
+"""What a data set on disk really holds: the function behind `l2d data check`."""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from l2d.data import read_index
+from l2d.data.images import Index, open_image
+
+Size = tuple[int, int]
+
+
+def check_data(spec: str, split: str, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """`check_index` of a data set by name, with what its reader warned about (pictures that are not on disk) in the report."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        index = read_index(spec, split)
+    report = check_index(index, progress=progress)
+    return report | {"warnings": [str(warning.message) for warning in caught] + report["warnings"]}
+
+
+def check_index(index: Index, *, threads: int = 4, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Decode every picture and count every label.
+
+    Args:
+        threads: pictures decoded at once.
+        progress: called with the pictures done and the number of pictures.
+
+    Returns:
+        pictures, labels (name -> pictures that show it), labels_per_picture (mean), pictures_without_labels, broken (a sentence for
+        each picture that cannot be decoded), sizes (smallest and largest width x height by area, None if none can be decoded), boxes
+        (their number, or None), and warnings: sentences about what will disturb training or scores. Ready for JSON.
+    """
+    sizes: list[Size | str] = []
+    for size in _measure(index.paths, threads):
+        sizes.append(size)
+        if progress is not None:
+            progress(len(sizes), len(index.paths))
+    broken = [size for size in sizes if isinstance(size, str)]
+    whole = sorted((size for size in sizes if not isinstance(size, str)), key=lambda size: size[0] * size[1])
+    counts = {label: int(count) for label, count in zip(index.labels, index.targets.sum(0).tolist(), strict=True)}
+    return {
+        "pictures": len(index.paths),
+        "labels": counts,
+        "labels_per_picture": float(index.targets.sum(1).mean()),
+        "pictures_without_labels": int((index.targets.sum(1) == 0).sum()),
+        "broken": broken,
+        "sizes": [f"{width} x {height}" for width, height in (whole[0], whole[-1])] if whole else None,
+        "boxes": None if index.boxes is None else sum(len(found) for boxes in index.boxes for found in boxes.values()),
+        "warnings": list(_warn(index, counts, broken, sizes)),
+    }
+
+
+def _measure(paths: list[Path], threads: int) -> Iterator[Size | str]:
+    """Width and height of every picture, or why there is none, in order."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="check") as pool:
+        yield from pool.map(_decode, paths)
+
+
+def _decode(path: Path) -> Size | str:
+    try:
+        return open_image(path).size
+    except Exception as error:  # a damaged file makes decoders raise almost anything
+        return f"{path}: {error}"
+
+
+def _warn(index: Index, counts: dict[str, int], broken: list[str], sizes: list[Size | str]) -> Iterator[str]:
+    if broken:
+        yield f"{len(broken)} pictures cannot be decoded, the first: {broken[0]}"
+    empty = [label for label, count in counts.items() if not count]
+    if empty:
+        yield f"{len(empty)} labels are in no picture, so mAP leaves them out: {', '.join(empty)}"
+    everywhere = [label for label, count in counts.items() if count == len(index.paths)]
+    if everywhere:
+        yield f"{len(everywhere)} labels are in every picture, so nothing can be learnt about them: {', '.join(everywhere)}"
+    unlabelled = int((index.targets.sum(1) == 0).sum())
+    if unlabelled:
+        yield f"{unlabelled} pictures show no label; they train and count as such"
+    twice = [path for path, count in Counter(index.paths).items() if count > 1]
+    if twice:
+        yield f"{len(twice)} pictures are named more than once, the first: {twice[0]}"
+    outside = _find_outside(index, sizes)
+    if outside:
+        yield f"{len(outside)} pictures have boxes that reach out of them, the first: {outside[0]}"
+
+
+def _find_outside(index: Index, sizes: list[Size | str]) -> list[Path]:
+    """Pictures with a box that lies outside by more than a pixel, or has no area: boxes of another size of the picture, mostly."""
+    outside = []
+    for path, boxes, size in zip(index.paths, index.boxes or [], sizes if index.boxes else [], strict=True):
+        if not isinstance(size, str) and not all(_fits(box, size) for found in boxes.values() for box in found):
+            outside.append(path)
+    return outside
+
+
+def _fits(box: tuple[float, float, float, float], size: Size) -> bool:
+    x, y, width, height = box
+    return x >= -1 and y >= -1 and x + width <= size[0] + 1 and y + height <= size[1] + 1 and width > 0 and height > 0
