@@ -37,14 +37,33 @@ def compare(
     Raises:
         RequestError: in words, for a picture that cannot be read, an unknown model or label, a full queue, or too slow an answer.
     """
-    if not 0 <= threshold <= 1:
-        raise ParameterError(f"The threshold is a probability from 0 to 1; got {threshold}.")
     entries = engine.catalog.choose(models, engine.settings.max_models)
-    wanted = _check_labels(labels or [], entries, engine.settings.max_labels)
+    wanted = _check(labels or [], threshold, entries, engine.settings.max_labels)
     with engine.place() as deadline:
-        views = engine.look(data, entries, deadline)
-        shown = wanted or choose_labels([view.sight for view in views], threshold)
-        seconds = engine.explain([view.sight for view in views], shown, deadline)
+        return _compare(engine, data, entries, wanted, threshold, deadline)
+
+
+def explain(
+    engine: Engine, pictures: Sequence[bytes], model: str, labels: Sequence[str] | None = None, threshold: float = 0.5
+) -> list[CompareAnswer]:
+    """One model's view of several pictures, in one place of the queue; otherwise as `compare`."""
+    entries = [engine.catalog.find(model)]
+    wanted = _check(labels or [], threshold, entries, engine.settings.max_labels)
+    with engine.place() as deadline:
+        return [_compare(engine, data, entries, wanted, threshold, deadline) for data in pictures]
+
+
+def predict(engine: Engine, pictures: Sequence[bytes], model: str) -> list[list[Prediction]]:
+    """One model's predictions for several pictures, all its labels, most probable first; no maps are made. Raises as `compare`."""
+    entry = engine.catalog.find(model)
+    with engine.place() as deadline:
+        return [rank_predictions(engine.look(data, [entry], deadline)[0].sight) for data in pictures]
+
+
+def _compare(engine: Engine, data: bytes, entries: Sequence[Entry], wanted: list[str], threshold: float, deadline: float) -> CompareAnswer:
+    views = engine.look(data, entries, deadline)
+    shown = wanted or choose_labels([view.sight for view in views], threshold)
+    seconds = engine.explain([view.sight for view in views], shown, deadline)
     answers = [_describe_view(view, shown, spent) for view, spent in zip(views, seconds, strict=True)]
     return CompareAnswer(image=describe_image(views[0].sight), labels=shown, threshold=threshold, models=answers)
 
@@ -101,7 +120,9 @@ def _describe_timings(stages: Stages, map_seconds: float) -> Timings:
     return Timings(decode=decode, features=features, head=head, maps=maps, total=round(decode + features + head + maps, 3))
 
 
-def _check_labels(labels: Sequence[str], entries: Sequence[Entry], limit: int) -> list[str]:
+def _check(labels: Sequence[str], threshold: float, entries: Sequence[Entry], limit: int) -> list[str]:
+    if not 0 <= threshold <= 1:
+        raise ParameterError(f"The threshold is a probability from 0 to 1; got {threshold}.")
     known = list(dict.fromkeys(label for entry in entries for label in entry.card.labels))
     wanted = list(dict.fromkeys(labels))
     if len(wanted) > limit:

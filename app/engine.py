@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.catalog import Catalog, Entry
-from app.errors import BusyError, DeadlineError, UnavailableError
+from app.errors import BusyError, DeadlineError, RequestError, UnavailableError
 from app.settings import Settings
 from app.uploads import read_picture
 from l2d.cam import maps_from_features
@@ -24,6 +25,8 @@ from l2d.data.images import normalise, squash
 
 _TOO_SLOW = "The answer was not ready in time. Ask again later, or for fewer models."
 _CLOSING = "The server is shutting down; ask again when it is back."
+# A grey BMP, 8 x 8 pixels, 24 bits.
+_PLAIN_PICTURE = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + 192, 0, 54, 40, 8, 8, 1, 24, 0, 192, 2835, 2835, 0, 0) + b"\x80" * 192
 RETRY_SECONDS = 1
 # Pictures decoded at once: enough to keep one gate busy, few enough for their memory.
 DECODERS = 2
@@ -109,7 +112,7 @@ class Engine:
         self._lock = threading.Lock()
         self._sights: LRUCache[Key, Sight] = LRUCache(settings.cache_bytes, getsizeof=lambda sight: sight.nbytes)
         self._flights: dict[Key, _Flight] = {}
-        self._closed = False
+        self._ready = self._closed = False
 
     @contextlib.contextmanager
     def place(self) -> Iterator[float]:
@@ -154,6 +157,28 @@ class Engine:
             self._submit(self._gate, self._map, sight, labels, deadline) if missing_labels(sight, labels) else None for sight in sights
         ]
         return [_wait(future, deadline) if future else 0.0 for future in futures]
+
+    def run_aside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do other heavy work for a request, such as drawing a figure, with the same bounds as decoding.
+
+        Raises:
+            RequestError: if there is no place, or the time runs out.
+        """
+        with self.place() as deadline:
+            return _wait(self._submit(self._decoders, work, *args, **kwargs), deadline)
+
+    def warm_up(self) -> None:
+        """Load the default networks and let each look at a plain picture, so that the first request need not wait for that."""
+        entries = [entry for entry in self.catalog.entries() if entry.detail.default]
+        for entry in entries:
+            with contextlib.suppress(RequestError):
+                self.look(_PLAIN_PICTURE, [entry], time.monotonic() + self.settings.request_seconds)
+        self._ready = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered at full speed: loaded, and not shutting down."""
+        return self._ready and not self._closed
 
     def close(self) -> None:
         """Finish what is running, refuse what is waiting, and stop the threads."""

@@ -40,6 +40,13 @@ class PictureFormatError(RequestError):
     code = "unsupported_picture"
 
 
+class MediaTypeError(RequestError):
+    """A body of a type that is not read here."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "unsupported_media_type"
+
+
 class TooLargeError(RequestError):
     """More bytes or more pixels than allowed."""
 
@@ -59,6 +66,28 @@ class UnknownModelError(RequestError):
 
     status = HTTPStatus.NOT_FOUND
     code = "unknown_model"
+
+
+class UnknownRouteError(RequestError):
+    """No such address in the API."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_route"
+
+
+class MethodError(RequestError):
+    """An address that answers to other methods."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, allowed: list[str]):
+        super().__init__(message)
+        self.allowed = allowed
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Allow": ", ".join(self.allowed)}
 
 
 class UnknownLabelError(RequestError):

@@ -1,8 +1,8 @@
 """What the app answers, as pydantic models: the page reads them, the API sends them and documents them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 
 class ImageFacts(BaseModel):
@@ -94,15 +94,16 @@ class ModelList(BaseModel):
 
 
 class ModelDetail(ModelSummary):
-    """Everything a model's card says."""
+    """Everything a model's card says; a card outside these bounds is refused."""
 
+    image_size: int = Field(ge=16, le=2048, examples=[224])
     output_stride: int
-    width: int = Field(description="of the label-wise embeddings")
-    feedforward: int
+    width: int = Field(ge=1, le=8192, description="of the label-wise embeddings")
+    feedforward: int = Field(ge=1, le=32768)
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    resize: str
-    labels: list[str]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    resize: Literal["squash"]
+    labels: list[str] = Field(min_length=1)
     recipe: dict[str, Any]
     data: dict[str, Any]
     teacher: dict[str, str] | None
@@ -127,6 +128,17 @@ class Instance(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: Base64
+
+
+class CompareForm(BaseModel):
+    """What a form may say besides the picture."""
+
+    models: list[str] = Field(default=[], description="names between commas; without them the default ones")
+    labels: list[str] = Field(
+        default=[], description="labels to map, between commas; without them what any model predicts, at most 8, else the 3 most probable"
+    )
+    threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a label counts as predicted")
+    format: Literal["json", "npz", "png", "pdf"] = Field(default="json", description="numbers (json, npz) or the figure (png, pdf)")
 
 
 class PredictParameters(BaseModel):

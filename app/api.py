@@ -1,0 +1,267 @@
+"""The REST API: thin routes over the same functions that the page calls."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.routing import Match
+
+from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, describe_validation, media_type, parse_fields, read_form, read_json
+from app.compare import compare, explain, predict
+from app.engine import Engine
+from app.errors import MediaTypeError, MethodError, ParameterError, RequestError, UnavailableError, UnknownRouteError
+from app.export import export_figure, export_numbers
+from app.schemas import (
+    CompareAnswer,
+    CompareForm,
+    ErrorAnswer,
+    ErrorDetail,
+    ExplainAnswer,
+    ExplainParameters,
+    ExplainRequest,
+    Explanation,
+    Health,
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    PredictAnswer,
+    Prediction,
+    PredictParameters,
+    PredictRequest,
+    RefusedModel,
+)
+from app.uploads import read_picture
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
+
+MEDIA_TYPES = {"npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorAnswer, "description": "the picture is empty, damaged or too small, or the body cannot be read"},
+    404: {"model": ErrorAnswer, "description": "no model of that name"},
+    413: {"model": ErrorAnswer, "description": "too many bytes or pixels"},
+    415: {"model": ErrorAnswer, "description": "not a still picture in a known format, or an unknown type of body"},
+    422: {"model": ErrorAnswer, "description": "an unknown label, or a parameter out of range"},
+    429: {"model": ErrorAnswer, "description": "every place is taken; Retry-After says when to come back"},
+    503: {"model": ErrorAnswer, "description": "starting, shutting down, or a model that cannot be loaded"},
+    504: {"model": ErrorAnswer, "description": "not ready in time"},
+}
+
+
+def get_engine(request: Request) -> Engine:
+    """The engine of the app that got the request."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+EngineOfApp = Annotated[Engine, Depends(get_engine)]
+ModelName = Annotated[str, Path(description="a model's name, from GET /v1/models", examples=["coco-mobilenetv2-l2d"])]
+
+router = APIRouter()
+
+
+def describe_body(form: type[BaseModel], json: type[BaseModel] | None = None) -> dict[str, Any]:
+    """The part of the OpenAPI document about a body that the route reads by itself, so that it may stop at the limit."""
+    properties = {IMAGE_FIELD: {"type": "string", "format": "binary", "description": "the picture"}}
+    for name, field in form.model_json_schema()["properties"].items():
+        lists = field.get("type") == "array" or any(option.get("type") == "array" for option in field.get("anyOf", []))
+        properties[name] = {"type": "string", "description": field.get("description", "")} if lists else field
+    content: dict[str, Any] = {MULTIPART: {"schema": {"type": "object", "required": [IMAGE_FIELD], "properties": properties}}}
+    if json is not None:
+        content[JSON] = {"schema": _inline(json.model_json_schema())}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _inline(schema: dict[str, Any]) -> dict[str, Any]:
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolve(definitions[node["$ref"].rpartition("/")[2]])
+        return {key: resolve(value) for key, value in node.items()}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
+
+
+@router.get("/healthz", tags=["process"])
+async def check_health() -> Health:
+    """Whether the process answers at all."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", tags=["process"], responses={503: ERRORS[503]})
+async def check_readiness(engine: EngineOfApp) -> Health:
+    """Whether models are loaded and requests are welcome."""
+    if not engine.ready:
+        raise UnavailableError("Loading the models, or shutting down. Ask again in a few seconds.")
+    return Health(status="ready")
+
+
+@router.get("/v1/models", tags=["models"])
+def list_models(engine: EngineOfApp) -> ModelList:
+    """The models that can be asked, and the folders that could not be read, each with the reason."""
+    models = [ModelSummary.model_validate(entry.detail.model_dump()) for entry in engine.catalog.entries()]
+    refused = [RefusedModel(name=name, reason=reason) for name, reason in engine.catalog.refused().items()]
+    return ModelList(models=models, refused=refused)
+
+
+@router.post(
+    "/v1/models/{model}:predict", tags=["models"], responses=ERRORS, openapi_extra=describe_body(PredictParameters, PredictRequest)
+)
+async def predict_pictures(request: Request, model: ModelName, engine: EngineOfApp) -> PredictAnswer:
+    """Probabilities of a model's labels, most probable first: one multipart picture, or several in KServe's JSON."""
+    pictures, parameters = await _read_pictures(request, engine, PredictRequest, PredictParameters)
+    predictions = await _run(request, predict, engine, pictures, model)
+    return PredictAnswer(predictions=[_select(ranked, parameters) for ranked in predictions])
+
+
+@router.post(
+    "/v1/models/{model}:explain", tags=["models"], responses=ERRORS, openapi_extra=describe_body(ExplainParameters, ExplainRequest)
+)
+async def explain_pictures(request: Request, model: ModelName, engine: EngineOfApp) -> ExplainAnswer:
+    """Probabilities and maps of one model: one multipart picture, or several in KServe's JSON."""
+    pictures, parameters = await _read_pictures(request, engine, ExplainRequest, ExplainParameters)
+    answers = await _run(request, explain, engine, pictures, model, parameters.labels, parameters.threshold)
+    return ExplainAnswer(explanations=[_to_explanation(answer) for answer in answers])
+
+
+@router.get("/v1/models/{model}", tags=["models"], responses={404: ERRORS[404]})
+def show_model(model: ModelName, engine: EngineOfApp) -> ModelDetail:
+    """Everything that a model's card says: labels, sizes, scores, recipe, hashes."""
+    return engine.catalog.find(model).detail
+
+
+@router.post(
+    "/v1/compare",
+    tags=["compare"],
+    response_model=CompareAnswer,
+    responses=ERRORS | {200: {"content": {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()}}},
+    openapi_extra=describe_body(CompareForm),
+)
+async def compare_models(request: Request, engine: EngineOfApp) -> Response:
+    """Several models on one picture: probabilities of all labels, maps of some, geometry and timings."""
+    image, fields = await read_form(request, engine.settings.max_upload_bytes)
+    form = parse_fields(CompareForm, fields, lists=("models", "labels"))
+    answer = await _run(request, compare, engine, image, form.models, form.labels, form.threshold)
+    if form.format == "json":
+        return Response(answer.model_dump_json(), media_type=JSON)
+    content = await _run(request, engine.run_aside, _export, engine, answer, image, form.format)
+    name = f"compare-{answer.image.sha256[:12]}.{form.format}"
+    return Response(content, media_type=MEDIA_TYPES[form.format], headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+@router.api_route("/v1", methods=METHODS, include_in_schema=False)
+@router.api_route("/v1/{rest:path}", methods=METHODS, include_in_schema=False)
+async def refuse_unknown(request: Request) -> Response:
+    """Answer in the API's own shape where no route fits; without this the page, mounted behind, would answer."""
+    path = request.url.path
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    allowed = sorted({method for route in routes if route.matches(request.scope)[0] is Match.PARTIAL for method in route.methods or ()})
+    if allowed:
+        raise MethodError(f"{path} answers to {', '.join(allowed)}; got {request.method}.", allowed)
+    known = sorted({route.path for route in routes if route.include_in_schema})
+    raise UnknownRouteError(f"There is nothing at {path}. Known are: {', '.join(known)}; /docs describes them.")
+
+
+def add_api(app: FastAPI) -> None:
+    """Register the routes, and give every error the one shape. `app.state` holds `engine` and `threads` (a capacity limiter)."""
+    app.include_router(router)
+    for kind, answer in ERROR_ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+
+
+async def _answer_request_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestError):
+        raise error
+    return _refuse(error.status, error.code, error.message, error.details, error.headers)
+
+
+async def _answer_validation_error(request: Request, error: Exception) -> Response:
+    details = describe_validation(error.errors()) if isinstance(error, RequestValidationError) else []
+    return _refuse(HTTPStatus.UNPROCESSABLE_ENTITY, ParameterError.code, " ".join(details[:3]), details)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return _refuse(HTTPStatus(error.status_code), "http_error", str(error.detail), headers=dict(error.headers or {}))
+
+
+async def _answer_disconnect(request: Request, error: Exception) -> Response:
+    return _refuse(HTTPStatus.BAD_REQUEST, "disconnected", "The client went away before the whole body had come.")
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something failed here, not in your request. The server's log says more.")
+
+
+ERROR_ANSWERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    RequestError: _answer_request_error,
+    RequestValidationError: _answer_validation_error,
+    HTTPException: _answer_http_error,
+    ClientDisconnect: _answer_disconnect,
+    Exception: _answer_failure,
+}
+
+
+def _refuse(
+    status: HTTPStatus, code: str, message: str, details: list[str] | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    answer = ErrorAnswer(error=ErrorDetail(status=status, code=code, message=message, details=details or []))
+    return JSONResponse(answer.model_dump(), status_code=status, headers=headers)
+
+
+async def _run(request: Request, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Wait for blocking work in a thread. There are more threads than places, so that a full gate can still say so."""
+    return await anyio.to_thread.run_sync(lambda: work(*args, **kwargs), limiter=request.app.state.threads)
+
+
+async def _read_pictures(
+    request: Request, engine: Engine, body: type[PredictRequest] | type[ExplainRequest], parameters: type[Parameters]
+) -> tuple[list[bytes], Parameters]:
+    limit = engine.settings.max_upload_bytes
+    if media_type(request) == MULTIPART:
+        form = await read_form(request, limit)
+        return [form.image], parse_fields(parameters, form.fields, lists=("labels",))
+    if media_type(request) != JSON:
+        raise MediaTypeError(f"Expected {JSON} or {MULTIPART}; got {media_type(request) or 'no content type'!r}.")
+    sent = await read_json(request, limit, body)
+    if len(sent.instances) > engine.settings.max_instances:
+        raise ParameterError(f"At most {engine.settings.max_instances} instances can be sent at once; got {len(sent.instances)}.")
+    return [decode_base64(instance.image.b64) for instance in sent.instances], parameters.model_validate(sent.parameters.model_dump())
+
+
+def _select(ranked: list[Prediction], parameters: PredictParameters) -> list[Prediction]:
+    least = parameters.threshold or 0.0
+    return [prediction for prediction in ranked if prediction.score >= least][: parameters.top_k]
+
+
+def _to_explanation(answer: CompareAnswer) -> Explanation:
+    fields = answer.models[0].model_dump()
+    return Explanation(**fields, image=answer.image, labels=answer.labels, threshold=answer.threshold)
+
+
+def _export(engine: Engine, answer: CompareAnswer, data: bytes, format: str) -> bytes:
+    if format == "npz":
+        return export_numbers(answer)
+    return export_figure(answer, read_picture(data, engine.settings.max_pixels), format)

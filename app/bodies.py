@@ -1,0 +1,144 @@
+"""Bodies of requests, read no further than the limit, and their parameters, refused in words."""
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from app.errors import MediaTypeError, ParameterError, PictureError, RequestError, TooLargeError
+
+JSON, MULTIPART = "application/json", "multipart/form-data"
+IMAGE_FIELD = "image"
+MAX_FIELDS = 16
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Form(NamedTuple):
+    """A multipart form: the picture's bytes, and the other fields with all their values."""
+
+    image: bytes
+    fields: dict[str, list[str]]
+
+
+class _MemoryParser(MultiPartParser):
+    """Keeps the upload in memory, whose size is limited: nothing of it reaches a disk."""
+
+    spool_max_size = 0
+
+
+def media_type(request: Request) -> str:
+    """What a request says its body is, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_form(request: Request, limit: int) -> Form:
+    """Read a multipart form with one file named `image`.
+
+    Raises:
+        RequestError: for another type of body, one beyond the limit, or without exactly one picture.
+    """
+    if media_type(request) != MULTIPART:
+        raise MediaTypeError(f"Expected {MULTIPART} with a file named {IMAGE_FIELD!r}; got {media_type(request) or 'no content type'!r}.")
+    try:
+        form = await _MemoryParser(request.headers, read_stream(request, limit), max_files=1, max_fields=MAX_FIELDS).parse()
+    except MultiPartException as error:
+        raise RequestError(f"Expected a multipart form with one file and at most {MAX_FIELDS} fields: {error.message}") from error
+    image: bytes | None = None
+    fields: dict[str, list[str]] = {}
+    for name, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            fields.setdefault(name, []).append(value)
+        elif name == IMAGE_FIELD:
+            image = await value.read()
+    await form.close()
+    if image is None:
+        raise ParameterError(f"Expected the picture as a file in the field {IMAGE_FIELD!r}; the form has no such file.")
+    return Form(image, fields)
+
+
+async def read_json(request: Request, limit: int, model: type[Model]) -> Model:
+    """Read a JSON body as a pydantic model.
+
+    Raises:
+        RequestError: for a body beyond the limit, not JSON, or of another shape.
+    """
+    body = b"".join([chunk async for chunk in read_stream(request, limit)])
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise _explain_validation(error) from None
+
+
+async def read_stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body, until it is known to be too large: from its length if it says so, else as soon as it has grown too far.
+
+    Raises:
+        TooLargeError: beyond `limit` bytes.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise TooLargeError(f"Expected a body of at most {limit} bytes; it has {length}. Send a smaller picture.")
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limit:
+            raise TooLargeError(f"Expected a body of at most {limit} bytes; more came. Send a smaller picture.")
+        yield chunk
+
+
+def parse_fields(model: type[Model], fields: Mapping[str, Sequence[str]], lists: Sequence[str] = ()) -> Model:
+    """Read form fields as a pydantic model; those named in `lists` may be repeated, and hold several values between commas.
+
+    Raises:
+        ParameterError: for unknown or repeated fields, and values out of range.
+    """
+    values: dict[str, Any] = {}
+    for name, texts in fields.items():
+        if name not in model.model_fields:
+            known = ", ".join([IMAGE_FIELD, *model.model_fields])
+            raise ParameterError(f"Unknown field {name!r}. Known are: {known}.")
+        if name in lists:
+            values[name] = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+        elif len(texts) > 1:
+            raise ParameterError(f"The field {name!r} came {len(texts)} times; send it once.")
+        elif texts[0].strip():
+            values[name] = texts[0].strip()
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _explain_validation(error) from None
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of a picture that came inside JSON.
+
+    Raises:
+        PictureError: if it is not base64.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PictureError(f"Expected the picture's bytes in base64, without a 'data:' prefix and line breaks; {error}.") from error
+
+
+def describe_validation(errors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One sentence per field that pydantic refused."""
+    return [_describe_field(error) for error in errors]
+
+
+def _describe_field(error: Mapping[str, Any]) -> str:
+    place = ".".join(map(str, error["loc"])) or "body"
+    shown = repr(error.get("input"))
+    came = f"; got {shown}" if error["type"] not in ("missing", "json_invalid") and len(shown) <= 80 else ""
+    return f"{place}: {error['msg']}{came}."
+
+
+def _explain_validation(error: ValidationError) -> ParameterError:
+    details = describe_validation(error.errors(include_url=False))
+    return ParameterError(f"The request does not have the shape that is expected here: {' '.join(details[:3])}", details)

@@ -1,0 +1,50 @@
+"""An answer as a file: the paper's figure, or its numbers for numpy."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from app.schemas import CompareAnswer, ModelAnswer
+from l2d.figure import Column, draw_figure, save_figure
+
+
+def export_numbers(answer: CompareAnswer) -> bytes:
+    """An .npz without pickles.
+
+    It holds `labels` (the L shown ones), `models`, `threshold`, `json` (the whole answer as text) and for each model
+    `NAME/labels` (C), `NAME/scores` (C) in the same order, and `NAME/maps` (L, h, w): NaN for labels that the model does not know.
+    """
+    arrays: dict[str, np.ndarray] = {
+        "labels": np.array(answer.labels, dtype=np.str_),
+        "models": np.array([model.name for model in answer.models], dtype=np.str_),
+        "threshold": np.array(answer.threshold),
+        "json": np.array(answer.model_dump_json()),
+    }
+    for model in answer.models:
+        arrays[f"{model.name}/labels"] = np.array([prediction.label for prediction in model.predictions], dtype=np.str_)
+        arrays[f"{model.name}/scores"] = np.array([prediction.score for prediction in model.predictions], dtype=np.float32)
+        arrays[f"{model.name}/maps"] = _stack_maps(model, answer.labels)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def export_figure(answer: CompareAnswer, image: Image.Image, format: str) -> bytes:
+    """The figure of an answer, as "png" or "pdf" at 300 dpi: rows are labels, columns are models."""
+    columns = [
+        Column(
+            model.title,
+            {label: np.array(rows, dtype=np.float32) for label, rows in model.maps.items()},
+            {prediction.label: prediction.score for prediction in model.predictions},
+        )
+        for model in answer.models
+    ]
+    buffer = io.BytesIO()
+    save_figure(draw_figure(image, columns, answer.labels, threshold=answer.threshold), buffer, format)
+    return buffer.getvalue()
+
+
+def _stack_maps(model: ModelAnswer, labels: list[str]) -> np.ndarray:
+    unknown = np.full(model.map_size, np.nan, dtype=np.float32)
+    return np.stack([np.array(model.maps[label], dtype=np.float32) if label in model.maps else unknown for label in labels])

@@ -1,0 +1,99 @@
+"""Puts engine, API and page together."""
+
+import os
+import threading
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import add_api
+from app.catalog import Catalog
+from app.engine import Engine
+from app.settings import Settings
+
+# Beyond the places, so that a full gate can still refuse.
+SPARE_THREADS = 8
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Content-Security-Policy": "frame-ancestors 'self'; object-src 'none'; base-uri 'self'; form-action 'self'",
+}
+DESCRIPTION = """Where do a teacher and its students look? Probabilities and class activation maps of multi-label networks.
+
+    curl -F image=@photo.jpg http://127.0.0.1:7860/v1/compare
+    curl -F image=@photo.jpg -F labels=cat,couch -F format=png http://127.0.0.1:7860/v1/compare -o figure.png
+
+Every error is `{"error": {"status", "code", "message", "details"}}`: `message` says what was expected, what came and what to do.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Assemble one app: the API, and the page at `/`. Nothing runs before the app is started, and nothing after it has stopped."""
+    engine = Engine(Catalog(settings.checkpoints, settings.default_models), settings)
+    app = FastAPIOffline(
+        title="L2D", version=version("l2d"), description=DESCRIPTION, redoc_url=None, lifespan=_run_engine, servers=[{"url": "/"}]
+    )
+    app.state.engine = engine
+    app.state.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
+    add_api(app)
+    app.add_middleware(SecurityHeaders)
+    return _mount_page(app, engine, settings)
+
+
+@asynccontextmanager
+async def _run_engine(app: FastAPI) -> AsyncIterator[None]:
+    engine: Engine = app.state.engine
+    warming = threading.Thread(target=engine.warm_up, name="warm-up", daemon=True)
+    warming.start()
+    try:
+        yield
+    finally:
+        engine.close()
+        warming.join()
+
+
+def _mount_page(app: FastAPI, engine: Engine, settings: Settings) -> FastAPI:
+    # Nothing is sent anywhere: neither counts of use nor questions for newer versions.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # Here, not above: the page's library takes longest to import, and the API's tests do not need it.
+    import gradio
+
+    from app.ui.page import build_page, look
+
+    page = build_page(catalog=engine.catalog, engine=engine, settings=settings)
+    mounted: FastAPI = gradio.mount_gradio_app(app, page, path="/", max_file_size=settings.max_upload_bytes, **look())
+    return mounted
+
+
+class SecurityHeaders:
+    """Adds `HEADERS` to every answer."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything through, and add to the headers on the way back."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _add_headers(message)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def _add_headers(message: MutableMapping[str, Any]) -> None:
+    headers = MutableHeaders(scope=message)
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)

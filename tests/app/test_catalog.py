@@ -1,0 +1,152 @@
+"""Which folders are models, noticed without a restart, and why the others are not."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from app.catalog import Catalog
+from app.errors import ParameterError, UnavailableError, UnknownModelError
+
+Card = dict[str, object]
+
+
+@pytest.fixture
+def catalog(checkpoints: Path) -> Catalog:
+    return Catalog(checkpoints, ("the-teacher", "student-vanilla", "not-there"))
+
+
+def change_card(folder: Path, change: Callable[[Card], object]) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    change(card)
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def test_preferred_models_come_first_then_the_others_by_name(catalog: Catalog):
+    assert [entry.name for entry in catalog.entries()] == ["the-teacher", "student-vanilla", "alien", "student-l2d"]
+    assert [entry.name for entry in catalog.entries() if entry.detail.default] == ["the-teacher", "student-vanilla"]
+    assert [entry.name for entry in catalog.choose(None, limit=8)] == ["the-teacher", "student-vanilla"]
+    assert catalog.refused() == {}
+
+
+def test_without_preferred_models_the_first_ones_are_compared(checkpoints: Path):
+    assert [entry.name for entry in Catalog(checkpoints, ("other",)).choose(None, limit=2)] == ["alien", "student-l2d"]
+
+
+def test_named_models_keep_their_order_and_come_once(catalog: Catalog):
+    assert [entry.name for entry in catalog.choose(["alien", "the-teacher", "alien"], limit=2)] == ["alien", "the-teacher"]
+
+
+def test_too_many_models_are_refused(catalog: Catalog):
+    with pytest.raises(ParameterError, match="At most 1 models can be compared at once; got 2"):
+        catalog.choose(["alien", "the-teacher"], limit=1)
+
+
+def test_unknown_model_is_told_which_are_known(catalog: Catalog):
+    with pytest.raises(UnknownModelError, match=r"Unknown model 'alein'. Did you mean 'alien'\? Known are: the-teacher, student-vanilla"):
+        catalog.find("alein")
+
+
+def test_no_folder_and_no_model_are_said_in_words(tmp_path: Path):
+    with pytest.raises(UnavailableError, match="There is no model"):
+        Catalog(tmp_path / "nothing").choose(None, limit=8)
+
+
+def test_new_changed_and_removed_models_are_noticed(catalog: Catalog, checkpoints: Path):
+    assert len(catalog.entries()) == 4
+    shutil.copytree(checkpoints / "alien", checkpoints / "newcomer")
+    assert catalog.find("newcomer").detail.title == "Alien"
+    change_card(checkpoints / "newcomer", lambda card: card.update(title="New name"))
+    assert catalog.find("newcomer").detail.title == "New name"
+    shutil.rmtree(checkpoints / "newcomer")
+    with pytest.raises(UnknownModelError):
+        catalog.find("newcomer")
+
+
+def test_finished_card_of_a_folder_that_was_there_already_is_noticed(catalog: Catalog, checkpoints: Path):
+    shutil.copytree(checkpoints / "alien", checkpoints / "late")
+    (checkpoints / "late" / "card.json").rename(checkpoints / "late" / ".card")
+    assert catalog.refused() == {"late": "late holds no card.json."}
+    (checkpoints / "late" / ".card").rename(checkpoints / "late" / "card.json")
+    assert catalog.refused() == {}
+    assert catalog.find("late").name == "late"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda card: card.clear(), "is not a model card"),
+        (lambda card: card.update(labels=["cat", "cat"]), "a label is named twice"),
+        (lambda card: card.update(labels=[]), "labels: "),
+        (lambda card: card.update(labels=[1, 2]), "labels.0: "),
+        (lambda card: card.update(image_size="large"), "image_size: "),
+        (lambda card: card.update(image_size=10**9), "image_size: "),
+        (lambda card: card.update(width=10**9), "width: "),
+        (lambda card: card.update(std=[0, 1, 1]), "std.0: "),
+        (lambda card: card.update(resize="crop"), "resize: "),
+        (lambda card: card.update(surprise=1), "is not a model card"),
+    ],
+)
+def test_wrong_card_is_refused_by_name_and_the_others_load(
+    catalog: Catalog, checkpoints: Path, change: Callable[[Card], object], reason: str
+):
+    change_card(checkpoints / "alien", change)
+    assert reason in catalog.refused()["alien"]
+    assert str(checkpoints) not in catalog.refused()["alien"]
+    assert len(catalog.entries()) == 3
+    with pytest.raises(UnknownModelError, match="The checkpoint 'alien' cannot be used"):
+        catalog.find("alien")
+
+
+def test_links_out_of_the_folder_are_refused(catalog: Catalog, checkpoints: Path, tmp_path: Path):
+    shutil.move(checkpoints / "alien", tmp_path / "elsewhere")
+    (checkpoints / "alien").symlink_to(tmp_path / "elsewhere")
+    assert "a link that leads out" in catalog.refused()["alien"]
+    weights = checkpoints / "student-l2d" / "model.safetensors"
+    shutil.move(weights, tmp_path / "weights")
+    weights.symlink_to(tmp_path / "weights")
+    change_card(checkpoints / "student-l2d", lambda card: card.update(title="changed"))
+    assert "a link that leads out" in catalog.refused()["student-l2d"]
+
+
+def test_strange_names_and_huge_cards_are_refused_and_hidden_folders_ignored(catalog: Catalog, checkpoints: Path):
+    (checkpoints / "alien").rename(checkpoints / "a b")
+    (checkpoints / "student-l2d" / "card.json").write_text(" " * (5 * 2**20))
+    (checkpoints / ".partial").mkdir()
+    (checkpoints / "README.md").write_text("# Models")
+    assert set(catalog.refused()) == {"a b", "student-l2d"}
+    assert "larger than" in catalog.refused()["student-l2d"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "garbage"])
+def test_damaged_weights_are_refused_when_asked_for(catalog: Catalog, checkpoints: Path, damage: str):
+    weights = checkpoints / "alien" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes({"flip": bytes(data), "cut": bytes(data[:1000]), "garbage": b"\xff" * 64}[damage])
+    with pytest.raises(UnavailableError, match=r"The model 'alien' cannot be loaded: .*SHA-256 differs"):
+        catalog.load(catalog.find("alien"))
+    assert "SHA-256 differs" in catalog.refused()["alien"]
+    assert "alien" not in [entry.name for entry in catalog.entries()]
+
+
+def test_network_is_read_once_and_is_ready_to_be_asked(catalog: Catalog):
+    network = catalog.load(catalog.find("alien"))
+    assert catalog.load(catalog.find("alien")) is network
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert isinstance(network, nn.Module)
+
+
+def test_replaced_network_is_read_again(catalog: Catalog, checkpoints: Path):
+    before = catalog.load(catalog.find("student-vanilla"))
+    stale = catalog.find("student-vanilla")
+    for name in ("model.safetensors", "card.json"):
+        shutil.copy(checkpoints / "student-l2d" / name, checkpoints / "student-vanilla" / name)
+    assert catalog.load(catalog.find("student-vanilla")) is not before
+    assert catalog.load(stale) is before

@@ -1,0 +1,82 @@
+"""What an answer holds: which labels, in which order, and what a model that does not know one does."""
+
+import numpy as np
+import pytest
+
+from app.compare import compare, round_floats
+from app.engine import Engine
+from app.errors import ParameterError, RequestError, UnknownLabelError, UnknownModelError
+
+
+def test_default_models_are_compared_in_their_order(engine: Engine, upload: bytes):
+    answer = compare(engine, upload)
+    assert [model.name for model in answer.models] == ["the-teacher", "student-vanilla", "student-l2d"]
+    assert (answer.image.width, answer.image.height) == (120, 90)
+    assert answer.threshold == 0.5
+    assert answer.models[0].mAP == 12.5
+    assert answer.models[0].map_size == (3, 3)
+    assert np.array(answer.models[0].maps[answer.labels[0]]).shape == (3, 3)
+
+
+def test_predictions_are_all_labels_most_probable_first(engine: Engine, upload: bytes):
+    for model in compare(engine, upload).models:
+        scores = [prediction.score for prediction in model.predictions]
+        assert scores == sorted(scores, reverse=True)
+        assert sorted(prediction.label for prediction in model.predictions) == ["car", "cat", "cup", "dog", "sky"]
+
+
+def test_labels_above_the_threshold_are_shown_by_best_score(engine: Engine, upload: bytes):
+    everything = compare(engine, upload, threshold=0.0)
+    best = {
+        label: max(p.score for model in everything.models for p in model.predictions if p.label == label) for label in everything.labels
+    }
+    assert everything.labels == sorted(best, key=lambda label: -best[label])
+    assert len(everything.labels) == 5
+    middle = sorted(best.values())[2]
+    assert compare(engine, upload, threshold=middle).labels == everything.labels[:3]
+    assert compare(engine, upload, threshold=1.0).labels == everything.labels[:3]
+
+
+def test_asked_labels_keep_their_order_and_come_once(engine: Engine, upload: bytes):
+    answer = compare(engine, upload, labels=["sky", "cat", "sky"])
+    assert answer.labels == ["sky", "cat"]
+    assert all(list(model.maps) == ["sky", "cat"] for model in answer.models)
+
+
+def test_label_that_one_model_does_not_know_is_missing_there(engine: Engine, upload: bytes):
+    answer = compare(engine, upload, ["alien", "student-l2d"], ["zebra", "cat", "dog"])
+    assert answer.labels == ["zebra", "cat", "dog"]
+    assert [list(model.maps) for model in answer.models] == [["zebra", "cat"], ["cat", "dog"]]
+    assert {p.label for p in answer.models[0].predictions} == {"cat", "zebra"}
+
+
+def test_label_that_no_chosen_model_knows_is_refused(engine: Engine, upload: bytes):
+    with pytest.raises(UnknownLabelError, match=r"Unknown label 'zebra'\. Known are: cat, dog, car, cup, sky\."):
+        compare(engine, upload, ["student-l2d"], ["zebra"])
+    with pytest.raises(UnknownLabelError, match="Did you mean 'cat'"):
+        compare(engine, upload, labels=["cta"])
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_threshold_is_a_probability(engine: Engine, upload: bytes, threshold: float):
+    with pytest.raises(ParameterError, match="a probability from 0 to 1; got"):
+        compare(engine, upload, threshold=threshold)
+
+
+def test_too_many_labels_are_refused(engine: Engine, upload: bytes):
+    with pytest.raises(ParameterError, match="At most 128 labels can be mapped at once; got 129"):
+        compare(engine, upload, labels=[str(number) for number in range(129)])
+
+
+def test_names_are_checked_before_the_picture(engine: Engine):
+    with pytest.raises(UnknownModelError):
+        compare(engine, b"not a picture", ["nobody"])
+    with pytest.raises(RequestError, match="Expected a picture"):
+        compare(engine, b"not a picture")
+
+
+def test_floats_are_short_and_exact():
+    numbers = np.array([[0.1, 1 / 3], [1e-8, 12345.678]], dtype=np.float32)
+    rows = round_floats(numbers)
+    assert repr(rows[0][0]) == "0.1"
+    assert np.array_equal(np.array(rows, dtype=np.float32), numbers)

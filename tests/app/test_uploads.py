@@ -1,0 +1,217 @@
+"""Right pixels from every kind of picture, and a sentence for everything else."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.errors import PictureError, PictureFormatError, RequestError, TooLargeError
+from app.uploads import read_picture
+
+LIMIT = 50_000_000
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def difference(left: Image.Image, right: Image.Image) -> float:
+    assert left.mode == right.mode == "RGB"
+    assert left.size == right.size
+    return float(np.abs(np.asarray(left, dtype=int) - np.asarray(right, dtype=int)).max())
+
+
+def read(data: bytes) -> Image.Image:
+    return read_picture(data, LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_give_the_same_pixels(photograph: Image.Image, kind: str):
+    assert difference(read(encode(photograph, kind)), photograph) == 0
+
+
+@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 98, "subsampling": 0}), ("WEBP", {"quality": 100})])
+def test_lossy_formats_give_nearly_the_same_pixels(photograph: Image.Image, kind: str, options: dict[str, int]):
+    assert difference(read(encode(photograph, kind, **options)), photograph) <= 6
+
+
+def test_grey_and_two_colours_become_rgb(photograph: Image.Image):
+    grey = photograph.convert("L")
+    assert difference(read(encode(grey)), grey.convert("RGB")) == 0
+    bits = grey.convert("1")
+    assert difference(read(encode(bits)), bits.convert("RGB")) == 0
+
+
+def test_cmyk_jpeg_gives_the_colours_that_went_in(photograph: Image.Image):
+    data = encode(photograph.convert("CMYK"), "JPEG", quality=98, subsampling=0)
+    assert Image.open(io.BytesIO(data)).mode == "CMYK"
+    assert difference(read(data), photograph) <= 8
+
+
+def test_cmyk_tiff_gives_the_colours_that_went_in(photograph: Image.Image):
+    assert difference(read(encode(photograph.convert("CMYK"), "TIFF")), photograph) <= 2
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_brightness(photograph: Image.Image, kind: str):
+    grey = photograph.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert deep.mode == "I;16"
+    assert difference(read(encode(deep, kind)), grey.convert("RGB")) == 0
+
+
+def test_sixteen_bit_colour_keeps_its_brightness(photograph: Image.Image):
+    assert difference(read(deep_png(np.asarray(photograph))), photograph) == 0
+
+
+def test_transparent_palette_lies_on_white():
+    indices = np.zeros((10, 12), dtype=np.uint8)
+    indices[:5], indices[5:, :6] = 1, 2
+    picture = Image.fromarray(indices).convert("P")
+    picture.putpalette([0, 0, 0, 200, 30, 10, 20, 40, 220])
+    decoded = np.asarray(read(encode(picture, transparency=0)))
+    assert decoded[0, 0].tolist() == [200, 30, 10]
+    assert decoded[9, 0].tolist() == [20, 40, 220]
+    assert decoded[9, 11].tolist() == [255, 255, 255]
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+    decoded = np.asarray(read(encode(Image.new("RGBA", (9, 9), (0, 100, 200, 128)))))
+    assert np.abs(decoded[0, 0].astype(int) - [127, 177, 227]).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied_once(photograph: Image.Image, orientation: int, kind: str):
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lying = photograph.transpose(undo[orientation]) if orientation in undo else photograph
+    options: dict[str, object] = {"quality": 98, "subsampling": 0} if kind == "JPEG" else {"quality": 100} if kind == "WEBP" else {}
+    decoded = read(encode(lying, kind, exif=exif, **options))
+    assert decoded.size == photograph.size
+    assert difference(decoded, photograph) <= 6
+
+
+def test_metadata_goes_no_further(photograph: Image.Image):
+    exif = Image.Exif()
+    exif[0x010E] = "taken at home"
+    decoded = read(encode(photograph, "JPEG", exif=exif, comment=b"secret"))
+    assert decoded.info == {}
+    assert dict(decoded.getexif()) == {}
+
+
+def test_photograph_with_a_preview_behind_it_is_read(photograph: Image.Image):
+    data = encode(photograph, "MPO", save_all=True, append_images=[Image.new("RGB", (30, 20))], quality=98, subsampling=0)
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert difference(read(data), photograph) <= 6
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_several_frames_are_refused(photograph: Image.Image, kind: str):
+    data = encode(photograph, kind, save_all=True, append_images=[Image.new("RGB", photograph.size)])
+    with pytest.raises(PictureFormatError, match=f"this {kind} holds several frames or pages"):
+        read(data)
+
+
+def test_still_gif_is_read():
+    assert np.asarray(read(encode(Image.new("RGB", (16, 16), (255, 0, 0)), "GIF"))).reshape(-1, 3).tolist() == [[255, 0, 0]] * 256
+
+
+def test_nothing_is_refused():
+    with pytest.raises(PictureError, match="the file is empty"):
+        read(b"")
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello", b"%PDF-1.7 ...", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"PK\x03\x04" + bytes(90), bytes(5000)]
+)
+def test_what_is_not_a_picture_is_refused(data: bytes):
+    with pytest.raises(PictureFormatError, match="Expected a picture as JPEG, PNG, WebP, GIF, BMP or TIFF"):
+        read(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_cut_off_picture_is_refused(photograph: Image.Image, kind: str):
+    data = encode(photograph, kind)
+    with pytest.raises(PictureError, match="damaged or cut off"):
+        read(data[: len(data) * 2 // 3])
+
+
+def test_pixels_without_a_range_are_refused():
+    with pytest.raises(PictureFormatError, match="'F' have no agreed range"):
+        read(encode(Image.new("F", (20, 20)), "TIFF"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 7)])
+def test_picture_without_a_view_is_refused(size: tuple[int, int]):
+    with pytest.raises(PictureError, match=f"at least 8 x 8 pixels; got {size[0]} x {size[1]}"):
+        read(encode(Image.new("RGB", size)))
+
+
+def test_smallest_picture_is_read():
+    assert read(encode(Image.new("RGB", (8, 8)))).size == (8, 8)
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (60_000, 60_000), (10_000, 10_000)])
+def test_enormous_picture_is_refused_before_it_is_decoded(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
+    def decode(_: Image.Image) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", decode)
+    with pytest.raises(TooLargeError, match=f"at most 50000000 pixels; this picture has .*{size[0] * size[1]}"):
+        read(empty_png(*size))
+
+
+def test_pixels_are_counted_to_the_limit(photograph: Image.Image):
+    data = encode(photograph)
+    assert read_picture(data, 120 * 90).size == (120, 90)
+    with pytest.raises(TooLargeError, match="at most 10799 pixels; this picture has 120 x 90 = 10800"):
+        read_picture(data, 120 * 90 - 1)
+
+
+def test_no_mutation_gets_past_as_anything_but_a_refusal(photograph: Image.Image):
+    random = np.random.default_rng(0)
+    originals = [encode(photograph, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    refused = 0
+    for number in range(240):
+        data = bytearray(originals[number % len(originals)])
+        for place in random.integers(0, len(data), 8):
+            data[place] = random.integers(256)
+        try:
+            read(bytes(data))
+        except RequestError:
+            refused += 1
+    assert 0 < refused < 240
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def empty_png(width: int, height: int) -> bytes:
+    """A PNG that promises so many pixels and holds almost none."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def deep_png(pixels: np.ndarray) -> bytes:
+    """A PNG with 16 bits per channel, which Pillow cannot write."""
+    height, width, _ = pixels.shape
+    rows = (pixels.astype(">u2") * 257).reshape(height, -1)
+    data = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
