@@ -1,0 +1,1 @@
+"""The web page: a thin face over the same functions as the REST API."""

@@ -1,0 +1,184 @@
+// The grid: rows of cells, painted from the maps; cross-hair, values and the bare photograph.
+
+/** Pixels of a smooth map along its longer side; the browser enlarges them. */
+const FINE = 144;
+
+function createGrid(root, { remove }) {
+  let rows = [], shown = null;
+  const whole = buildBar();
+
+  /** Build rows and columns anew: other labels, models or photograph. */
+  function build(scene) {
+    shown = scene;
+    root.style.setProperty("--columns", scene.models.length + 1);
+    root.style.setProperty("--shape", `${scene.photo.width} / ${scene.photo.height}`);
+    rows = scene.labels.map((label) => buildRow(label, scene));
+    swap(root, [buildHead(scene), ...rows.map((row) => row.node)]);
+  }
+
+  function buildHead({ models, photo }) {
+    const columns = models.map((model) =>
+      make("div", { class: "column" }, make("b", {}, model.title), make("span", {}, describeScore(model)), make("span", { class: "time", title: describeTime(model) }, formatTime(model))),
+    );
+    const picture = make("div", { class: "column" }, make("b", {}, "Photograph"), make("span", {}, `${photo.width} × ${photo.height}`), whole.node);
+    return make("div", { class: "head" }, picture, ...columns);
+  }
+
+  function buildRow(label, { models, photo }) {
+    const close = make("button", { type: "button", class: "close", "aria-label": `Remove the row ${label}`, title: "Remove this row" }, "×");
+    close.addEventListener("click", () => remove(label));
+    const bar = buildBar();
+    const cells = models.map((model) => buildCell(label, model, photo));
+    const bare = make("figure", { class: "cell bare-cell" }, make("div", { class: "frame" }, buildPicture(photo)), make("figcaption", {}, make("span", { class: "name" }, label)));
+    const cross = make("div", { class: "cells", tabindex: "0", "data-key": label, role: "group", "aria-label": `${label}: arrow keys move the cross-hair, space shows the photograph` }, bare, ...cells.map((cell) => cell.node));
+    const node = make("section", { class: "row", "aria-label": label }, make("header", {}, make("h3", {}, label), bar.node, close), cross);
+    node.dataset.label = label;
+    const row = { label, node, cells, bar, cross, bare };
+    watchPointer(row);
+    return row;
+  }
+
+  function buildCell(label, model, photo) {
+    const canvas = make("canvas", { "aria-hidden": "true" });
+    const note = make("span", { class: "note" }), probability = make("span", { class: "probability" }), value = make("span", { class: "value" });
+    const bar = buildBar();
+    const caption = make("figcaption", {}, make("span", { class: "name" }, model.title), probability, value, bar.node);
+    const node = make("figure", { class: "cell" }, make("div", { class: "frame" }, buildPicture(photo), canvas, note), caption);
+    node.dataset.model = model.name;
+    return { label, model, node, canvas, note, probability, value, bar };
+  }
+
+  function buildPicture(photo) {
+    return make("img", { src: photo.preview, alt: "", draggable: "false" });
+  }
+
+  function buildBar() {
+    const canvas = make("canvas", { "aria-hidden": "true" }), low = make("span", {}), high = make("span", {});
+    return { node: make("span", { class: "bar" }, low, canvas, high), canvas, low, high };
+  }
+
+  /** Draw all cells for a view: no server is asked. */
+  function draw(view) {
+    if (!shown) return;
+    for (const row of rows) for (const cell of row.cells) cell.layer = findLayer(cell, view);
+    const highest = peakOf(rows.flatMap((row) => row.cells));
+    for (const row of rows) drawRow(row, view.scale === "grid" ? highest : peakOf(row.cells), view);
+    whole.node.hidden = view.scale !== "grid" || !highest;
+    drawBar(whole, highest, view, isSigned(view));
+    root.classList.toggle("cells-view", !view.smooth);
+  }
+
+  function drawRow(row, range, view) {
+    for (const cell of row.cells) drawCell(cell, cell.layer?.reference || view.scale === "map" ? cell.layer?.peak : range, view);
+    row.bar.node.hidden = view.scale !== "row" || !range;
+    drawBar(row.bar, range, view, isSigned(view));
+  }
+
+  const isSigned = (view) => view.show !== "evidence";
+  const peakOf = (cells) => Math.max(0, ...cells.filter((cell) => cell.layer && !cell.layer.reference).map((cell) => cell.layer.peak));
+
+  /** What a cell shows: {field, peak, signed, reference, read(x, y)}; undefined where the model does not know the label. */
+  function findLayer({ label, model }, view) {
+    const map = model.maps[label];
+    if (!map) return undefined;
+    if (!isSigned(view) || view.show === model.name) {
+      const read = (x, y) => valueAt(map, x, y, view.smooth);
+      return { peak: largest(map), signed: false, reference: isSigned(view), read, size: [map[0].length, map.length], empty: largest(map) <= 0 };
+    }
+    return subtract(map, shown.models.find((each) => each.name === view.show)?.maps[label], view);
+  }
+
+  /** Evidence of one map minus that of another; with a scale per map, of shares of each one's maximum. */
+  function subtract(map, other, view) {
+    if (!other) return undefined;
+    const unit = (each) => (view.scale === "map" ? largest(each) || 1 : 1);
+    const [a, b] = [unit(map), unit(other)];
+    const read = (x, y) => valueAt(map, x, y, view.smooth) / a - valueAt(other, x, y, view.smooth) / b;
+    const size = [Math.max(map[0].length, other[0].length), Math.max(map.length, other.length)];
+    const field = sample(...size, read);
+    return { peak: field.values.reduce((most, value) => Math.max(most, Math.abs(value)), 0), signed: true, reference: false, read, size, empty: false };
+  }
+
+  function drawCell(cell, range, view) {
+    const { layer, model, label } = cell;
+    const score = model.scores.get(label);
+    const sure = score >= view.threshold;
+    cell.probability.textContent = score === undefined ? "" : score.toFixed(2);
+    cell.node.classList.toggle("sure", sure);
+    cell.note.textContent = !layer ? "not a label of this model" : layer.empty ? "no positive evidence" : "";
+    cell.node.classList.toggle("without", !layer || layer.empty);
+    const faded = view.opacity * (sure ? 1 : 0.3 + 0.5 * (score ?? 0) / view.threshold);
+    const colours = layer?.signed ? view.diverging : view.colours;
+    if (layer && !layer.empty && range > 0) {
+      const shape = shown.photo.width / shown.photo.height;
+      const [width, height] = view.smooth ? (shape > 1 ? [FINE, Math.ceil(FINE / shape)] : [Math.ceil(FINE * shape), FINE]) : layer.size;
+      paint(cell.canvas, sample(width, height, layer.read), { range, signed: layer.signed, colours, even: view.even && !layer.signed, opacity: faded });
+    } else cell.canvas.width = 0;
+    cell.value.textContent = layer && !layer.empty ? (layer.signed ? "±" : "max ") + formatNumber(layer.peak) : "";
+    cell.bar.node.hidden = !(view.scale === "map" || layer?.reference) || !layer || layer.empty;
+    drawBar(cell.bar, range, view, layer?.signed);
+    cell.node.setAttribute("aria-label", describeCell(cell));
+  }
+
+  function drawBar(bar, range, view, signed) {
+    if (bar.node.hidden) return;
+    paintBar(bar.canvas, signed ? view.diverging : view.colours);
+    bar.low.textContent = signed ? "−" + formatNumber(range) : "0";
+    bar.high.textContent = (signed ? "+" : "") + formatNumber(range);
+  }
+
+  function watchPointer(row) {
+    let at = { x: 0.5, y: 0.5 }, holding = 0;
+    const move = (x, y) => {
+      at = { x: clamp(x, 0, 1), y: clamp(y, 0, 1) };
+      row.node.classList.add("crossed");
+      row.cross.style.setProperty("--x", 100 * at.x + "%");
+      row.cross.style.setProperty("--y", 100 * at.y + "%");
+      for (const cell of row.cells) if (cell.layer && !cell.layer.empty) cell.value.textContent = formatNumber(cell.layer.read(at.x, at.y));
+    };
+    const leave = () => {
+      row.node.classList.remove("crossed");
+      for (const cell of row.cells) if (cell.layer && !cell.layer.empty) cell.value.textContent = (cell.layer.signed ? "±" : "max ") + formatNumber(cell.layer.peak);
+    };
+    const bare = (on) => {
+      clearTimeout(holding);
+      root.classList.toggle("bare", on);
+    };
+    const follow = (event) => {
+      const frame = event.target.closest?.(".frame");
+      if (!frame) return;
+      const box = frame.getBoundingClientRect();
+      move((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    };
+    row.cross.addEventListener("pointermove", follow);
+    row.cross.addEventListener("pointerleave", () => { leave(); bare(false); });
+    row.cross.addEventListener("pointerdown", (event) => {
+      if (event.button || !event.target.closest(".frame")) return;
+      follow(event);
+      // A finger may only be scrolling.
+      if (event.pointerType === "touch") holding = setTimeout(() => bare(true), 180);
+      else bare(true);
+    });
+    for (const end of ["pointerup", "pointercancel"]) row.cross.addEventListener(end, () => bare(false));
+    row.cross.addEventListener("contextmenu", (event) => { if (root.classList.contains("bare")) event.preventDefault(); });
+    row.cross.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, -0.05], ArrowDown: [0, 0.05] }[event.key];
+      if (step) move(at.x + step[0], at.y + step[1]);
+      else if (event.key === " ") bare(true);
+      else if (event.key === "Delete") return remove(row.label);
+      else return;
+      event.preventDefault();
+    });
+    row.cross.addEventListener("keyup", (event) => { if (event.key === " ") bare(false); });
+    row.cross.addEventListener("blur", () => { leave(); bare(false); });
+  }
+
+  const describeCell = ({ label, model, probability, note, layer }) =>
+    `${model.title}, ${label}: probability ${probability.textContent}, ${note.textContent || "strongest evidence " + formatNumber(layer.peak)}`;
+  const describeScore = (model) => (model.mAP === null || model.mAP === undefined ? "mAP not measured" : `mAP ${model.mAP.toFixed(1)}`);
+  const formatTime = (model) => (!model.timings ? "" : !model.timings.total ? "from memory" : `${model.timings.total.toFixed(model.timings.total < 10 ? 1 : 0)} ms`);
+  const describeTime = ({ timings, cached }) =>
+    timings ? `decoding ${timings.decode.toFixed(1)}, backbone ${timings.features.toFixed(1)}, head ${timings.head.toFixed(1)}, maps ${timings.maps.toFixed(1)} ms${cached ? " (backbone from memory)" : ""}` : "";
+
+  return { build, draw };
+}

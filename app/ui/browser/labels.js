@@ -1,0 +1,85 @@
+// The labels: chips that add and remove rows, and a searchable list of all of them.
+
+function watchLabels(element, { listLabels, isShown, toggle }) {
+  const input = element.querySelector("#l2d-label"), list = element.querySelector("#l2d-options");
+  let options = [], active = 0;
+  const close = () => {
+    list.hidden = true;
+    input.setAttribute("aria-expanded", "false");
+    input.removeAttribute("aria-activedescendant");
+  };
+  const choose = (label) => {
+    input.value = "";
+    close();
+    if (label && !isShown(label)) toggle(label);
+  };
+  const render = () => {
+    const text = input.value.trim().toLowerCase();
+    const starts = ({ label }) => (label.toLowerCase().startsWith(text) ? 0 : 1);
+    options = listLabels().filter(({ label }) => label.toLowerCase().includes(text) && !isShown(label));
+    if (text) options.sort((a, b) => starts(a) - starts(b));
+    active = clamp(active, 0, Math.max(0, options.length - 1));
+    list.replaceChildren(...options.map(describe));
+    if (!options.length) list.append(make("li", { class: "none" }, "No label of that name"));
+    list.hidden = false;
+    input.setAttribute("aria-expanded", "true");
+    if (options.length) input.setAttribute("aria-activedescendant", "l2d-option-" + active);
+    list.children[active]?.scrollIntoView({ block: "nearest" });
+  };
+  const describe = ({ label, score }, index) => {
+    const option = make(
+      "li",
+      { role: "option", id: "l2d-option-" + index, "aria-selected": String(index === active) },
+      make("span", {}, label),
+      make("small", {}, score === undefined ? "" : formatShare(score)),
+    );
+    // Before the input loses its focus, which would close the list.
+    option.addEventListener("pointerdown", (event) => {
+      event.preventDefault();
+      choose(label);
+    });
+    return option;
+  };
+  const open = () => {
+    active = 0;
+    render();
+  };
+  input.addEventListener("focus", open);
+  input.addEventListener("click", open);
+  input.addEventListener("input", open);
+  input.addEventListener("blur", close);
+  input.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step) {
+      event.preventDefault();
+      active += step;
+      render();
+    } else if (event.key === "Enter") choose(options[active]?.label);
+    else if (event.key === "Escape") close();
+  });
+}
+
+/** A probability as people read it: never 100% or 0% unless it is. */
+function formatShare(score) {
+  if (score > 0 && score < 0.01) return "<1%";
+  if (score < 1 && score >= 0.995) return ">99%";
+  return Math.round(100 * score) + "%";
+}
+
+/** A DOM element; text children are text, never HTML. */
+function make(tag, attributes, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+  node.append(...children.filter((child) => child !== undefined && child !== null));
+  return node;
+}
+
+/** Replace what a container holds; the keyboard stays on the element of the same key, or where that one was. */
+function swap(container, children) {
+  const listKeys = () => [...container.querySelectorAll("[data-key]")];
+  const index = listKeys().indexOf(document.activeElement), key = document.activeElement?.dataset?.key;
+  container.replaceChildren(...children);
+  if (index < 0) return;
+  const now = listKeys();
+  (now.find((each) => each.dataset.key === key) ?? now[Math.min(index, now.length - 1)])?.focus({ preventScroll: true });
+}

@@ -1,0 +1,70 @@
+// The photograph: chosen, dropped, pasted, taken or an example. Every way ends in `pick({file | example, name, url})`.
+
+function watchPhotograph(element, pick, complain) {
+  const find = (selector) => element.querySelector(selector);
+  const take = (file) => {
+    if (!file) return;
+    pick({ file, name: file.name || "pasted photograph", url: URL.createObjectURL(file) });
+  };
+  const input = find("#l2d-file");
+  input.addEventListener("change", () => {
+    take(input.files[0]);
+    input.value = "";
+  });
+  watchDrop(element, take, complain);
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
+    if (!file || !element.offsetParent) return;
+    event.preventDefault();
+    take(file);
+  });
+  watchCamera(find(".camera"), find(".webcam"), take, complain);
+}
+
+function watchDrop(element, take, complain) {
+  const desk = element.querySelector(".desk");
+  let depth = 0;
+  const mark = (change) => {
+    depth = Math.max(0, depth + change);
+    desk.classList.toggle("dropping", depth > 0);
+  };
+  desk.addEventListener("dragenter", () => mark(1));
+  desk.addEventListener("dragleave", () => mark(-1));
+  desk.addEventListener("dragover", (event) => event.preventDefault());
+  desk.addEventListener("drop", (event) => {
+    event.preventDefault();
+    mark(-depth);
+    const file = event.dataTransfer.files[0];
+    if (file) take(file);
+    else complain("Only files can be dropped here; save the picture first, or copy and paste it.");
+  });
+}
+
+function watchCamera(button, dialog, take, complain) {
+  const video = dialog.querySelector("video");
+  const close = () => {
+    for (const track of video.srcObject?.getTracks() ?? []) track.stop();
+    video.srcObject = null;
+    dialog.close();
+  };
+  button.addEventListener("click", async () => {
+    if (!navigator.mediaDevices) return complain("The camera needs a secure address: open this page as localhost or over https.");
+    try {
+      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    } catch (error) {
+      return complain("The browser gives no camera: " + error.message);
+    }
+    dialog.showModal();
+    await video.play();
+  });
+  dialog.querySelector(".cancel").addEventListener("click", close);
+  dialog.addEventListener("cancel", close);
+  dialog.querySelector(".shoot").addEventListener("click", () => {
+    const canvas = document.createElement("canvas");
+    canvas.width = video.videoWidth;
+    canvas.height = video.videoHeight;
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    canvas.toBlob((blob) => take(new File([blob], "camera.png", { type: "image/png" })), "image/png");
+    close();
+  });
+}

@@ -1,0 +1,147 @@
+"""The Compare tab: the functions that its script calls on the server, and nothing else of its own."""
+
+import base64
+import io
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.catalog import Catalog
+from app.compare import compare as compare_models
+from app.engine import Engine
+from app.errors import RequestError
+from app.export import export_figure, export_numbers
+from app.settings import Settings
+from app.ui.examples import Example, list_examples, read_example
+from app.ui.grid import create_grid
+from app.ui.photographs import PREVIEW_SIDE, THUMBNAIL_SIDE, Photographs, draw_preview
+from app.uploads import read_picture
+
+# Photographs remembered for the next label or model, in units of the largest upload.
+REMEMBERED_UPLOADS = 4
+
+# What the script needs to know of a model before it was asked.
+MODEL_FIELDS = {"name", "title", "role", "method", "backbone", "image_size", "mAP", "default", "labels"}
+
+MEDIA_TYPES = {"png": "image/png", "pdf": "application/pdf", "npz": "application/octet-stream", "json": "application/json"}
+
+Json = dict[str, Any]
+
+
+class Request(BaseModel):
+    """What the page's script asks about one photograph, which it names by example or hash, or sends along.
+
+    Attributes:
+        preview: send back a small copy of the photograph, as the models saw it.
+        kind: of a file to save.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    example: str | None = None
+    sha256: str | None = None
+    models: list[str] | None = None
+    labels: list[str] | None = None
+    threshold: float = 0.5
+    preview: bool = False
+    kind: Literal["png", "pdf", "npz", "json"] = "png"
+
+
+def build_compare(catalog: Catalog, engine: Engine, settings: Settings) -> None:
+    """Put the Compare tab into the page that is being built."""
+    desk = Desk(catalog, engine, settings)
+
+    # Gradio finds the functions by name and passes whatever the browser sent, so these take anything.
+    def opening(_: Any) -> Json:
+        return desk.open()
+
+    def compare(sent: Any) -> Json:
+        return desk.answer(desk.compare, sent)
+
+    def save(sent: Any) -> Json:
+        return desk.answer(desk.save, sent)
+
+    create_grid([opening, compare, save])
+
+
+class Desk:
+    """What the page's script may ask for. All answers are JSON; a refusal is {"error": a sentence}.
+
+    Args:
+        catalog: the models to offer.
+        engine: the gate to them.
+        settings: limits of an upload.
+    """
+
+    def __init__(self, catalog: Catalog, engine: Engine, settings: Settings):
+        self.catalog, self.engine, self.settings = catalog, engine, settings
+        self.photographs = Photographs(REMEMBERED_UPLOADS * settings.max_upload_bytes)
+
+    def open(self) -> Json:
+        """What a fresh page shows: models, examples, and the first example already compared."""
+        models = [entry.detail.model_dump(mode="json", include=MODEL_FIELDS) for entry in self.catalog.entries()]
+        examples = [_describe_example(example) for example in list_examples()]
+        answer: Json = {"models": models, "examples": examples, "max_bytes": self.settings.max_upload_bytes}
+        try:
+            answer["first"] = self.compare(read_example(examples[0]["name"]), Request(preview=True))
+        except RequestError as error:
+            answer["error"] = error.message
+        return answer
+
+    def answer(self, function: Callable[[bytes, Request], Json], sent: Any) -> Json:
+        """Call one of the functions below with the photograph and the request of a message; refusals become sentences."""
+        try:
+            request, data = self._unpack(sent)
+            return {"forgotten": True} if data is None else function(data, request)
+        except ValidationError:
+            return {"error": "The page and the server do not understand each other; reload the page."}
+        except ValueError as error:
+            return {"error": str(error)}
+
+    def _unpack(self, sent: Any) -> tuple[Request, bytes | None]:
+        """The request of a message, and its photograph: sent along, an example, or remembered (None if it no longer is)."""
+        files = getattr(sent, "files", None)
+        if files:
+            return Request.model_validate_json(sent.data["request"]), files[0][1]
+        request = Request.model_validate(sent)
+        if request.example:
+            return request, read_example(request.example)
+        return request, self.photographs.find(request.sha256 or "")
+
+    def compare(self, data: bytes, request: Request) -> Json:
+        """Compare models on a photograph; with a preview of it if the script asks for one.
+
+        Raises:
+            RequestError: as `app.compare.compare`.
+        """
+        self.photographs.keep(data)
+        answer = compare_models(self.engine, data, request.models, request.labels, request.threshold)
+        reply: Json = {"answer": answer.model_dump(mode="json")}
+        if request.preview:
+            reply["preview"] = draw_preview(read_picture(data, self.settings.max_pixels), PREVIEW_SIDE)
+        return reply
+
+    def save(self, data: bytes, request: Request) -> Json:
+        """What is shown as a file: the figure, or the raw numbers.
+
+        Raises:
+            RequestError: as `app.compare.compare`.
+        """
+        answer = compare_models(self.engine, data, request.models, request.labels, request.threshold)
+        if request.kind == "json":
+            content = answer.model_dump_json(indent=1).encode()
+        elif request.kind == "npz":
+            content = export_numbers(answer)
+        else:
+            content = export_figure(answer, read_picture(data, self.settings.max_pixels), request.kind)
+        name = f"l2d-{answer.image.sha256[:8]}.{request.kind}"
+        return {"name": name, "type": MEDIA_TYPES[request.kind], "base64": base64.b64encode(content).decode()}
+
+
+@cache
+def _describe_example(example: Example) -> Json:
+    thumbnail = draw_preview(Image.open(io.BytesIO(read_example(example.name))).convert("RGB"), THUMBNAIL_SIDE)
+    return {"name": example.name, "title": example.title, "credit": example.credit, "thumbnail": thumbnail}

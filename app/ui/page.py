@@ -1,0 +1,71 @@
+"""The page: a header and one tab per task, each built by a function of its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from app.catalog import Catalog
+from app.engine import Engine
+from app.settings import Settings
+from app.ui.compare import build_compare
+from app.ui.results import build_results
+
+# In the order of the tabs. A builder is called inside its tab and puts its components there.
+TABS: tuple[tuple[str, Callable[[Catalog, Engine, Settings], None]], ...] = (
+    ("Compare", build_compare),
+    ("Results", build_results),
+)
+
+HEADER = """
+<header class="l2d-header">
+  <h1>L2D</h1>
+  <p>Where do a teacher and its students look? Class activation maps of multi-label networks, on one scale.</p>
+  <nav><a href="docs">API</a></nav>
+</header>
+"""
+
+CSS = """
+.gradio-container { padding: 0 !important; }
+.gradio-container > .main { padding: 16px 28px 32px !important; max-width: 1760px; margin: 0 auto !important; }
+.gradio-container .tabitem { padding: 4px 0 0 !important; }
+.gradio-container .html-container { padding: 0 !important; }
+.l2d-header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; }
+.l2d-header h1 { margin: 0; font-size: 22px; font-weight: 700; letter-spacing: -0.01em; }
+.l2d-header p { margin: 0; color: var(--body-text-color-subdued); }
+.l2d-header nav { margin-left: auto; }
+.l2d-header a { color: var(--body-text-color-subdued); text-decoration: underline; text-underline-offset: 3px; }
+@keyframes l2d-busy { to { transform: translateX(440%); } }
+@media (max-width: 640px) {
+  .gradio-container > .main { padding: 12px 14px 24px !important; }
+  .l2d-header p { order: 3; }
+}
+"""
+
+
+def build_page(catalog: Catalog, engine: Engine, settings: Settings) -> gr.Blocks:
+    """The whole page. Mount it with `look()`: since Gradio 6 theme and style belong to the mounting, not to the page."""
+    with gr.Blocks(title="L2D", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(HEADER, apply_default_css=False)
+        with gr.Tabs():
+            for title, build in TABS:
+                with gr.Tab(title):
+                    build(catalog, engine, settings)
+    return page
+
+
+def look() -> dict[str, Any]:
+    """Arguments of `gr.mount_gradio_app` that belong to this page. Nothing in them is fetched from elsewhere."""
+    theme = gr.themes.Base(
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="stone",
+        # Of the fonts that Gradio serves itself, only these weights hold all letters; its semi-bold files do not.
+        font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        body_background_fill_dark="*neutral_950",
+    )
+    return {"theme": theme, "css": CSS, "footer_links": [], "run_history": False, "ssr_mode": False}
