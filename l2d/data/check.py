@@ -90,7 +90,7 @@ def _warn(index: Index, counts: dict[str, int], broken: list[str], sizes: list[S
 def _find_outside(index: Index, sizes: list[Size | str]) -> list[Path]:
     """Pictures with a box that lies outside by more than a pixel, or has no area: boxes of another size of the picture, mostly."""
     outside = []
-    for path, boxes, size in zip(index.paths, index.boxes or [], sizes if index.boxes else [], strict=True):
+    for path, boxes, size in zip(index.paths, index.boxes or [{}] * len(index.paths), sizes, strict=True):
         if not isinstance(size, str) and not all(_fits(box, size) for found in boxes.values() for box in found):
             outside.append(path)
     return outside

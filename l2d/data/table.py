@@ -56,10 +56,9 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
+            found, rows = list(reader.fieldnames or []), list(reader)
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error
-    found = reader.fieldnames or []
     if not {"file", "labels"} <= set(found):
         raise ValueError(f"{path} needs the columns file and labels in its first line; it has {', '.join(found) or 'none'}.")
     for number, row in enumerate(rows, 2):

@@ -1,0 +1,119 @@
+"""MS-COCO: official form, without boxes, and every way in which a download can be wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from l2d.data.coco import read_coco
+
+Save = Callable[..., Path]
+CATEGORIES = [{"id": 7, "name": "train"}, {"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}]
+
+
+def describe(boxes: bool = True) -> dict[str, Any]:
+    """Annotations of three pictures: two labels, one label twice and as a crowd, none."""
+    annotations: list[dict[str, Any]] = [
+        {"id": 1, "image_id": 11, "category_id": 1, "bbox": [1, 2, 3.5, 4], "iscrowd": 0},
+        {"id": 2, "image_id": 11, "category_id": 7, "bbox": [0, 0, 5, 5], "iscrowd": 0},
+        {"id": 3, "image_id": 5, "category_id": 90, "bbox": [2, 2, 2, 2], "iscrowd": 0},
+        {"id": 4, "image_id": 5, "category_id": 90, "bbox": [4, 4, 2, 2], "iscrowd": 1},
+    ]
+    if not boxes:
+        annotations = [{key: entry[key] for key in ("id", "image_id", "category_id")} for entry in annotations]
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (11, 5, 8)]
+    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+def make_tree(root: Path, content: object, save_picture: Save, split: str = "train2014") -> Path:
+    source = root / "annotations" / f"instances_{split}.json"
+    source.parent.mkdir(parents=True)
+    source.write_text(json.dumps(content))
+    for number in (11, 5, 8):
+        save_picture(root / split / f"{number}.jpg")
+    return root
+
+
+@pytest.mark.parametrize(("split", "folder"), [("train", "train2014"), ("test", "val2014")])
+def test_labels_targets_and_boxes(tmp_path: Path, save_picture: Save, split: str, folder: str):
+    index = read_coco(make_tree(tmp_path, describe(), save_picture, folder), split)
+    assert index.labels == ("person", "train", "toothbrush")
+    assert index.paths == [tmp_path / folder / f"{number}.jpg" for number in (11, 5, 8)]
+    assert index.targets.tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert index.boxes == [{0: [(1, 2, 3.5, 4)], 1: [(0, 0, 5, 5)]}, {2: [(2, 2, 2, 2), (4, 4, 2, 2)]}, {}]
+
+
+def test_annotations_without_boxes(tmp_path: Path, save_picture: Save):
+    index = read_coco(make_tree(tmp_path, describe(boxes=False), save_picture), "train")
+    assert index.boxes is None
+    assert index.targets.sum() == 3
+
+
+def test_pictures_without_any_annotation_at_all(tmp_path: Path, save_picture: Save):
+    index = read_coco(make_tree(tmp_path, describe() | {"annotations": []}, save_picture), "train")
+    assert not index.targets.any()
+    assert index.boxes is None
+
+
+def test_no_picture_is_opened(tmp_path: Path, save_picture: Save):
+    make_tree(tmp_path, describe(), save_picture)
+    (tmp_path / "train2014" / "5.jpg").write_bytes(b"")
+    assert len(read_coco(tmp_path, "train").paths) == 3
+
+
+def test_missing_pictures_are_counted_and_named(tmp_path: Path, save_picture: Save):
+    make_tree(tmp_path, describe(), save_picture)
+    (tmp_path / "train2014" / "5.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of the 3 pictures named in .*instances_train2014.json are missing: .*5\.jpg\."):
+        read_coco(tmp_path, "train")
+
+
+def test_a_missing_folder_misses_every_picture(tmp_path: Path, save_picture: Save):
+    (make_tree(tmp_path, describe(), save_picture) / "train2014").rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="3 of the 3 pictures"):
+        read_coco(tmp_path, "train")
+
+
+def test_missing_annotations_say_what_was_expected(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no .*instances_val2014\.json.*annotations/ beside the folder val2014/"):
+        read_coco(tmp_path, "test")
+
+
+def test_unknown_split_lists_the_known_ones(tmp_path: Path):
+    with pytest.raises(ValueError, match="'val' of COCO; the known ones are train, test"):
+        read_coco(tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"annotations": [{"id": 1, "image_id": 99, "category_id": 1}]}, "1 annotations with an unknown image_id: 99"),
+        ({"annotations": [{"id": 1, "image_id": 5, "category_id": 2}]}, "1 annotations with an unknown category_id: 2"),
+        ({"annotations": [*describe()["annotations"], {"image_id": 5, "category_id": 1}]}, "boxes for 4 of its 5 annotations"),
+        ({"categories": [*CATEGORIES, {"id": 2, "name": "person"}]}, "names person more than once"),
+        ({"categories": [*CATEGORIES, {"id": 7, "name": "tram"}]}, "the same id"),
+        ({"categories": [], "annotations": []}, "names none at all"),
+        ({"categories": [{"name": "person"}]}, "expected a list 'categories' of objects with id and name"),
+        ({"images": "none"}, "expected a list 'images'"),
+        ({"images": [], "annotations": []}, "names no picture"),
+    ],
+)
+def test_nonsense_is_refused_in_words(tmp_path: Path, save_picture: Save, change: dict[str, Any], sentence: str):
+    make_tree(tmp_path, describe() | change, save_picture)
+    with pytest.raises(ValueError, match=sentence):
+        read_coco(tmp_path, "train")
+
+
+def test_other_json_is_refused(tmp_path: Path, save_picture: Save):
+    make_tree(tmp_path, [1, 2], save_picture)
+    with pytest.raises(ValueError, match="not in COCO's form"):
+        read_coco(tmp_path, "train")
+
+
+def test_truncated_annotations_are_refused(tmp_path: Path, save_picture: Save):
+    source = make_tree(tmp_path, describe(), save_picture) / "annotations" / "instances_train2014.json"
+    source.write_text(source.read_text()[:-20])
+    with pytest.raises(ValueError, match="not valid JSON"):
+        read_coco(tmp_path, "train")

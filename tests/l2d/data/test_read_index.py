@@ -1,0 +1,63 @@
+"""Data sets by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from l2d.data import READERS, read_index
+from l2d.data.files import find_missing, name_some
+
+Save = Callable[..., Path]
+Write = Callable[[Path, str], Path]
+
+
+def test_the_word_before_the_colon_chooses_the_reader(tmp_path: Path, save_picture: Save, write: Write):
+    write(tmp_path / "own.csv", "file,labels,split\na.png,dog,train\n")
+    save_picture(tmp_path / "a.png")
+    assert read_index(f"csv:{tmp_path / 'own.csv'}", "train").labels == ("dog",)
+    for kind in READERS:
+        with pytest.raises(FileNotFoundError, match=r"There is no .*gone"):
+            read_index(f"{kind}:{tmp_path / 'gone'}", "train")
+
+
+def test_home_folders_are_found(tmp_path: Path, save_picture: Save, write: Write, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "own.csv", "file,labels,split\na.png,dog,train\n")
+    save_picture(tmp_path / "a.png")
+    assert read_index("csv:~/own.csv", "train").paths == [tmp_path / "a.png"]
+
+
+def test_shapes_take_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path))
+    assert len(read_index("shapes:7", "train").paths) == 7
+    assert len(read_index("shapes:7", "test").paths) == 2
+
+
+@pytest.mark.parametrize("spec", ["", "coco", "coco:", "imagenet:/data", "/data/coco"])
+def test_another_name_lists_the_known_ones(spec: str):
+    with pytest.raises(ValueError, match=r"coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes or shapes:COUNT; got"):
+        read_index(spec, "train")
+
+
+@pytest.mark.parametrize("count", ["0", "-3", "many", "1.5"])
+def test_shapes_refuse_another_count(count: str):
+    with pytest.raises(ValueError, match="number of training pictures"):
+        read_index(f"shapes:{count}", "train")
+
+
+def test_an_unknown_split_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'val'; the known ones are train, test"):
+        read_index("shapes:1", "val")
+
+
+def test_missing_files_keep_their_order(tmp_path: Path, save_picture: Save):
+    there = save_picture(tmp_path / "a" / "1.png")
+    (tmp_path / "folder.png").mkdir()
+    gone = [tmp_path / "b" / "2.png", tmp_path / "a" / "3.png", tmp_path / "folder.png", there / "4.png"]
+    assert find_missing([gone[0], there, *gone[1:]]) == gone
+
+
+def test_long_lists_are_shortened():
+    assert name_some([1, 2, 3]) == "1, 2, 3"
+    assert name_some([1, 2, 3, 4]) == "1, 2, 3, ..."

@@ -1,0 +1,91 @@
+"""One's own pictures in a CSV file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from l2d.data.table import read_table
+
+Save = Callable[..., Path]
+Write = Callable[[Path, str], Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, save_picture: Save) -> Path:
+    for name in ("beach", "desk", "wall"):
+        save_picture(tmp_path / "photos" / f"{name}.jpg")
+    return tmp_path
+
+
+def test_labels_of_either_separator_and_none(folder: Path, write: Write):
+    path = write(
+        folder / "own.csv",
+        "file,labels,split\nphotos/beach.jpg,person; dog ;,train\nphotos/desk.jpg,cup|dog,test\nphotos/wall.jpg,,train\n",
+    )
+    train, test = read_table(path, "train"), read_table(path, "test")
+    assert train.labels == test.labels == ("cup", "dog", "person")
+    assert train.paths == [folder / "photos" / "beach.jpg", folder / "photos" / "wall.jpg"]
+    assert train.targets.tolist() == [[0, 1, 1], [0, 0, 0]]
+    assert test.targets.tolist() == [[1, 1, 0]]
+    assert train.boxes is None
+
+
+def test_columns_in_any_order_with_a_byte_order_mark(folder: Path):
+    path = folder / "own.csv"
+    path.write_bytes("\ufefflabels,note,split,file\r\nhund;Straße,x,train,photos/beach.jpg\r\n".encode())
+    assert read_table(path, "train").labels == ("Straße", "hund")
+
+
+def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, save_picture: Save, write: Write):
+    names = [save_picture(tmp_path / f"{number}.png").name for number in range(60)]
+    path = write(tmp_path / "own.csv", "file,labels\n" + "".join(f"{name},cat\n" for name in names))
+    train, test = (read_table(path, split).paths for split in ("train", "test"))
+    assert sorted(train + test) == sorted(tmp_path / name for name in names)
+    assert 4 <= len(test) <= 20
+    write(path, "file,labels\n" + "".join(f"{name},cat\n" for name in names[:30]))
+    assert read_table(path, "test").paths == [one for one in test if one.name in names[:30]]
+
+
+def test_missing_pictures_are_counted_and_named(folder: Path, write: Write):
+    path = write(folder / "own.csv", "file,labels,split\nphotos/beach.jpg,dog,train\nphotos/gone.jpg,dog,train\n")
+    with pytest.raises(FileNotFoundError, match=r"1 of the 2 .*gone\.jpg"):
+        read_table(path, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("picture,tags\na.jpg,dog\n", "needs the columns file and labels .* it has picture, tags"),
+        ("", "it has none"),
+        ("file,labels\nphotos/beach.jpg\n", "Row 2 .* expected 2 columns"),
+        ("file,labels\nphotos/beach.jpg,dog,train\n", "Row 2 .* expected 2 columns"),
+        ("file,labels\n,dog\n", "Row 2"),
+        ("file,labels,split\nphotos/beach.jpg,dog,val\n", "the split 'val'; expected train or test"),
+        ("file,labels,split\nphotos/beach.jpg,dog,test\n", "no picture for train"),
+        ("file,labels,split\nphotos/beach.jpg,,train\n", "names none at all"),
+        ("file,labels,split\nphotos/beach.jpg,dog,train\nphotos/beach.jpg,cat,test\n", "1 pictures more than once: photos/beach.jpg"),
+        ('file,labels\n"photos/beach.jpg,dog\n', "not a CSV file"),
+    ],
+)
+def test_nonsense_is_refused_in_words(folder: Path, write: Write, text: str, sentence: str):
+    path = write(folder / "own.csv", text)
+    with pytest.raises(ValueError, match=sentence):
+        read_table(path, "train")
+
+
+def test_another_encoding_is_refused(folder: Path):
+    path = folder / "own.csv"
+    path.write_bytes("file,labels\nphotos/beach.jpg,Straße\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="not a CSV file in UTF-8"):
+        read_table(path, "train")
+
+
+def test_a_missing_table_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no .*own\.csv"):
+        read_table(tmp_path / "own.csv", "train")
+
+
+def test_unknown_split_lists_the_known_ones(folder: Path, write: Write):
+    with pytest.raises(ValueError, match="train, test"):
+        read_table(write(folder / "own.csv", "file,labels\n"), "val")
