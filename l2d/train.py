@@ -82,7 +82,8 @@ def fit(
     """Train a student epoch by epoch; the caller may stop after any of them.
 
     On the CPU the result is the same bit for bit for the same seed and number of threads. With `state`, everything that the next
-    epoch depends on is written there after each one, and a run that finds the file goes on from it as if it had never stopped.
+    epoch depends on is written there after each one, and a run that finds the file goes on from it as if it had never stopped. It
+    gives the last finished epoch's report once more, since the caller may have died before it could keep what the report holds.
 
     Raises:
         ValueError: if the labels of data set, student and teacher differ.
@@ -92,12 +93,12 @@ def fit(
         if network is not None:
             check_labels(network.card, index)
     run = _Run(student, index, recipe, teacher, torch.device(device))
-    if state is not None and state.exists():
-        run.load(state)
+    if state is not None and state.exists() and (last := run.load(state)) is not None:
+        yield last
     while run.epoch < recipe.epochs:
         report = run.train_epoch(on_step)
         if state is not None:
-            run.save(state)
+            run.save(state, report)
         yield report
 
 
@@ -143,11 +144,15 @@ class _Run:
                     on_step(StepReport(self.epoch + 1, step, self.steps, means))
         trained = time.monotonic() - start
         self.epoch += 1
-        model = self.average.module if self.average is not None else self.student
-        scores = evaluate(model, self.card, self.held_out) if self.held_out is not None else None
+        scores = evaluate(self.result, self.card, self.held_out) if self.held_out is not None else None
         seconds = time.monotonic() - start
         self.seconds += seconds
-        return EpochReport(self.epoch, means, scores, model, seconds, self.seconds, self.steps * self.batch_size / trained)
+        return EpochReport(self.epoch, means, scores, self.result, seconds, self.seconds, self.steps * self.batch_size / trained)
+
+    @property
+    def result(self) -> LabelNet:
+        """The network as it would be saved now."""
+        return self.average.module if self.average is not None else self.student
 
     def _train_step(self, batch: Tensor, targets: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
@@ -183,19 +188,23 @@ class _Run:
             if not torch.isfinite(torch.tensor(value)):
                 raise DivergenceError(f"The {name} loss became {value} in epoch {self.epoch + 1}; lower the learning rate or its weight.")
 
-    def save(self, path: Path) -> None:
-        """Write everything that the next epoch depends on, beside its place and then renamed."""
+    def save(self, path: Path, report: EpochReport) -> None:
+        """Write everything that the next epoch depends on, and the last one's report, beside its place and then renamed."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"epoch": self.epoch, "seconds": self.seconds, "recipe": dataclasses.asdict(self.recipe)}
+        state["report"] = {name: value for name, value in report._asdict().items() if name != "model"}
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, temporary)
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+                # Otherwise a power cut may keep the new name and lose the content.
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path) -> EpochReport | None:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             if state["recipe"] != dataclasses.asdict(self.recipe):
@@ -204,6 +213,8 @@ class _Run:
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.epoch, self.seconds = state["epoch"], state["seconds"]
+            # Runs that began before reports were kept go on without.
+            return EpochReport(**state["report"] | {"model": self.result}) if "report" in state else None
         except Exception as error:  # torch.load fails in many ways on a damaged file
             raise ValueError(f"Cannot resume from {path}: {error}. Remove the file to start over.") from error
 
