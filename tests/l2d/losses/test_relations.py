@@ -1,0 +1,51 @@
+"""Pairs within groups: all of them, once, and nothing else."""
+
+from itertools import combinations
+
+import pytest
+import torch
+
+from l2d.losses.relations import find_pairs, relation_loss, relative_distances
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.4, 1.0])
+@pytest.mark.parametrize("shape", [(7, 9), (1, 12), (12, 1), (0, 4), (4, 0)])
+def test_every_unordered_pair_of_a_group_once(shape: tuple[int, int], rate: float):
+    membership = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) < rate).float()
+    pairs = find_pairs(membership)
+    expected = [
+        (group, *pair) for group, row in enumerate(membership.tolist()) for pair in combinations([i for i, x in enumerate(row) if x], 2)
+    ]
+    found = zip(pairs.group.tolist(), pairs.first.tolist(), pairs.second.tolist(), strict=True)
+    assert sorted(found) == sorted(expected)
+    assert pairs.sizes.tolist() == membership.sum(1).tolist()
+
+
+def test_number_of_pairs_not_of_places_decides_the_work():
+    membership = torch.zeros(500, 500)
+    membership[3, [7, 400]] = 1
+    pairs = find_pairs(membership)
+    assert [len(part) for part in pairs[:3]] == [1, 1, 1]
+
+
+def test_distances_are_relative_to_their_groups_mean():
+    first = torch.tensor([[0.0], [0.0], [0.0], [5.0]])
+    second = torch.tensor([[1.0], [3.0], [0.0], [9.0]])
+    distances = relative_distances(first, second, torch.tensor([0, 0, 0, 2]), 3)
+    assert distances.tolist() == pytest.approx([0.5, 1.5, 0.0, 1.0])
+
+
+def test_huge_and_tiny_embeddings_keep_their_relations():
+    generator = torch.Generator().manual_seed(0)
+    members = torch.randn(1, 6, 4, generator=generator)
+    pairs = find_pairs(torch.ones(1, 6))
+    for scale in (1e-12, 1e12):
+        assert float(relation_loss(scale * members, members, pairs)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_teacher_takes_no_gradient():
+    members = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    student, teacher = members.clone().requires_grad_(), (members**2).requires_grad_()
+    relation_loss(student, teacher, find_pairs(torch.ones(2, 5))).backward()
+    assert student.grad.any()
+    assert teacher.grad is None
