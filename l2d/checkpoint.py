@@ -3,15 +3,17 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from l2d.model import LabelNet, create_model
+from l2d.model import LabelNet, create_model, load_weights
 
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
@@ -28,14 +30,21 @@ class ModelCard:
     Attributes:
         role: "teacher" or "student".
         method: how it was trained, a name in `l2d.distill.METHODS`.
-        image_size: side of the square input in pixels; `resize` says how a picture gets there.
+        labels: in the order of the network's outputs.
+        image_size: side of the square input in pixels.
+        resize: how a picture gets there: "squash", to a square without cropping, is the only way so far.
         width, feedforward: sizes of the head.
         mean, std: pixel scaling, for pixels in [0, 1].
         recipe, data, lineage: how, on what, and from which initial weights it was trained.
         teacher: name and hash of the teacher, for a distilled student.
         scores: measured, in percent, by protocol.
         seconds: training time.
+        parameters: number of trained and frozen weights.
         sha256: hash of the weights file.
+        created: ISO date.
+
+    Raises:
+        ValueError: for labels, sizes or scalings that no network can have.
     """
 
     name: str
@@ -61,15 +70,35 @@ class ModelCard:
     sha256: str = ""
     created: str = ""
 
+    def __post_init__(self) -> None:
+        named = all(isinstance(label, str) and label for label in self.labels)
+        if not self.labels or not named or len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels must be names, at least one and none twice")
+        for field in ("image_size", "output_stride", "width", "feedforward"):
+            if type(getattr(self, field)) is not int or getattr(self, field) < 1:
+                raise ValueError(f"{field} must be a positive whole number; it is {getattr(self, field)!r}")
+        for scaling in (self.mean, self.std):
+            if len(scaling) != 3 or not all(isinstance(number, int | float) and math.isfinite(number) for number in scaling):
+                raise ValueError(f"mean and std must be three numbers each; one is {scaling!r}")
+        if 0 in self.std:
+            raise ValueError("std must not hold a zero")
+        if self.resize != "squash":
+            raise ValueError(f"resize must be 'squash', the only way that is known here; it is {self.resize!r}")
+
 
 def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard:
     """Write a network in half precision with its card; return the card with hash and number of parameters filled in.
 
-    Each file is written beside its place and then renamed: a full disk or a power cut leaves what was there before.
+    A number beyond half precision's range keeps its tensor in single precision. Each file is written beside its place and then
+    renamed: a full disk or a power cut leaves what was there before.
+
+    Raises:
+        OSError: if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: _to_half(tensor) for name, tensor in model.state_dict().items()}
-    _replace(folder / WEIGHTS, lambda path: save_file(state, path))
+    # Through bytes: safetensors' own writer makes files that only their owner can read.
+    weights = save({name: _to_half(tensor) for name, tensor in model.state_dict().items()})
+    replace_file(folder / WEIGHTS, lambda path: path.write_bytes(weights))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     card = dataclasses.replace(card, sha256=hash_file(folder / WEIGHTS), parameters=parameters)
     write_card(folder, card)
@@ -79,7 +108,7 @@ def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard
 def write_card(folder: Path, card: ModelCard) -> None:
     """Write the card alone, for example with new scores."""
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n"
-    _replace(folder / CARD, lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(folder / CARD, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -91,11 +120,15 @@ def read_card(folder: Path) -> ModelCard:
     try:
         fields = json.loads((folder / CARD).read_text(encoding="utf-8"))
         for name in ("labels", "mean", "std"):
+            if not isinstance(fields[name], list):
+                raise TypeError(f"{name} must be a list")
             fields[name] = tuple(fields[name])
         return ModelCard(**fields)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} holds no {CARD}: not a checkpoint folder.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{folder / CARD} is not a model card: it lacks {error}.") from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:  # ValueError: of UTF-8, of JSON, or of the card's own checks
         raise CheckpointError(f"{folder / CARD} is not a model card: {error}.") from error
 
 
@@ -110,15 +143,17 @@ def load_checkpoint(folder: Path) -> tuple[LabelNet, ModelCard]:
     try:
         if hash_file(path) != card.sha256:
             raise CheckpointError(f"{path} is not the file that its card describes: the SHA-256 differs.")
+        state = load_file(path)
         model = build_model(card)
-        state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load_file(path).items()}
-        model.load_state_dict(state, strict=True)
+        load_weights(model, state, path)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} holds no {WEIGHTS}.") from None
     except CheckpointError:
         raise
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     return model.eval().requires_grad_(False), card
 
 
@@ -140,14 +175,22 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _to_half(tensor: torch.Tensor) -> torch.Tensor:
-    return (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
-
-
-def _replace(path: Path, write) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside `path`, and put it there only when it lies complete on the disk."""
+    # One name for all processes: what a killed one left behind is overwritten, not collected.
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_half(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.cpu().contiguous()
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    return half if torch.equal(half.isfinite(), tensor.isfinite()) else tensor

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 # Probability that an untrained head gives every label, about the share of labels that a photograph of MS-COCO shows.
 LABEL_PRIOR = 0.04
 
@@ -34,12 +33,21 @@ class LabelHead(nn.Module):
         feedforward: width of the hidden layer in the feed-forward part (2048 as published).
         heads: attention heads; must divide `width`.
         dropout: on queries, attention weights, and both residual branches.
+
+    Raises:
+        ValueError: without a label, or for sizes that no layer can have.
     """
+
+    queries: Tensor
 
     def __init__(self, in_channels: int, num_labels: int, width: int = 768, feedforward: int = 2048, heads: int = 8, dropout: float = 0.1):
         super().__init__()
-        if width % heads:
+        if num_labels < 1:
+            raise ValueError(f"A head needs at least one label; got {num_labels}.")
+        if width < 1 or width % heads:
             raise ValueError(f"The head's width must be a multiple of its {heads} attention heads; got {width}.")
+        if feedforward < 1:
+            raise ValueError(f"The width of the head's feed-forward part must be at least 1; got {feedforward}.")
         self.heads = heads
         self.embed = nn.Linear(in_channels, width)
         self.register_buffer("queries", torch.randn(num_labels, width))

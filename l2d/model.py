@@ -1,8 +1,14 @@
 """LabelNet: any timm backbone with spatial feature maps, under a label-wise head."""
 
+import copy
+import difflib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,6 +29,8 @@ BACKBONES = (
     "swin_tiny_patch4_window7_224",
     "swin_small_patch4_window7_224",
 )
+STRIDES = (8, 16, 32)
+SMALLEST_IMAGE = 32
 
 
 class LabelNet(nn.Module):
@@ -30,6 +38,9 @@ class LabelNet(nn.Module):
 
     `last_map` is an identity between backbone and head, so that class activation maps hook one name for every architecture.
     """
+
+    # A timm network: torch's types know of no `forward_intermediates`.
+    backbone: Any
 
     def __init__(self, backbone: nn.Module, head: LabelHead):
         super().__init__()
@@ -39,8 +50,8 @@ class LabelNet(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Run images (N, 3, H, W), already normalised, through the network."""
-        last, stages = self._features(images)
-        last = self.last_map(last)
+        last, stages = self.backbone.forward_intermediates(images)
+        last = self.last_map(self._to_nchw(last))
         embeddings, logits = self.head(last)
         return Outputs((*stages, last), embeddings, logits)
 
@@ -50,12 +61,9 @@ class LabelNet(nn.Module):
         return [*(stage["num_chs"] for stage in self.backbone.feature_info), self.backbone.num_features]
 
     def features(self, images: Tensor) -> Tensor:
-        """The last map alone, (N, D, H, W)."""
-        return self.last_map(self._to_nchw(self.backbone(images)))
-
-    def _features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        last, stages = self.backbone.forward_intermediates(images)
-        return self._to_nchw(last), stages
+        """The last map alone, (N, D, H, W): the last of `forward`'s features, without keeping the stages."""
+        last: Tensor = self.last_map(self._to_nchw(self.backbone.forward_features(images)))
+        return last
 
     def _to_nchw(self, last: Tensor) -> Tensor:
         return last.permute(0, 3, 1, 2) if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC" else last
@@ -76,44 +84,95 @@ def create_model(
 
     Args:
         backbone: timm name; the paper's are in `BACKBONES`, any other with spatial feature maps works too.
-        image_size: side of the square input in pixels; only transformers fix it at construction.
-        output_stride: 32, 16 or 8, where the architecture supports it.
+        image_size: side of the square input in pixels. Transformers are built for it; Swin takes other sizes afterwards, too.
+        output_stride: pixels per cell of the last map: 32, or 16 or 8 where the architecture supports it.
         width, feedforward: E and the hidden width of the head (768 and 2048 as published).
         pretrained: take timm's ImageNet weights from the hub (needs the network once).
         init: take backbone weights from this safetensors file instead.
 
     Raises:
-        ValueError: for an unknown backbone, one without maps, or an `init` file that does not fit.
+        ValueError: for an unknown backbone, one without maps, sizes out of range, weights that the hub does not give, or an `init` file
+            that does not fit.
     """
+    if image_size < SMALLEST_IMAGE:
+        raise ValueError(f"The input needs a side of at least {SMALLEST_IMAGE} pixels; got {image_size}.")
+    if output_stride not in STRIDES:
+        raise ValueError(f"The output stride must be {', '.join(map(str, STRIDES[:-1]))} or {STRIDES[-1]}; got {output_stride}.")
     network = _create_backbone(backbone, image_size, output_stride, pretrained)
+    _check_maps(network, backbone, image_size)
     if init is not None:
         load_backbone(network, init)
     return LabelNet(network, LabelHead(network.num_features, num_labels, width, feedforward))
 
 
-def load_backbone(network: nn.Module, path: Path) -> None:
-    """Load backbone weights from a safetensors file, every tensor of it or none."""
+def load_backbone(network: Any, path: Path) -> None:
+    """Load a timm network's weights from a safetensors file, every tensor of it or none; its classifier, if there, is left out.
+
+    Raises:
+        ValueError: if the file is missing or damaged, or belongs to another network.
+    """
     try:
-        network.load_state_dict(load_file(path), strict=True)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold weights for {type(network).__name__}: {_first_line(error)}") from error
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read as a safetensors file: {error}.") from error
+    names = network.pretrained_cfg.get("classifier") or ()
+    classifiers = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+    load_weights(network, {name: tensor for name, tensor in state.items() if not name.startswith(classifiers)}, path)
 
 
-def _create_backbone(name: str, image_size: int, output_stride: int, pretrained: bool) -> nn.Module:
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+    """Copy named tensors into a module that has exactly these, or touch nothing.
+
+    Raises:
+        ValueError: naming the first tensors that `source` lacks, has too many, or has in another shape.
+    """
+    own = module.state_dict()
+    reasons = {
+        "it lacks": [name for name in own if name not in state],
+        "unknown are": [name for name in state if name not in own],
+        "of another shape are": [name for name in own if name in state and own[name].shape != state[name].shape],
+    }
+    found = [f"{reason} {_name_some(names)}" for reason, names in reasons.items() if names]
+    if found:
+        raise ValueError(f"{source} does not fit the network: {'; '.join(found)}.")
+    module.load_state_dict(dict(state))
+
+
+def _create_backbone(name: str, image_size: int, output_stride: int, pretrained: bool) -> Any:
     if not timm.is_model(name.split(".")[0]):
-        close = ", ".join(timm.list_models(f"*{name[:5]}*")[:5])
+        close = ", ".join(difflib.get_close_matches(name, timm.list_models()))
         raise ValueError(f"Unknown backbone {name!r}; the paper's are {', '.join(BACKBONES)}; close timm names: {close or 'none'}.")
-    options: dict[str, object] = {} if output_stride == 32 else {"output_stride": output_stride}
-    if name.startswith(("swin", "vit", "test_vit")):
+    options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
+    if name.startswith("swin"):
+        # Trained and used at different sizes, like any other network.
+        options["strict_img_size"] = False
     try:
-        network = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **options)
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **options)
     except TypeError as error:
-        raise ValueError(f"{name} cannot be built with {options}: {error}") from error
-    if not hasattr(network, "forward_intermediates"):
+        raise ValueError(f"{name} cannot be built with {options}: {error}.") from error
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"No ImageNet weights for {name} from the hub ({reason}); give them as a file (--init) or train without."
+        ) from error
+
+
+def _check_maps(network: Any, name: str, image_size: int) -> None:
+    """Refuse networks whose features are not maps, by a forward pass that computes shapes only."""
+    try:
+        # The pass may not touch the network itself: it moves it to a device without memory.
+        shapes = copy.deepcopy(network).eval().to("meta").forward_intermediates(torch.empty(1, 3, image_size, image_size, device="meta"))
+        spatial = shapes[0].ndim == 4
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        spatial = False
+    if not spatial:
         raise ValueError(f"{name} gives no spatial feature maps (timm's forward_intermediates); choose one of {', '.join(BACKBONES)}.")
-    return network
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _name_some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

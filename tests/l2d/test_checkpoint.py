@@ -1,0 +1,226 @@
+"""A checkpoint folder: what is saved comes back, and what cannot be used is refused in a sentence."""
+
+import dataclasses
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from l2d import checkpoint
+from l2d.checkpoint import CARD, WEIGHTS, CheckpointError, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint, write_card
+from l2d.model import LabelNet, create_model
+
+LABELS = ("cat", "dog", "Mähne")
+
+
+def make_model() -> LabelNet:
+    torch.manual_seed(0)
+    return create_model("test_resnet", len(LABELS), image_size=48, width=16, feedforward=24)
+
+
+def make_card(**changes: Any) -> ModelCard:
+    fields = {
+        "name": "one",
+        "title": "One",
+        "role": "student",
+        "method": "l2d",
+        "backbone": "test_resnet",
+        "labels": LABELS,
+        "image_size": 48,
+        "width": 16,
+        "feedforward": 24,
+        "mean": (0.4, 0.5, 0.6),
+        "recipe": {"lr": 1e-4, "weights": {"mld": 10.0}},
+        "scores": {"mAP": 12.5},
+    }
+    return ModelCard(**{**fields, **changes})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "one", make_model(), make_card())
+    return tmp_path / "one"
+
+
+def rewrite_card(folder: Path, **changes: Any) -> None:
+    fields = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    (folder / CARD).write_text(json.dumps({**fields, **changes}), encoding="utf-8")
+
+
+def replace_weights(folder: Path, content: bytes) -> None:
+    """Other weights, and a card that says that they are the right ones."""
+    (folder / WEIGHTS).write_bytes(content)
+    rewrite_card(folder, sha256=hash_file(folder / WEIGHTS))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model = make_model()
+    saved = save_checkpoint(tmp_path / "deep" / "one", model, make_card())
+    loaded, card = load_checkpoint(tmp_path / "deep" / "one")
+    assert card == saved == read_card(tmp_path / "deep" / "one")
+    assert saved == make_card(sha256=saved.sha256, parameters=sum(p.numel() for p in model.parameters()))
+    expected = model.state_dict()
+    assert loaded.state_dict().keys() == expected.keys()
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype == expected[name].dtype
+        torch.testing.assert_close(tensor, expected[name], rtol=2**-11, atol=2**-24)
+
+
+def test_a_loaded_network_is_ready_to_use(folder: Path) -> None:
+    model, _ = load_checkpoint(folder)
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_files_are_small_plain_and_readable_by_others(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == [CARD, WEIGHTS]
+    assert {tensor.dtype for tensor in load_file(folder / WEIGHTS).values()} == {torch.float16, torch.int64}
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~umask}
+    assert "Mähne" in (folder / CARD).read_text(encoding="utf-8")
+
+
+def test_numbers_beyond_half_precision_survive(tmp_path: Path) -> None:
+    model = make_model()
+    model.backbone.bn1.running_var[0] = 1e6
+    save_checkpoint(tmp_path, model, make_card())
+    assert load_checkpoint(tmp_path)[0].backbone.bn1.running_var[0] == 1e6
+
+
+def test_a_new_card_leaves_the_weights(folder: Path) -> None:
+    write_card(folder, dataclasses.replace(read_card(folder), scores={"mAP": 50.0}))
+    assert load_checkpoint(folder)[1].scores == {"mAP": 50.0}
+
+
+@pytest.mark.parametrize("victim", [WEIGHTS, CARD])
+def test_a_write_that_fails_leaves_what_was_there(folder: Path, victim: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fill_disk(path: Path, content: Any, **options: Any) -> None:
+        with path.open("wb") as file:
+            file.write(content[:10] if isinstance(content, bytes) else content[:10].encode())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes" if victim == WEIGHTS else "write_text", fill_disk)
+    model = make_model()
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(folder, model, make_card()) if victim == WEIGHTS else write_card(folder, make_card())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_weights_reach_the_disk_before_their_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda file: (calls.append("sync"), fsync(file)))
+    monkeypatch.setattr(checkpoint.os, "replace", lambda source, target: (calls.append(Path(target).name), replace(source, target)))
+    save_checkpoint(folder, make_model(), make_card())
+    assert calls == ["sync", WEIGHTS, "sync", CARD]
+
+
+def test_what_a_killed_writer_left_is_gone_after_the_next_write(folder: Path) -> None:
+    partial = folder / f".{WEIGHTS}.partial"
+    partial.write_bytes(b"half a fi")
+    save_checkpoint(folder, make_model(), make_card())
+    assert not partial.exists()
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere holds no card\.json: not a checkpoint folder"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_weights_missing(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=r"one holds no model\.safetensors"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[1, 2]", b'"text"', b"null", b"\xff\xfe\x00", b"{}", b"[" * 100_000])
+def test_a_card_that_is_none(folder: Path, content: bytes) -> None:
+    (folder / CARD).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"card\.json is not a model card"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"labels": []}, "labels must be names"),
+        ({"labels": ["cat", "cat", "dog"]}, "none twice"),
+        ({"labels": ["cat", 3, "dog"]}, "labels must be names"),
+        ({"labels": "cat"}, "labels must be a list"),
+        ({"image_size": "48"}, "image_size must be a positive whole number; it is '48'"),
+        ({"width": -8}, "width must be a positive whole number; it is -8"),
+        ({"mean": [0.5]}, "three numbers"),
+        ({"std": [1.0, 0.0, 1.0]}, "std must not hold a zero"),
+        ({"mean": [0.5, None, 0.5]}, "three numbers"),
+        ({"resize": "crop"}, "resize must be 'squash'"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_card_with_impossible_fields(folder: Path, changes: dict[str, Any], sentence: str) -> None:
+    rewrite_card(folder, **changes)
+    with pytest.raises(CheckpointError, match=rf"card\.json is not a model card: .*{sentence}"):
+        read_card(folder)
+
+
+def test_a_card_without_labels(folder: Path) -> None:
+    fields = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    del fields["labels"]
+    (folder / CARD).write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match="it lacks 'labels'"):
+        read_card(folder)
+
+
+def test_other_weights_than_the_cards(folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(CheckpointError, match="SHA-256 differs"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 20_000])
+def test_truncated_weights(folder: Path, keep: int) -> None:
+    replace_weights(folder, (folder / WEIGHTS).read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [struct.pack("<Q", 2**62) + b"{}", struct.pack("<Q", 200_000_000) + b"{" * 64, b"PK\x03\x04 a zip, or a pickle", bytes(64)]
+)
+def test_foreign_weights_and_oversized_headers(folder: Path, content: bytes) -> None:
+    replace_weights(folder, content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_checkpoint(folder)
+
+
+def test_weights_of_another_network(folder: Path) -> None:
+    state = load_file(folder / WEIGHTS)
+    state["head.queries"] = torch.zeros(4, 16)
+    save_file(state, folder / WEIGHTS)
+    rewrite_card(folder, sha256=hash_file(folder / WEIGHTS))
+    with pytest.raises(CheckpointError, match=r"of another shape are head\.queries"):
+        load_checkpoint(folder)
+    del state["head.queries"]
+    save_file(state, folder / WEIGHTS)
+    rewrite_card(folder, sha256=hash_file(folder / WEIGHTS))
+    with pytest.raises(CheckpointError, match=r"it lacks head\.queries"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [({"backbone": "resnet19"}, "Unknown backbone"), ({"width": 20}, "multiple of"), ({"output_stride": 7}, "stride")],
+)
+def test_a_card_of_a_network_that_cannot_be_built(folder: Path, changes: dict[str, Any], sentence: str) -> None:
+    rewrite_card(folder, **changes)
+    with pytest.raises(CheckpointError, match=sentence):
+        load_checkpoint(folder)

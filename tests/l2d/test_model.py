@@ -1,0 +1,122 @@
+"""One contract for every backbone: stages, last map, embeddings, logits."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from l2d.model import BACKBONES, LabelNet, create_model, load_backbone
+
+TINY = ("test_resnet", "test_efficientnet", "test_byobnet", "test_convnext", "mobilenetv3_small_050")
+
+
+def make_model(backbone: str = "test_resnet", **options: int) -> LabelNet:
+    torch.manual_seed(0)
+    return create_model(backbone, 5, **{"image_size": 64, "width": 16, "feedforward": 24, **options}).eval()
+
+
+def make_images(side: int = 64, images: int = 2) -> Tensor:
+    return torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("backbone", [*TINY, *BACKBONES])
+def test_every_backbone_keeps_the_contract(backbone: str) -> None:
+    # On the meta device only shapes are computed: the largest network of the paper builds at once.
+    with torch.device("meta"):
+        model = make_model(backbone)
+        outputs = model(torch.empty(2, 3, 64, 64))
+    assert outputs.logits.shape == (2, 5)
+    assert outputs.embeddings.shape == (2, 5, 16)
+    assert [stage.shape[1] for stage in outputs.features] == model.channels
+    sides = [stage.shape[-1] for stage in outputs.features]
+    assert sides == sorted(sides, reverse=True)
+    assert outputs.features[-1].shape == (2, model.channels[-1], 2, 2)
+
+
+@pytest.mark.parametrize("backbone", [*TINY, "swin_tiny_patch4_window7_224"])
+def test_maps_are_made_of_what_the_head_was_trained_on(backbone: str) -> None:
+    model, seen = make_model(backbone), []
+    # One name hooks the last map in every architecture.
+    model.get_submodule("last_map").register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        outputs = model(make_images())
+        last = model.features(make_images())
+    torch.testing.assert_close(seen, [outputs.features[-1], last])
+    torch.testing.assert_close(last, outputs.features[-1])
+    torch.testing.assert_close(model.head(last)[1], outputs.logits)
+
+
+def test_the_papers_backbones_are_timms() -> None:
+    assert [name for name in BACKBONES if not timm.is_model(name)] == []
+
+
+def test_swin_has_its_channels_first_and_is_used_at_other_sizes_than_it_was_built_for() -> None:
+    model = make_model("swin_tiny_patch4_window7_224", image_size=224)
+    assert model.backbone.output_fmt == "NHWC"
+    with torch.no_grad():
+        assert model.features(make_images(96, images=1)).shape == (1, 768, 3, 3)
+
+
+def test_output_stride() -> None:
+    with torch.inference_mode():
+        assert make_model("mobilenetv2_100", output_stride=16).features(make_images()).shape[-2:] == (4, 4)
+
+
+def test_the_same_seed_gives_the_same_network() -> None:
+    assert all(torch.equal(a, b) for a, b in zip(make_model().state_dict().values(), make_model().state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "sentence"),
+    [
+        ("resnet19", {}, "Unknown backbone 'resnet19'; the paper's are resnet18, .* close timm names: .*resnet18"),
+        ("test_vit", {}, "test_vit gives no spatial feature maps"),
+        ("swin_tiny_patch4_window7_224", {"output_stride": 16}, "cannot be built with .*output_stride"),
+        ("test_resnet", {"output_stride": 7}, "must be 8, 16 or 32; got 7"),
+        ("test_resnet", {"image_size": 16}, "at least 32 pixels; got 16"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(backbone: str, options: dict[str, int], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make_model(backbone, **options)
+
+
+def make_weights(path: Path, **changes: Tensor) -> dict[str, Tensor]:
+    """A file as timm's hub has them: with the classifier."""
+    torch.manual_seed(7)
+    state = timm.create_model("test_resnet").state_dict() | changes
+    save_file(state, path)
+    return state
+
+
+def test_initial_weights_from_a_file(tmp_path: Path) -> None:
+    state = make_weights(tmp_path / "weights.safetensors")
+    assert "fc.weight" in state
+    loaded = create_model("test_resnet", 5, width=16, feedforward=24, init=tmp_path / "weights.safetensors").backbone.state_dict()
+    assert loaded.keys() == {name for name in state if not name.startswith("fc.")}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())
+
+
+def test_weights_that_do_not_fit_are_named_and_change_nothing(tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=0, global_pool="")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    path = tmp_path / "weights.safetensors"
+    make_weights(path, stray=torch.zeros(2), **{"conv1.0.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"unknown are stray; of another shape are conv1\.0\.weight"):
+        load_backbone(network, path)
+    save_file({"bn1.weight": before["bn1.weight"]}, path)
+    with pytest.raises(ValueError, match=r"does not fit the network: it lacks conv1\.0\.weight, .* and \d+ more"):
+        load_backbone(network, path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    network = nn.Identity()
+    with pytest.raises(ValueError, match=r"none\.safetensors cannot be read"):
+        load_backbone(network, tmp_path / "none.safetensors")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    with pytest.raises(ValueError, match=r"text\.safetensors cannot be read"):
+        load_backbone(network, tmp_path / "text.safetensors")
