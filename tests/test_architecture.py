@@ -30,7 +30,11 @@ TRAINING = (
     "l2d.evaluate",
 )
 # Declared, though no line of ours imports them.
-NEEDED_BY_OTHERS = {"torchvision": "timm imports it", "python-multipart": "FastAPI reads forms with it"}
+NEEDED_BY_OTHERS = {
+    "torchvision": "timm imports it",
+    "python-multipart": "FastAPI reads forms with it",
+    "scikit-image": "the example photographs are files in its wheel",
+}
 
 
 def imports(module: str, *, at_import: bool = False) -> set[str]:

@@ -104,10 +104,10 @@ def test_make_targets_exist():
 
 
 def test_routes_exist():
-    from app.server import create_app
+    from app.server import create_api
     from app.settings import Settings
 
-    routes = [route.path for route in create_app(Settings(checkpoints=ROOT / "checkpoints")).routes]
+    routes = create_api(Settings(checkpoints=ROOT / "checkpoints")).openapi()["paths"]
     patterns = [re.sub(r"\\{\w+\\}", "[^/]+", re.escape(route)) for route in routes]
     named = {path.rstrip(".") for path in re.findall(r"/(?:v1|healthz|readyz|metrics)\b[\w/:{}.-]*", TEXT)}
     assert named
