@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+from functools import partial
 
 import uvicorn
 from pydantic import ValidationError
@@ -22,7 +23,10 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     host, port = listener.getsockname()[:2]
-    config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+    # A factory, because the app must be made inside the server's event loop.
+    config = uvicorn.Config(
+        partial(create_app, settings), factory=True, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+    )
     _Server(config, f"http://{_to_address(host)}:{port}").run(sockets=[listener])
 
 

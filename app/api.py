@@ -50,6 +50,13 @@ Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
 MEDIA_TYPES = {"npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
+# A still life of 8 x 8 grey pixels, so that "try it out" works.
+EXAMPLE = {
+    "instances": [
+        {"image": {"b64": "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mNsaGhgwAaYGHCAwSkBADAXAZDUexXGAAAAAElFTkSuQmCC"}}
+    ]
+}
+
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "the picture is empty, damaged or too small, or the body cannot be read"},
     404: {"model": ErrorAnswer, "description": "no model of that name"},
@@ -82,7 +89,7 @@ def describe_body(form: type[BaseModel], json: type[BaseModel] | None = None) ->
         properties[name] = {"type": "string", "description": field.get("description", "")} if lists else field
     content: dict[str, Any] = {MULTIPART: {"schema": {"type": "object", "required": [IMAGE_FIELD], "properties": properties}}}
     if json is not None:
-        content[JSON] = {"schema": _inline(json.model_json_schema())}
+        content[JSON] = {"schema": _inline(json.model_json_schema()), "example": EXAMPLE}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -144,7 +151,7 @@ async def explain_pictures(request: Request, model: ModelName, engine: EngineOfA
     return ExplainAnswer(explanations=[_to_explanation(answer) for answer in answers])
 
 
-@router.get("/v1/models/{model}", tags=["models"], responses={404: ERRORS[404]})
+@router.get("/v1/models/{model}", tags=["models"], responses={404: ERRORS[404], 422: ERRORS[422]})
 def show_model(model: ModelName, engine: EngineOfApp) -> ModelDetail:
     """Everything that a model's card says: labels, sizes, scores, recipe, hashes."""
     return engine.catalog.find(model).detail

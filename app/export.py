@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 
 from app.schemas import CompareAnswer, ModelAnswer
-from l2d.figure import Column, draw_figure, save_figure
 
 
 def export_numbers(answer: CompareAnswer) -> bytes:
@@ -32,6 +31,9 @@ def export_numbers(answer: CompareAnswer) -> bytes:
 
 def export_figure(answer: CompareAnswer, image: Image.Image, format: str) -> bytes:
     """The figure of an answer, as "png" or "pdf" at 300 dpi: rows are labels, columns are models."""
+    # Here, not above: matplotlib would make every start of the app slower, and most never draw a figure.
+    from l2d.figure import Column, draw_figure, save_figure
+
     columns = [
         Column(
             model.title,

@@ -39,7 +39,15 @@ Every error is `{"error": {"status", "code", "message", "details"}}`: `message` 
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Assemble one app: the API, and the page at `/`. Nothing runs before the app is started, and nothing after it has stopped."""
+    """Assemble one app: the API, and the page at `/`. No work starts before the app is started, and none goes on after it has stopped.
+
+    Call it inside a running event loop: without one, Gradio makes loops of its own and never closes them.
+    """
+    return _mount_page(create_api(settings), settings)
+
+
+def create_api(settings: Settings) -> FastAPI:
+    """The API alone, with an engine of its own."""
     engine = Engine(Catalog(settings.checkpoints, settings.default_models), settings)
     app = FastAPIOffline(
         title="L2D", version=version("l2d"), description=DESCRIPTION, redoc_url=None, lifespan=_run_engine, servers=[{"url": "/"}]
@@ -48,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
     add_api(app)
     app.add_middleware(SecurityHeaders)
-    return _mount_page(app, engine, settings)
+    return app
 
 
 @asynccontextmanager
@@ -63,7 +71,8 @@ async def _run_engine(app: FastAPI) -> AsyncIterator[None]:
         warming.join()
 
 
-def _mount_page(app: FastAPI, engine: Engine, settings: Settings) -> FastAPI:
+def _mount_page(app: FastAPI, settings: Settings) -> FastAPI:
+    engine: Engine = app.state.engine
     # Nothing is sent anywhere: neither counts of use nor questions for newer versions.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     # Here, not above: the page's library takes longest to import, and the API's tests do not need it.

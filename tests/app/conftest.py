@@ -2,16 +2,19 @@
 
 import io
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from app.catalog import Catalog
 from app.engine import Engine
+from app.server import create_api
 from app.settings import Settings
 from l2d.checkpoint import ModelCard, save_checkpoint
 from l2d.model import create_model
@@ -50,7 +53,11 @@ def checkpoints(made_checkpoints: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(checkpoints: Path) -> Settings:
-    return Settings(checkpoints=checkpoints, default_models=("the-teacher", "student-vanilla", "student-l2d"))
+    return configure(checkpoints)
+
+
+def configure(checkpoints: Path) -> Settings:
+    return Settings(checkpoints=checkpoints, default_models=("the-teacher", "student-vanilla", "student-l2d"), request_seconds=120)
 
 
 @pytest.fixture
@@ -58,6 +65,16 @@ def engine(settings: Settings) -> Iterator[Engine]:
     engine = Engine(Catalog(settings.checkpoints, settings.default_models), settings)
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def client(made_checkpoints: Path) -> Iterator[TestClient]:
+    """The API without the page, started and ready; shared, so a test that changes anything starts its own."""
+    app = create_api(configure(made_checkpoints))
+    with TestClient(app) as client:
+        while not app.state.engine.ready:
+            time.sleep(0.01)
+        yield client
 
 
 @pytest.fixture

@@ -1,0 +1,367 @@
+"""What programs see: numbers, files, and one shape of error."""
+
+import base64
+import io
+import json
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from httpx import Response
+from PIL import Image
+
+from app.compare import compare
+from app.engine import Engine
+from app.server import create_api
+from app.settings import Settings
+from l2d.model import LabelNet
+
+
+def post(client: TestClient, data: bytes, path: str = "/v1/compare", **fields: object) -> Response:
+    return client.post(path, files={"image": ("photo.png", data)}, data=fields)
+
+
+def to_json(*pictures: bytes, **parameters: object) -> dict[str, object]:
+    return {"instances": [{"image": {"b64": base64.b64encode(data).decode()}} for data in pictures], "parameters": parameters}
+
+
+def refusal(response: Response, status: int, code: str) -> str:
+    """The sentence of an error, after a look at its shape."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert set(error) == {"status", "code", "message", "details"}
+    assert (error["status"], error["code"]) == (status, code)
+    assert error["message"].endswith((".", "?"))
+    return str(error["message"])
+
+
+def claim_size(png: bytes, width: int, height: int) -> bytes:
+    """The same PNG with another size in its header."""
+    header = b"IHDR" + struct.pack(">II", width, height) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+
+
+def test_health_and_readiness(client: TestClient):
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_not_ready_before_the_models_are_loaded(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    loaded = threading.Event()
+    monkeypatch.setattr(Engine, "warm_up", lambda _: loaded.wait(20))
+    with TestClient(create_api(settings)) as client:
+        assert "Loading the models" in refusal(client.get("/readyz"), 503, "unavailable")
+        assert client.get("/healthz").status_code == 200
+        loaded.set()
+
+
+def test_models_are_listed_and_shown(settings: Settings, checkpoints: Path):
+    (checkpoints / "broken").mkdir()
+    with TestClient(create_api(settings)) as client:
+        listed = client.get("/v1/models").json()
+        shown = client.get("/v1/models/alien").json()
+        assert "Known are: the-teacher" in refusal(client.get("/v1/models/nobody"), 404, "unknown_model")
+    assert [model["name"] for model in listed["models"]] == ["the-teacher", "student-vanilla", "student-l2d", "alien"]
+    assert [model["default"] for model in listed["models"]] == [True, True, True, False]
+    assert listed["refused"] == [{"name": "broken", "reason": "broken holds no card.json."}]
+    assert shown["labels"] == ["cat", "zebra"]
+    assert shown["num_labels"] == 2
+    assert shown["sha256"] == json.loads((checkpoints / "alien" / "card.json").read_text())["sha256"]
+
+
+def test_compare_gives_what_the_page_gets(client: TestClient, engine: Engine, upload: bytes):
+    answer = post(client, upload, labels="cat, sky", models="the-teacher,student-l2d", threshold="0.3").json()
+    expected = compare(engine, upload, ["the-teacher", "student-l2d"], ["cat", "sky"], 0.3).model_dump(mode="json")
+    for model in (*answer["models"], *expected["models"]):
+        assert set(model["timings_ms"]) == {"decode", "features", "head", "maps", "total"}
+        model.pop("timings_ms")
+        model.pop("cached")
+    assert answer == expected
+    assert np.array(answer["models"][0]["maps"]["sky"]).shape == (3, 3)
+
+
+def test_names_may_be_repeated_instead_of_separated(client: TestClient, upload: bytes):
+    answer = post(client, upload, labels=["cat", "dog,sky"], models=["alien", "student-l2d"]).json()
+    assert answer["labels"] == ["cat", "dog", "sky"]
+    assert [model["name"] for model in answer["models"]] == ["alien", "student-l2d"]
+
+
+def test_compare_as_numbers(client: TestClient, upload: bytes):
+    fields = {"labels": "zebra,cat", "models": "alien,student-l2d"}
+    answer = post(client, upload, **fields).json()
+    response = post(client, upload, **fields, format="npz")
+    assert response.headers["content-type"] == "application/x-npz"
+    assert response.headers["content-disposition"].endswith('.npz"')
+    with np.load(io.BytesIO(response.content), allow_pickle=False) as arrays:
+        assert arrays["labels"].tolist() == ["zebra", "cat"]
+        assert arrays["models"].tolist() == ["alien", "student-l2d"]
+        assert arrays["alien/maps"].dtype == np.float32
+        np.testing.assert_array_equal(arrays["alien/maps"][1], np.array(answer["models"][0]["maps"]["cat"], dtype=np.float32))
+        assert np.isnan(arrays["student-l2d/maps"][0]).all()
+        assert arrays["student-l2d/labels"].tolist() == [p["label"] for p in answer["models"][1]["predictions"]]
+        assert json.loads(str(arrays["json"]))["image"] == answer["image"]
+
+
+def test_compare_as_figure(client: TestClient, upload: bytes):
+    response = post(client, upload, labels="cat,dog", format="png")
+    assert response.headers["content-type"] == "image/png"
+    figure = Image.open(io.BytesIO(response.content))
+    assert figure.info["dpi"][0] == pytest.approx(300, abs=1)
+    assert figure.width > 900
+    response = post(client, upload, labels="cat,dog", format="pdf")
+    assert response.headers["content-type"] == "application/pdf"
+    assert response.content.startswith(b"%PDF")
+
+
+def test_predict_takes_a_form_and_json(client: TestClient, upload: bytes):
+    path = "/v1/models/student-l2d:predict"
+    form = post(client, upload, path).json()["predictions"]
+    assert len(form) == 1
+    assert len(form[0]) == 5
+    sent = client.post(path, json=to_json(upload, upload, top_k=2)).json()["predictions"]
+    assert sent == [form[0][:2]] * 2
+    least = form[0][2]["score"]
+    assert post(client, upload, path, threshold=str(least)).json()["predictions"] == [form[0][:3]]
+    assert client.post(path, json={"instances": to_json(upload)["instances"]}).json()["predictions"] == form
+
+
+def test_explain_takes_a_form_and_json(client: TestClient, upload: bytes):
+    path = "/v1/models/alien:explain"
+    form = post(client, upload, path, labels="zebra").json()["explanations"][0]
+    sent = client.post(path, json=to_json(upload, labels=["zebra"])).json()["explanations"][0]
+    assert sent["cached"]
+    assert sent["maps"] == form["maps"]
+    assert sent["image"] == form["image"]
+    assert sent["labels"] == ["zebra"]
+    assert len(sent["maps"]["zebra"]) == sent["map_size"][0]
+    assert post(client, upload, path, threshold="0").json()["explanations"][0]["labels"] == [p["label"] for p in form["predictions"]]
+
+
+def test_unknown_names_are_told_what_is_known(client: TestClient, upload: bytes):
+    message = refusal(post(client, upload, models="the-teacher,student-l3d"), 404, "unknown_model")
+    assert "Unknown model 'student-l3d'. Did you mean 'student-l2d'? Known are: the-teacher, student-vanilla" in message
+    assert "Known are: cat, dog, car, cup, sky." in refusal(post(client, upload, labels="cat,horse"), 422, "unknown_label")
+    assert "'nobody'" in refusal(post(client, upload, "/v1/models/nobody:predict"), 404, "unknown_model")
+    assert "'horse'" in refusal(client.post("/v1/models/alien:explain", json=to_json(upload, labels=["horse"])), 422, "unknown_label")
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code", "sentence"),
+    [
+        (b"", 400, "bad_picture", "the file is empty"),
+        (b"hello", 415, "unsupported_picture", "Expected a picture as JPEG"),
+        ("cut", 400, "bad_picture", "damaged or cut off"),
+        ("animated", 415, "unsupported_picture", "several frames"),
+        ("tiny", 400, "bad_picture", "at least 8 x 8 pixels; got 1 x 1"),
+        ("huge", 413, "too_large", "at most 50000000 pixels"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/compare", "/v1/models/alien:predict", "/v1/models/alien:explain"])
+def test_bad_pictures_get_a_sentence(
+    client: TestClient, photograph: Image.Image, path: str, data: bytes | str, status: int, code: str, sentence: str
+):
+    buffer = io.BytesIO()
+    if data == "cut":
+        photograph.save(buffer, "JPEG")
+        data = buffer.getvalue()[:-300]
+    elif data == "animated":
+        photograph.save(buffer, "GIF", save_all=True, append_images=[Image.new("RGB", photograph.size)])
+        data = buffer.getvalue()
+    elif data == "tiny":
+        Image.new("RGB", (1, 1)).save(buffer, "PNG")
+        data = buffer.getvalue()
+    elif data == "huge":
+        Image.new("1", (8, 8)).save(buffer, "PNG")
+        data = claim_size(buffer.getvalue(), 20_000, 20_000)
+    assert isinstance(data, bytes)
+    assert sentence in refusal(post(client, data, path), status, code)
+    if path != "/v1/compare":
+        assert sentence in refusal(client.post(path, json=to_json(data)), status, code)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"threshold": "2"}, "threshold: Input should be less than or equal to 1; got '2'."),
+        ({"threshold": "nan"}, "threshold: "),
+        ({"threshold": "high"}, "got 'high'."),
+        ({"threshold": ["0.1", "0.2"]}, "The field 'threshold' came 2 times"),
+        ({"format": "jpg"}, "format: Input should be 'json', 'npz', 'png' or 'pdf'; got 'jpg'."),
+        ({"treshold": "0.5"}, "Unknown field 'treshold'. Known are: image, models, labels, threshold, format."),
+        ({"models": ",".join(["alien"] + [f"m{n}" for n in range(9)])}, "At most 8 models"),
+    ],
+)
+def test_bad_parameters_get_a_sentence(client: TestClient, upload: bytes, fields: dict[str, str], sentence: str):
+    assert sentence in refusal(post(client, upload, **fields), 422, "bad_parameter")
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({}, "instances: Field required."),
+        ({"instances": []}, "instances: "),
+        ({"instances": [{"image": "abc"}]}, "instances.0.image: "),
+        ({"instances": [{"image": {"url": "http://127.0.0.1/"}}]}, "instances.0.image.b64: Field required."),
+        ({"instances": [{"image": {"b64": "QUJD"}}], "parameters": {"top": 3}}, "parameters.top: "),
+        ({"instances": [{"image": {"b64": "QUJD"}}], "parameters": {"top_k": 0}}, "parameters.top_k: "),
+        ({"instances": [{"image": {"b64": "QUJD"}}] * 17}, "At most 16 instances can be sent at once; got 17."),
+        ([], "body: "),
+    ],
+)
+def test_bad_json_gets_a_sentence(client: TestClient, body: object, sentence: str):
+    assert sentence in refusal(client.post("/v1/models/alien:predict", json=body), 422, "bad_parameter")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 50_000])
+def test_what_is_not_json_gets_a_sentence(client: TestClient, body: bytes):
+    response = client.post("/v1/models/alien:predict", content=body, headers={"Content-Type": "application/json"})
+    assert "body: Invalid JSON" in refusal(response, 422, "bad_parameter")
+
+
+def test_data_url_is_not_base64(client: TestClient):
+    body = {"instances": [{"image": {"b64": "data:image/png;base64,AAAA"}}]}
+    assert "without a 'data:' prefix" in refusal(client.post("/v1/models/alien:predict", json=body), 400, "bad_picture")
+
+
+def test_other_bodies_get_a_sentence(client: TestClient, upload: bytes):
+    path = "/v1/compare"
+    assert "got 'image/png'" in refusal(
+        client.post(path, content=upload, headers={"Content-Type": "image/png"}), 415, "unsupported_media_type"
+    )
+    assert "got 'no content type'" in refusal(client.post(path), 415, "unsupported_media_type")
+    assert "got 'text/plain'" in refusal(
+        client.post("/v1/models/alien:predict", content=b"x", headers={"Content-Type": "text/plain"}), 415, "unsupported_media_type"
+    )
+    assert "no such file" in refusal(client.post(path, files={"picture": upload}), 422, "bad_parameter")
+    broken = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert "multipart form" in refusal(client.post(path, content=b"--y\r\nnothing", headers=broken), 400, "bad_request")
+    no_boundary = {"Content-Type": "multipart/form-data"}
+    assert "boundary" in refusal(client.post(path, content=b"x", headers=no_boundary), 400, "bad_request")
+    two = [("image", ("a.png", upload)), ("image", ("b.png", upload))]
+    assert "one file" in refusal(client.post(path, files=two), 400, "bad_request")
+
+
+@pytest.mark.parametrize("path", ["/v1/compare", "/v1/models/alien:predict"])
+def test_too_many_bytes_are_refused(client: TestClient, path: str):
+    assert "at most 20971520 bytes; it has 2" in refusal(post(client, bytes(21 * 2**20), path), 413, "too_large")
+    body = to_json(bytes(16 * 2**20))
+    if path != "/v1/compare":
+        assert "at most 20971520 bytes" in refusal(client.post(path, json=body), 413, "too_large")
+
+
+def test_unknown_routes_get_the_same_shape(client: TestClient):
+    for path in ("/v1", "/v1/", "/v1/nothing", "/v1/models/a/b", "/v1/../v1/x"):
+        message = refusal(client.get(path), 404, "unknown_route")
+        assert f"There is nothing at {path.replace('/v1/../v1/', '/v1/')}" in message
+        assert "/v1/compare" in message
+
+
+def test_other_methods_are_refused_with_those_that_work(client: TestClient):
+    response = client.get("/v1/compare")
+    assert "answers to POST; got GET" in refusal(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
+    assert refusal(client.delete("/v1/models/alien"), 405, "method_not_allowed")
+
+
+def test_failure_says_nothing_of_the_inside(settings: Settings, upload: bytes, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise OSError("/secret/path")
+
+    monkeypatch.setattr(LabelNet, "features", fail)
+    monkeypatch.setattr(Engine, "warm_up", lambda _: None)
+    with TestClient(create_api(settings), raise_server_exceptions=False) as client:
+        assert "secret" not in refusal(post(client, upload, models="alien"), 500, "internal")
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Networks wait until it is set."""
+    gate = threading.Event()
+    real = LabelNet.features
+
+    def wait(self: LabelNet, images: object) -> object:
+        assert gate.wait(20)
+        return real(self, images)
+
+    monkeypatch.setattr(LabelNet, "features", wait)
+    yield gate
+    gate.set()
+
+
+def test_full_gate_says_when_to_come_back(settings: Settings, upload: bytes, gate: threading.Event):
+    app = create_api(settings.model_copy(update={"max_requests": 2}))
+    with TestClient(app) as client, ThreadPoolExecutor(2) as others:
+        waiting = [others.submit(post, client, upload, models=name) for name in ("alien", "the-teacher")]
+        while app.state.engine._places._value:
+            time.sleep(0.01)
+        response = post(client, upload, models="alien")
+        assert "All 2 places are taken" in refusal(response, 429, "busy")
+        assert response.headers["retry-after"] == "1"
+        assert client.get("/healthz").status_code == 200
+        gate.set()
+        assert [answer.result(20).status_code for answer in waiting] == [200, 200]
+
+
+def test_late_answer_is_a_timeout(settings: Settings, upload: bytes, gate: threading.Event):
+    with TestClient(create_api(settings.model_copy(update={"request_seconds": 0.2}))) as client:
+        assert "not ready in time" in refusal(post(client, upload), 504, "too_slow")
+        gate.set()
+
+
+def test_without_any_model_the_api_says_so(settings: Settings, upload: bytes, tmp_path: Path):
+    with TestClient(create_api(settings.model_copy(update={"checkpoints": tmp_path / "none"}))) as client:
+        assert client.get("/v1/models").json() == {"models": [], "refused": []}
+        assert "There is no model" in refusal(post(client, upload), 503, "unavailable")
+
+
+def test_headers_protect_and_nothing_allows_other_origins(client: TestClient, upload: bytes):
+    for response in (client.get("/healthz"), post(client, b""), client.get("/v1/nothing"), client.get("/docs")):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'self'" in response.headers["content-security-policy"]
+    asked = client.options("/v1/compare", headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"})
+    answered = client.post("/v1/compare", files={"image": upload}, headers={"Origin": "http://evil.example"})
+    assert answered.status_code == 200
+    for response in (asked, answered):
+        assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+def test_document_describes_every_route_with_bodies_and_errors(client: TestClient):
+    document = client.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/healthz",
+        "/readyz",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/v1/models/{model}:predict",
+        "/v1/models/{model}:explain",
+        "/v1/compare",
+    }
+    form = document["paths"]["/v1/compare"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {"image", "models", "labels", "threshold", "format"}
+    assert form["properties"]["format"]["enum"] == ["json", "npz", "png", "pdf"]
+    body = document["paths"]["/v1/models/{model}:explain"]["post"]["requestBody"]["content"]
+    assert set(body) == {"multipart/form-data", "application/json"}
+    assert body["application/json"]["example"]["instances"][0]["image"]["b64"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert "$defs" not in json.dumps(document)
+
+
+def test_examples_of_the_document_work(client: TestClient):
+    document = client.get("/openapi.json").json()
+    for verb in ("predict", "explain"):
+        example = document["paths"][f"/v1/models/{{model}}:{verb}"]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert client.post(f"/v1/models/alien:{verb}", json=example).status_code == 200
+
+
+def test_docs_need_no_other_server(client: TestClient):
+    page = client.get("/docs").text
+    assert "https://" not in page
+    assert client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200
