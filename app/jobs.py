@@ -285,9 +285,9 @@ class Queue:
         """Mark the running jobs whose workers have been silent for so long; returns them."""
         return self._interrupt("heartbeat < ?", self._clock() - seconds, "Its worker gave no sign of life any more")
 
-    def give_up_worker(self, worker: str) -> list[Job]:
-        """Mark the jobs of a worker that is known to be gone; returns them."""
-        return self._interrupt("worker = ?", worker, "Its worker died")
+    def give_up_seat(self, seat: str) -> list[Job]:
+        """Mark the running jobs of the workers whose names begin so, and who are known to be gone; returns them."""
+        return self._interrupt("instr(worker, ?) = 1", seat, "Its worker died")
 
     def _interrupt(self, condition: str, value: float | str, cause: str) -> list[Job]:
         return self._query(

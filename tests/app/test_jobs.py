@@ -40,7 +40,7 @@ def end(queue: Queue, state: str) -> str:
     claimed = queue.claim("w")
     assert claimed is not None
     if state == "interrupted":
-        queue.give_up_worker("w")
+        queue.give_up_seat("w")
     elif state != "running":
         queue.finish(job, "w", state, "so")
     return job
@@ -200,17 +200,17 @@ def test_a_silent_worker_loses_its_job_and_learns_of_it(queue: Queue, clock: Clo
 def test_a_cancel_that_the_dead_worker_never_saw_is_obeyed(queue: Queue):
     job = end(queue, "running")
     queue.cancel(job)
-    queue.give_up_worker("w")
+    queue.give_up_seat("w")
     assert queue.find(job).state == "cancelled"
 
 
 def test_a_dead_worker_takes_only_its_own_jobs_along(queue: Queue):
     queue.submit(SPEC)
     queue.submit(SPEC)
-    mine, other = queue.claim("a"), queue.claim("b")
+    mine, other = queue.claim("host/cpu/1"), queue.claim("host/cuda:0/2")
     assert mine is not None
     assert other is not None
-    assert [job.id for job in queue.give_up_worker("a")] == [mine.id]
+    assert [job.id for job in queue.give_up_seat("host/cpu/")] == [mine.id]
     assert queue.find(other.id).state == "running"
 
 

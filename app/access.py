@@ -1,0 +1,95 @@
+"""Who may order jobs: whoever holds the token; without one, only pages and programs of this very machine."""
+
+import hmac
+import ipaddress
+import secrets
+
+from app.errors import RequestError
+
+TOKEN_BYTES = 24
+
+
+class UnauthorizedError(RequestError):
+    """No token, where one is needed."""
+
+    status = 401  # type: ignore[assignment]
+    code = "token_needed"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class ForbiddenError(RequestError):
+    """A wrong token, or a request that some other site made a browser send."""
+
+    status = 403  # type: ignore[assignment]
+    code = "forbidden"
+
+
+class Access:
+    """The rule for all job routes and for the Distil tab.
+
+    Args:
+        token: what must be shown; None lets in whoever reaches a server that only this machine can reach.
+    """
+
+    def __init__(self, token: str | None):
+        self._token = token
+
+    @property
+    def open(self) -> bool:
+        """Whether no token is needed."""
+        return self._token is None
+
+    def check_token(self, sent: str | None) -> None:
+        """Let the holder of the token pass.
+
+        Raises:
+            UnauthorizedError, ForbiddenError: without a token, or with a wrong one.
+        """
+        if self._token is None:
+            return
+        if not sent:
+            raise UnauthorizedError("Jobs need the token that the server printed at its start: send it as `Authorization: Bearer TOKEN`.")
+        if not hmac.compare_digest(sent.encode(), self._token.encode()):
+            raise ForbiddenError("That is not the token that the server printed at its start (or read from L2D_TOKEN).")
+
+    def check_request(self, authorization: str | None, host: str | None, origin: str | None) -> None:
+        """Judge a request by its headers.
+
+        A browser can be made to send requests by any page that it shows. Where no token stands in the way, such requests are told by
+        their origin, and by a host name that is not this machine's (an attacker's name that leads here).
+
+        Raises:
+            UnauthorizedError, ForbiddenError: if it may not pass.
+        """
+        kind, _, sent = (authorization or "").partition(" ")
+        self.check_token(sent.strip() if kind.lower() == "bearer" else None)
+        if not self.open:
+            return
+        if not is_loopback(_strip_port(host or "")):
+            raise ForbiddenError(f"Without a token, jobs are for this machine alone, not for the host {host!r}: set L2D_TOKEN.")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise ForbiddenError(f"Without a token, jobs are for this server's own page, not for {origin}: set L2D_TOKEN.")
+
+
+def choose_token(host: str, token: str | None) -> tuple[str | None, bool]:
+    """The token of a server that listens on a host, and whether it was made here and must be told."""
+    if token is not None or is_loopback(host):
+        return token, False
+    return secrets.token_urlsafe(TOKEN_BYTES), True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host can only be reached from this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _strip_port(host: str) -> str:
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]

@@ -1,0 +1,175 @@
+"""The data sets that a job may name: folders below one configured folder, and `shapes`; each looked through before a job is accepted."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, Field, ValidationError
+
+from app.errors import ParameterError, describe_unknown
+from l2d.data import SPLITS
+from l2d.data.check import check_data
+from l2d.data.shapes import COUNT, LABELS, TEST_SHARE
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+SHAPES = "shapes"
+# What a data set of each kind holds, looked for below its folder; the first that is there decides.
+MARKS = (
+    ("coco", "annotations/instances_train2014.json"),
+    ("voc", "ImageSets"),
+    ("voc", "VOC2007/ImageSets"),
+    ("voc", "VOCdevkit/VOC2007/ImageSets"),
+    ("nuswide", "ImageList"),
+    ("csv", "labels.csv"),
+)
+LAYOUTS = "annotations/instances_train2014.json (COCO), ImageSets/ (VOC), ImageList/ (NUS-WIDE) or labels.csv (a table)"
+
+
+class Dataset(NamedTuple):
+    """A data set by its name, and how `l2d --data` spells it."""
+
+    name: str
+    kind: str
+    spec: str
+
+
+class DatasetFacts(BaseModel):
+    """What was found in a data set."""
+
+    name: str = Field(examples=["shapes"])
+    kind: str = Field(description="shapes, coco, voc, nuswide or csv; empty if it is none of them", examples=["shapes"])
+    labels: list[str] = Field(default_factory=list, description="names of the labels, once it was looked through")
+    train: int | None = Field(default=None, description="number of training pictures, once it was looked through")
+    test: int | None = Field(default=None, description="number of test pictures, once it was looked through")
+    problem: str = Field(default="", description="why a job would be refused, naming the first broken file; empty if none is known")
+
+
+# Not drawn before they are needed.
+SHAPES_FACTS = DatasetFacts(name=SHAPES, kind=SHAPES, labels=list(LABELS), train=COUNT, test=math.ceil(COUNT / TEST_SHARE))
+
+
+class DatasetError(ParameterError):
+    """A data set that cannot be trained on."""
+
+    code = "bad_dataset"
+
+
+class Datasets:
+    """The data sets of one folder.
+
+    Every picture is decoded once, at a fraction of its size; what was found is kept and holds until a file is added, removed or changed.
+
+    Args:
+        folder: one folder per data set; may not exist.
+        memory: folder where the findings are kept.
+    """
+
+    def __init__(self, folder: Path, memory: Path):
+        self.folder, self.memory = folder, memory
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """`shapes`, then those in the folder."""
+        return [SHAPES, *(path.name for path in _list_folders(self.folder) if NAME.fullmatch(path.name) and path.name != SHAPES)]
+
+    def find(self, name: str) -> Dataset:
+        """Look a data set up, opening no picture.
+
+        Raises:
+            ParameterError: for an unknown name, or a folder that is laid out in none of the known ways.
+        """
+        if name not in self.names():
+            raise ParameterError(describe_unknown("data set", name, self.names()))
+        if name == SHAPES:
+            return Dataset(name, SHAPES, SHAPES)
+        root = self.folder / name
+        for kind, mark in MARKS:
+            if (root / mark).exists():
+                return Dataset(name, kind, f"{kind}:{root / mark if kind == 'csv' else root}")
+        raise DatasetError(f"The data set {name!r} is laid out in none of the known ways; it needs {LAYOUTS}.")
+
+    def describe(self, name: str) -> DatasetFacts:
+        """What is known of a data set without looking through it."""
+        try:
+            dataset = self.find(name)
+        except DatasetError as error:
+            return DatasetFacts(name=name, kind="", problem=error.message)
+        if dataset.kind == SHAPES:
+            return SHAPES_FACTS
+        return self._recall(dataset) or DatasetFacts(name=name, kind=dataset.kind)
+
+    def check(self, name: str) -> DatasetFacts:
+        """Look through a data set, unless that was done since it last changed.
+
+        Raises:
+            ParameterError: for an unknown name.
+            DatasetError: if a job would fail on it, naming the first broken file.
+        """
+        dataset = self.find(name)
+        if dataset.kind == SHAPES:
+            return SHAPES_FACTS
+        with self._lock:
+            facts = self._recall(dataset) or self._look_through(dataset)
+        if facts.problem:
+            raise DatasetError(facts.problem)
+        return facts
+
+    def _look_through(self, dataset: Dataset) -> DatasetFacts:
+        facts = DatasetFacts(name=dataset.name, kind=dataset.kind)
+        try:
+            train, test = (check_data(dataset.spec, split) for split in SPLITS)
+            facts.labels, facts.train, facts.test = list(train["labels"]), train["pictures"], test["pictures"]
+            facts.problem = _find_problem(train, test)
+        except (ValueError, OSError) as error:
+            facts.problem = str(error)
+        facts.problem = facts.problem.replace(f"{self.folder}{os.sep}", "")
+        self._keep(dataset, facts)
+        return facts
+
+    def _keep(self, dataset: Dataset, facts: DatasetFacts) -> None:
+        path = self._place(dataset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_text(json.dumps({"stamp": _take_stamp(self.folder / dataset.name), "facts": facts.model_dump()}), encoding="utf-8")
+        part.replace(path)
+
+    def _recall(self, dataset: Dataset) -> DatasetFacts | None:
+        try:
+            kept = json.loads(self._place(dataset).read_text(encoding="utf-8"))
+            facts = DatasetFacts.model_validate(kept["facts"])
+        except (OSError, ValueError, KeyError, ValidationError):
+            return None
+        return facts if kept["stamp"] == _take_stamp(self.folder / dataset.name) and facts.kind == dataset.kind else None
+
+    def _place(self, dataset: Dataset) -> Path:
+        return self.memory / f"{dataset.name}.json"
+
+
+def _find_problem(train: dict[str, Any], test: dict[str, Any]) -> str:
+    if list(train["labels"]) != list(test["labels"]):
+        return "The training and the test pictures do not have the same labels in the same order."
+    broken = [*train["broken"], *test["broken"]]
+    return f"{len(broken)} of its pictures cannot be decoded, the first: {broken[0]}" if broken else ""
+
+
+def _take_stamp(root: Path) -> str:
+    """Changes whenever a file or folder below is added, removed or rewritten."""
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            status = os.stat(os.path.join(folder, name), follow_symlinks=True)
+            digest.update(f"{folder}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []

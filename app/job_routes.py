@@ -1,0 +1,230 @@
+"""The REST routes of jobs, data sets and methods: thin, over the same workshop that the page uses."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any
+
+import anyio
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, Field
+from starlette.responses import PlainTextResponse
+
+from app.access import Access
+from app.datasets import DatasetFacts
+from app.jobs import ENDED, Job, State
+from app.orders import Order
+from app.schemas import ErrorAnswer
+from app.workshop import Workshop, as_values
+from l2d.distill import METHODS
+
+PAGE = 50
+MAX_PAGE = 200
+LOG_BYTES = 64 * 2**10
+MAX_LOG_BYTES = 4 * 2**20
+POLL_SECONDS = 0.5
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorAnswer, "description": "this server wants its token"},
+    403: {"model": ErrorAnswer, "description": "a wrong token, or a request from another site"},
+    404: {"model": ErrorAnswer, "description": "no job of that id"},
+    409: {"model": ErrorAnswer, "description": "the job's state does not allow it, or the idempotency key came with another order"},
+    422: {"model": ErrorAnswer, "description": "a field out of range, an unknown name, or a broken data set"},
+    503: {"model": ErrorAnswer, "description": "the queue cannot be used now"},
+}
+
+
+class JobAnswer(BaseModel):
+    """One job."""
+
+    id: str = Field(examples=["3f9a2c41b0d7"])
+    title: str = Field(examples=["resnet18, l2d, on shapes"])
+    state: State
+    reason: str = Field(description="why it ended as it did", examples=["Trained to the end; the best epoch was 6."])
+    request: str | None = Field(description="cancel or stop, while the worker has yet to obey")
+    stage: str = Field(description="teacher, student or scores", examples=["student"])
+    epoch: int = Field(description="of the stage, from 1", examples=[3])
+    progress: float = Field(description="0 to 1", examples=[0.4])
+    seconds_left: float | None
+    best_score: float | None = Field(description="highest mAP on the pictures held out, percent")
+    best_epoch: int | None
+    attempts: int = Field(description="how often a worker took it")
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    heartbeat: datetime | None
+    order: dict[str, Any]
+    commands: list[str] = Field(description="the command lines that do the same by hand")
+    versions: dict[str, str]
+    models: list[str] = Field(description="what it put into the catalogue")
+
+
+class JobPage(BaseModel):
+    """Some jobs, newest first."""
+
+    jobs: list[JobAnswer]
+    next: int | None = Field(description="the `before` of the next page; null on the last one")
+
+
+class Method(BaseModel):
+    """A way to distil."""
+
+    name: str = Field(examples=["l2d"])
+    weights: dict[str, float] = Field(
+        description="of its losses, beside the labels' own of 1", examples=[{"mld": 10, "cd": 100, "id": 1000}]
+    )
+    needs_teacher: bool
+
+
+def get_workshop(request: Request) -> Workshop:
+    """The workshop of the app that got the request."""
+    workshop: Workshop = request.app.state.workshop
+    return workshop
+
+
+def check_access(
+    request: Request,
+    authorization: Annotated[str | None, Header(description="Bearer TOKEN, where the server has a token")] = None,
+) -> None:
+    """Let only those pass who may order jobs."""
+    access: Access = request.app.state.access
+    access.check_request(authorization, request.headers.get("host"), request.headers.get("origin"))
+
+
+WorkshopOfApp = Annotated[Workshop, Depends(get_workshop)]
+JobId = Annotated[str, Path(description="a job's id, from GET /v1/jobs", examples=["3f9a2c41b0d7"], max_length=40)]
+
+
+def find_job(job: JobId, workshop: WorkshopOfApp) -> Job:
+    """The job of an address."""
+    return workshop.queue.find(job)
+
+
+router = APIRouter(tags=["jobs"], dependencies=[Depends(check_access)], responses=ERRORS)
+public = APIRouter(tags=["jobs"])
+
+
+@public.get("/v1/methods")
+def list_methods() -> list[Method]:
+    """The ways to distil, with the weights of their losses."""
+    return [Method(name=name, weights=weights, needs_teacher=bool(weights)) for name, weights in METHODS.items()]
+
+
+@router.get("/v1/datasets")
+def list_datasets(workshop: WorkshopOfApp) -> list[DatasetFacts]:
+    """The data sets that a job may name, and what is known of them."""
+    return [workshop.datasets.describe(name) for name in workshop.datasets.names()]
+
+
+@router.post("/v1/jobs", status_code=202)
+def submit_job(
+    order: Order,
+    response: Response,
+    workshop: WorkshopOfApp,
+    idempotency_key: Annotated[str | None, Header(max_length=200, description="the same key gives the same job")] = None,
+) -> JobAnswer:
+    """Order a student. The data set is looked through first, which takes a while the first time; then the job waits for its turn."""
+    job, _ = workshop.submit(order, idempotency_key)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return describe_job(workshop, job)
+
+
+@router.get("/v1/jobs")
+def list_jobs(
+    workshop: WorkshopOfApp,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="jobs on a page")] = PAGE,
+    before: Annotated[int | None, Query(ge=0, description="`next` of the page before")] = None,
+) -> JobPage:
+    """The jobs, newest first."""
+    found = workshop.queue.page(limit + 1, before)
+    more = found[limit - 1].number if len(found) > limit else None
+    return JobPage(jobs=[describe_job(workshop, job) for job in found[:limit]], next=more)
+
+
+@router.get("/v1/jobs/{job}")
+def show_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
+    """One job."""
+    return describe_job(workshop, workshop.queue.find(job))
+
+
+@router.post("/v1/jobs/{job}/cancel", status_code=202)
+def cancel_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
+    """Cancel a job; one that runs ends within five seconds. What it finished is kept until it is deleted."""
+    return describe_job(workshop, workshop.queue.cancel(job))
+
+
+@router.post("/v1/jobs/{job}/stop", status_code=202)
+def stop_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
+    """Stop training and keep the best student so far; before the student's first epoch has ended, that is waited for."""
+    return describe_job(workshop, workshop.queue.stop(job))
+
+
+@router.post("/v1/jobs/{job}/resume", status_code=202)
+def resume_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
+    """Queue an interrupted, failed or cancelled job again; it goes on after its last finished epoch."""
+    return describe_job(workshop, workshop.queue.resume(job))
+
+
+@router.delete("/v1/jobs/{job}", status_code=204)
+def delete_job(job: JobId, workshop: WorkshopOfApp) -> None:
+    """Delete a job that has ended, with its models."""
+    workshop.delete(job)
+
+
+@router.delete("/v1/models/{model}", status_code=204)
+def delete_model(model: Annotated[str, Path(max_length=200)], workshop: WorkshopOfApp) -> None:
+    """Delete a model that a job made; the shipped ones stay."""
+    workshop.delete_model(model)
+
+
+@router.get("/v1/jobs/{job}/log", response_class=PlainTextResponse)
+def show_log(
+    job: JobId, workshop: WorkshopOfApp, limit: Annotated[int, Query(ge=1, le=MAX_LOG_BYTES, description="bytes, from its end")] = LOG_BYTES
+) -> PlainTextResponse:
+    """The end of a job's log, as plain text."""
+    return PlainTextResponse(workshop.folder(job).read_log(limit))
+
+
+@router.get("/v1/jobs/{job}/probes/{name}")
+def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,}|teacher|pictures)$")], workshop: WorkshopOfApp) -> dict[str, Any]:
+    """Maps of the probe pictures: `pictures` lists them, `teacher` and the epochs (`0001`, ...) hold the maps."""
+    workshop.queue.find(job)
+    return workshop.read_probe(job, name) or {"pictures": []}
+
+
+@router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse)
+async def follow_job(
+    found: Annotated[Job, Depends(find_job)],
+    workshop: WorkshopOfApp,
+    last_event_id: Annotated[int, Header(description="where to go on; everything since the start without it", ge=0)] = 0,
+) -> AsyncIterator[ServerSentEvent]:
+    """Everything that the training reported since its start (`attempt`, `stage`, `step`, `epoch`, `scored`, `failed`), then what follows.
+
+    `state` tells every change of the job itself; the stream ends when the job has ended and all is told.
+    """
+    told: tuple[Any, ...] = ()
+    place = last_event_id
+    while True:
+        # The job first: what it reported before it ended is then read for certain.
+        job = await anyio.to_thread.run_sync(workshop.queue.find, found.id)
+        lines = await anyio.to_thread.run_sync(workshop.read, found.id, place)
+        for record, place in lines:
+            yield ServerSentEvent(event=record["event"], id=str(place), data=record)
+        if lines:
+            continue
+        if told != (now := (job.state, job.attempts, job.request, job.reason)):
+            told = now
+            answer = describe_job(workshop, job)
+            yield ServerSentEvent(event="state", id=str(place), raw_data=json.dumps(answer.model_dump(mode="json")))
+        if job.state in ENDED:
+            return
+        await anyio.sleep(POLL_SECONDS)
+
+
+def describe_job(workshop: Workshop, job: Job) -> JobAnswer:
+    """A job as the API shows it."""
+    order = Order.model_construct(**job.spec)
+    values = as_values(job) | {"order": job.spec, "title": order.name, "commands": workshop.describe_command(job.spec)}
+    return JobAnswer.model_validate(values)

@@ -1,0 +1,193 @@
+"""What a job may be asked to do: every field bounded, names instead of paths, and the commands that would do the same by hand."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from app.errors import ParameterError
+from l2d.distill import METHODS, choose_weights
+from l2d.model import BACKBONES
+from l2d.recipe import Recipe
+from l2d.runs import Plan
+
+TEACHER, STUDENT = "teacher", "student"
+
+
+class Order(BaseModel):
+    """A student to be trained, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = Field(default="", max_length=80, description="What the student is called in lists; made from the rest if empty.")
+    data: str = Field(default="shapes", max_length=80, description="Name of a data set; `shapes` is drawn by the program itself.")
+    student: str = Field(default="mobilenetv2_100", max_length=80, description="The student's backbone.")
+    method: str = Field(default="l2d", max_length=40, description="How it learns; vanilla uses the labels alone, all others a teacher.")
+    teacher: str | None = Field(default=None, max_length=80, description="A model with the data set's labels that is there already.")
+    teacher_backbone: str | None = Field(default=None, max_length=80, description="Instead: train a teacher of this kind first.")
+    teacher_epochs: int = Field(default=30, ge=1, le=1000, description="Passes over the training pictures for such a teacher.")
+    pretrained: bool = Field(default=False, description="Start from timm's ImageNet weights, fetched from the hub.")
+    epochs: int = Field(default=80, ge=1, le=1000, description="Passes over the training pictures.")
+    batch_size: int = Field(default=64, ge=2, le=1024, description="Pictures per step.")
+    lr: float = Field(default=1e-4, ge=1e-6, le=1.0, description="Highest learning rate; it rises, then falls.")
+    image_size: int = Field(default=224, ge=32, le=640, description="Side of the input in pixels.")
+    width: int = Field(default=768, ge=16, le=2048, multiple_of=8, description="Width of the label-wise embeddings.")
+    feedforward: int = Field(default=2048, ge=16, le=8192, description="Hidden width of the head's feed-forward part.")
+    weights: dict[str, float] = Field(default_factory=dict, description="Replaces some of the method's loss weights.")
+    min_area: float = Field(default=0.4, ge=0.01, le=1, description="Smallest share of the picture that a random crop keeps.")
+    colour: float = Field(default=0.3, ge=0, le=1, description="Strength of random brightness, contrast and saturation.")
+    cutout: float = Field(default=0.5, ge=0, le=1, description="Side of the hole cut into every second picture, as a share of the side.")
+    averaging: float = Field(default=0.0, ge=0, le=0.99999, description="Decay of an exponential average of the weights; 0 for none.")
+    holdout: float = Field(default=0.1, ge=0, le=0.5, description="Share of the training pictures set aside to follow the score by.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="The same seed gives the same student.")
+
+    @field_validator("student", "teacher_backbone")
+    @classmethod
+    def _check_backbone(cls, name: str | None) -> str | None:
+        if name is not None and name not in BACKBONES:
+            raise ValueError(f"Unknown backbone {name!r}; the known ones are {', '.join(BACKBONES)}.")
+        return name
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: dict[str, float]) -> dict[str, float]:
+        if not all(0 <= weight <= 1e6 for weight in weights.values()):
+            raise ValueError("Every loss weight must lie between 0 and 1000000.")
+        return weights
+
+    @model_validator(mode="after")
+    def _check_method(self) -> "Order":
+        choose_weights(self.method, self.weights)
+        teachers = [name for name in (self.teacher, self.teacher_backbone) if name]
+        if METHODS[self.method] and len(teachers) != 1:
+            raise ValueError(f"The method {self.method} needs a teacher: give either teacher or teacher_backbone.")
+        if not METHODS[self.method] and teachers:
+            raise ValueError(f"The method {self.method} learns from the labels alone: leave teacher and teacher_backbone out.")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the job is called in lists."""
+        return self.title or f"{self.student}, {self.method}, on {self.data}"
+
+
+# Ends in about two minutes on two cores, and shows a student that learns where to look.
+FIRST_ORDER = Order(
+    title="First student",
+    data="shapes",
+    student="resnet18",
+    teacher_backbone="resnet34",
+    teacher_epochs=6,
+    epochs=6,
+    batch_size=32,
+    lr=1e-3,
+    image_size=64,
+    width=128,
+    feedforward=256,
+    min_area=0.6,
+    colour=0.2,
+    cutout=0.0,
+)
+
+
+class Stage(NamedTuple):
+    """One training run of a job."""
+
+    name: str
+    plan: Plan
+
+
+def parse_order(values: dict[str, Any]) -> Order:
+    """An order from plain values.
+
+    Raises:
+        ParameterError: with one sentence per field that is wrong.
+    """
+    try:
+        return Order.model_validate(values)
+    except ValidationError as error:
+        details = [_describe_problem(problem) for problem in error.errors(include_url=False)]
+        raise ParameterError(details[0], details) from error
+
+
+def plan_stages(order: dict[str, Any], spec: str, teacher: Path | None, folder: Path) -> list[Stage]:
+    """The training runs of an order, in their order.
+
+    Args:
+        order: the values of an `Order`.
+        spec: the data set as `l2d.data.read_index` takes it.
+        teacher: checkpoint of the teacher that the order names.
+        folder: the stages' checkpoints are made in here.
+    """
+    chosen = dict(order)
+    stages = []
+    if chosen["teacher_backbone"]:
+        teacher = folder / TEACHER
+        recipe = _make_recipe(chosen | {"method": "vanilla", "weights": {}, "epochs": chosen["teacher_epochs"]})
+        stages.append(Stage(TEACHER, _make_plan(chosen, chosen["teacher_backbone"], spec, teacher, recipe, None)))
+    recipe = _make_recipe(chosen)
+    if teacher is not None and not chosen["teacher_backbone"]:
+        from l2d.checkpoint import read_card
+
+        recipe = dataclasses.replace(recipe, teacher_size=read_card(teacher).image_size)
+    return [*stages, Stage(STUDENT, _make_plan(chosen, chosen["student"], spec, folder / STUDENT, recipe, teacher))]
+
+
+def write_commands(stages: list[Stage], folder: Path, places: dict[str, Path]) -> list[str]:
+    """The command lines that give the same checkpoints, one per stage, to be run in a folder of one's own.
+
+    Args:
+        places: names of environment variables, and the folders that they stand for.
+    """
+    return [
+        _write_command(stage.plan, {f"{folder}/": ""} | {f"{place}/": f"${name}/" for name, place in places.items()}) for stage in stages
+    ]
+
+
+def _write_command(plan: Plan, shorter: dict[str, str]) -> str:
+    recipe = plan.recipe
+    options: dict[str, Any] = {"data": plan.data, "out": plan.out}
+    if plan.teacher is not None:
+        options = {
+            "teacher": plan.teacher,
+            "student": plan.backbone,
+            "method": recipe.method,
+            "teacher-size": recipe.teacher_size,
+        } | options
+    else:
+        options = {"backbone": plan.backbone} | options
+    options |= {name: getattr(plan, name) for name in ("image_size", "width", "feedforward")}
+    options |= {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr", *_AUGMENTATION, "averaging", "holdout", "seed")}
+    words = [f"--{name.replace('_', '-')} {_quote(str(value), shorter)}" for name, value in options.items()]
+    words += [f"--weight {name}={weight!r}" for name, weight in recipe.weights.items()]
+    return " ".join([f"l2d {'distill' if plan.teacher else 'train'}", *words, *(["--pretrained"] if plan.pretrained else [])])
+
+
+_AUGMENTATION = ("min_area", "colour", "cutout")
+
+
+def _quote(value: str, shorter: dict[str, str]) -> str:
+    for place, short in shorter.items():
+        if place in value:
+            text = value.replace(place, short)
+            return f'"{text}"' if "$" in text else shlex.quote(text)
+    return shlex.quote(value)
+
+
+def _make_recipe(chosen: dict[str, Any]) -> Recipe:
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    size = chosen["image_size"]
+    return Recipe(**{name: value for name, value in chosen.items() if name in names}, train_size=size, teacher_size=size)
+
+
+def _make_plan(chosen: dict[str, Any], backbone: str, spec: str, out: Path, recipe: Recipe, teacher: Path | None) -> Plan:
+    sizes = {name: chosen[name] for name in ("pretrained", "image_size", "width", "feedforward")}
+    return Plan(backbone=backbone, data=spec, out=out, recipe=recipe, teacher=teacher, **sizes)
+
+
+def _describe_problem(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else str(message)

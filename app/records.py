@@ -1,0 +1,144 @@
+"""The folder of a job: what its training writes there, and how others read it while it is being written."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from app.jobs import Progress
+
+METRICS, LOG, PROBES = "metrics.jsonl", "log.txt", "probes"
+# Files are written beside their place under such a name, and then renamed.
+TEMPORARY = re.compile(r"\..+\.\d+")
+MAX_BYTES_READ = 2**20
+
+
+class Line(NamedTuple):
+    """A line of metrics, and where the next one starts, in bytes."""
+
+    record: dict[str, Any]
+    after: int
+
+
+class JobFolder:
+    """One job's folder.
+
+    Attributes:
+        path: holds metrics, log, probes, and one checkpoint folder per stage; what did not finish stays, so that it can be resumed.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.metrics = path / METRICS
+        self.log = path / LOG
+        self.probes = path / PROBES
+
+    def prepare(self) -> None:
+        """Make the folder, and clear what a killed attempt left behind: temporary files, and half a line of metrics."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.sweep()
+        self._end_last_line()
+
+    def sweep(self) -> None:
+        """Remove temporary files. Only while nobody writes here."""
+        sweep_temporary(self.path)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one line to the metrics, in one write."""
+        line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
+        with self.metrics.open("ab", buffering=0) as file:
+            file.write(line.encode())
+
+    def read(self, start: int = 0) -> list[Line]:
+        """The complete lines of metrics from a byte on; about a megabyte at once."""
+        try:
+            with self.metrics.open("rb") as file:
+                file.seek(start)
+                data = file.readlines(MAX_BYTES_READ)
+        except FileNotFoundError:
+            return []
+        complete = [line for line in data if line.endswith(b"\n")]
+        ends = itertools.accumulate((len(line) for line in complete), initial=start)
+        return [Line(json.loads(line), end) for line, end in zip(complete, itertools.islice(ends, 1, None), strict=True)]
+
+    def read_all(self) -> Iterator[dict[str, Any]]:
+        """All complete lines of metrics."""
+        place = 0
+        while lines := self.read(place):
+            place = lines[-1].after
+            yield from (line.record for line in lines)
+
+    def read_log(self, limit: int) -> str:
+        """The end of the log, at most `limit` bytes of it, from the start of a line."""
+        try:
+            with self.log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - limit))
+                data = file.read(limit)
+        except FileNotFoundError:
+            return ""
+        return (data if size <= limit else data[data.find(b"\n") + 1 :]).decode(errors="replace")
+
+    def remove(self) -> None:
+        """Remove the folder and everything in it."""
+        remove_folder(self.path)
+
+    def _end_last_line(self) -> None:
+        if not self.metrics.exists():
+            return
+        data = self.metrics.read_bytes()
+        if data and not data.endswith(b"\n"):
+            os.truncate(self.metrics, data.rfind(b"\n") + 1)
+
+
+class Summary:
+    """What the lines of metrics say about a job as a whole, kept up to date line by line."""
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self.failure = ""
+        self._after = 0
+
+    def update(self, folder: JobFolder) -> Progress:
+        """Read what was written since the last time."""
+        while lines := folder.read(self._after):
+            for record, self._after in lines:
+                self._take(record)
+        return self.progress
+
+    def _take(self, record: dict[str, Any]) -> None:
+        kind = record["event"]
+        if kind == "attempt":
+            self.failure = ""
+            self.progress = self.progress._replace(versions=record["versions"], seconds_left=None)
+        elif kind == "failed":
+            self.failure = record["reason"]
+        elif kind in ("step", "epoch", "stage"):
+            names = ("progress", "seconds_left", "stage", "epoch")
+            self.progress = self.progress._replace(**{name: record[name] for name in names if name in record})
+        if kind == "epoch" and record["best"]:
+            self.progress = self.progress._replace(best_score=record["mAP"], best_epoch=record["epoch"])
+
+
+def sweep_temporary(folder: Path) -> None:
+    """Remove files and folders that were to be renamed and never were."""
+    for path in sorted(folder.rglob(".*"), reverse=True):
+        if TEMPORARY.fullmatch(path.name):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that nobody ever sees half of it."""
+    gone = folder.with_name(f".{folder.name}.gone.{os.getpid()}")
+    try:
+        folder.rename(gone)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(gone)

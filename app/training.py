@@ -1,0 +1,275 @@
+"""One job's training, in a process of its own: `python -m app job ID`. It writes files; its worker keeps the books."""
+
+import dataclasses
+import errno
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from app.datasets import Datasets
+from app.orders import STUDENT, TEACHER, Order, Stage, plan_stages
+from app.places import Places
+from app.probes import choose_probes, save_maps, save_pictures
+from app.records import JobFolder, remove_folder
+from l2d.checkpoint import CARD, WEIGHTS, ModelCard, read_card, write_card
+from l2d.data import read_index
+from l2d.evaluate import evaluate
+from l2d.runs import STATE, choose_device, execute, load_network
+from l2d.train import EpochReport, StepReport
+
+logger = logging.getLogger(__name__)
+
+ORDER, READY, BEST = "order.json", "ready", "best"
+# Steps are written down at most this often.
+STEP_SECONDS = 1.0
+# Training gives way to the page.
+NICENESS = 10
+
+
+class Task(NamedTuple):
+    """What a worker asks of this process; the content of order.json.
+
+    Attributes:
+        stop: train no further, and keep the best student so far.
+    """
+
+    job: str
+    attempt: int
+    spec: dict[str, Any]
+    device: str
+    stop: bool = False
+
+
+class _Clock:
+    """Turns steps into a share of the whole job, and into the time left at the speed of this attempt."""
+
+    def __init__(self, stages: list[Stage]):
+        self.epochs = {stage.name: stage.plan.recipe.epochs for stage in stages}
+        self.start: tuple[float, float] | None = None
+
+    def measure(self, stage: str, epochs: float) -> dict[str, float | None]:
+        """`epochs` of a stage are done."""
+        names = list(self.epochs)
+        before = sum(self.epochs[name] for name in names[: names.index(stage)])
+        progress = (before + epochs) / sum(self.epochs.values())
+        now = time.monotonic()
+        if self.start is None:
+            self.start = (now, progress)
+        since, first = self.start
+        left = (1 - progress) * (now - since) / (progress - first) if progress > first else None
+        return {"progress": round(progress, 4), "seconds_left": None if left is None else round(left, 1)}
+
+
+def run_job(folder: JobFolder, places: Places) -> int:
+    """Do what order.json says; returns the exit code, and leaves the reason of a failure in the metrics."""
+    task = Task(**json.loads((folder.path / ORDER).read_text(encoding="utf-8")))
+    folder.append({"event": "attempt", "attempt": task.attempt, "at": time.time(), "device": task.device, "versions": list_versions()})
+    try:
+        _Work(folder, places, task).do()
+    except Exception as error:
+        logger.exception("The job failed")
+        folder.append({"event": "failed", "at": time.time(), "reason": describe_failure(error)})
+        return 1
+    return 0
+
+
+class _Work:
+    def __init__(self, folder: JobFolder, places: Places, task: Task):
+        self.folder, self.places, self.task = folder, places, task
+        self.dataset = Datasets(places.data, places.findings).find(task.spec["data"])
+        teacher = places.find_model(task.spec["teacher"]) if task.spec["teacher"] else None
+        self.stages = plan_stages(task.spec, self.dataset.spec, teacher, folder.path)
+        self.clock = _Clock(self.stages)
+        self.test = read_index(self.dataset.spec, "test")
+        self.probes = choose_probes(self.test)
+
+    def do(self) -> None:
+        for stage in self.stages:
+            if not self.task.stop and not is_trained(stage.plan.out):
+                self._train(stage)
+        self._finish()
+
+    def _train(self, stage: Stage) -> None:
+        logger.info("Stage %s: %s on %s, %d epochs", stage.name, stage.plan.backbone, self.dataset.name, stage.plan.recipe.epochs)
+        self.folder.append({"event": "stage", "stage": stage.name, "epochs": stage.plan.recipe.epochs, "at": time.time()})
+        if stage.name == STUDENT:
+            self._show_probes(stage)
+        best = self._find_best(stage.name)
+        keep_steps = self._write_steps(stage)
+        for report in execute(stage.plan, device=self.task.device, resume=True, on_step=keep_steps):
+            score = read_score(report)
+            better = best is None or score is None or score >= best
+            if better:
+                best = score
+                link_checkpoint(stage.plan.out, self.folder.path / f"{BEST}-{stage.name}")
+            self._report(stage, report, better)
+
+    def _report(self, stage: Stage, report: EpochReport, better: bool) -> None:
+        """Leave an epoch's maps and numbers; the numbers last, so that whoever sees them finds the maps."""
+        if stage.name == STUDENT:
+            card = read_card(stage.plan.out)
+            save_maps(self.folder.probes, f"{report.epoch:04}", report.model, card, self.test, self.probes)
+        score = read_score(report)
+        numbers = {
+            "losses": {name: round(value, 5) for name, value in report.losses.items()},
+            "mAP": None if score is None else round(score, 3),
+            "best": better,
+            "seconds": round(report.seconds, 2),
+            "images_per_second": round(report.images_per_second, 2),
+        }
+        place = {"stage": stage.name, "epoch": report.epoch, "epochs": stage.plan.recipe.epochs}
+        self.folder.append({"event": "epoch", **place, **numbers, "at": time.time(), **self.clock.measure(stage.name, report.epoch)})
+        logger.info("%s epoch %d/%d: %s, held-out mAP %s", stage.name, report.epoch, place["epochs"], numbers["losses"], numbers["mAP"])
+
+    def _write_steps(self, stage: Stage) -> Callable[[StepReport], None]:
+        last = 0.0
+
+        def write(step: StepReport) -> None:
+            nonlocal last
+            measured = self.clock.measure(stage.name, step.epoch - 1 + step.step / step.steps)
+            if time.monotonic() - last < STEP_SECONDS:
+                return
+            last = time.monotonic()
+            losses = {name: round(value, 5) for name, value in step.losses.items()}
+            place = {"stage": stage.name, "epoch": step.epoch, "step": step.step, "steps": step.steps}
+            self.folder.append({"event": "step", **place, "losses": losses, "at": time.time(), **measured})
+
+        return write
+
+    def _show_probes(self, stage: Stage) -> None:
+        save_pictures(self.folder.probes, self.test, self.probes)
+        if stage.plan.teacher is not None:
+            teacher, card = load_network(stage.plan.teacher, choose_device(self.task.device))
+            save_maps(self.folder.probes, TEACHER, teacher, card, self.test, self.probes)
+
+    def _find_best(self, stage: str) -> float | None:
+        """The best score of earlier attempts."""
+        best = None
+        for line in self.folder.read_all():
+            if line["event"] == "epoch" and line["stage"] == stage and line["best"]:
+                best = line["mAP"]
+        return best
+
+    def _finish(self) -> None:
+        """Score what was trained on the test pictures, and lay it out for the catalogue."""
+        self.folder.append({"event": "stage", "stage": "scores", "at": time.time()})
+        ready = self.folder.path / READY
+        remove_folder(ready)
+        names: dict[str, str] = {}
+        for stage in self.stages:
+            source = self.folder.path / f"{BEST}-{stage.name}" if self.task.stop else stage.plan.out
+            if not is_checkpoint(source):
+                continue
+            names[stage.name] = name_model(self.task, stage)
+            scores = self._score(source)
+            link_checkpoint(source, ready / names[stage.name])
+            write_card(ready / names[stage.name], self._complete(read_card(source), stage, scores, names))
+            self.folder.append(
+                {"event": "scored", "stage": stage.name, "model": names[stage.name], "mAP": scores["mAP"], "at": time.time()}
+            )
+
+    def _score(self, source: Path) -> dict[str, Any]:
+        model, card = load_network(source, choose_device(self.task.device))
+        report = evaluate(model, card, self.test)
+        kept = {name: value for name, value in report.items() if name != "per_label"}
+        return _drop_nan(card.scores | kept)
+
+    def _complete(self, card: ModelCard, stage: Stage, scores: dict[str, Any], names: dict[str, str]) -> ModelCard:
+        order = Order.model_construct(**self.task.spec)
+        teacher = card.teacher
+        if teacher is not None and stage.plan.teacher is not None and stage.plan.teacher.parent == self.folder.path:
+            teacher = teacher | {"name": names[TEACHER]}
+        return dataclasses.replace(
+            card,
+            name=names[stage.name],
+            title=order.name if stage.name == STUDENT else f"Teacher of {order.name}",
+            scores=scores,
+            teacher=teacher,
+            data=card.data | {"name": self.dataset.name},
+            lineage=card.lineage | {"job": self.task.job},
+        )
+
+
+def name_model(task: Task, stage: Stage) -> str:
+    """What a job's network is called in the catalogue; ends with the job's id."""
+    kind = TEACHER if stage.name == TEACHER else stage.plan.recipe.method.replace("+", "-")
+    return f"{task.spec['data'][:20]}-{stage.plan.backbone[:28]}-{kind}-{task.job}"
+
+
+def read_score(report: EpochReport) -> float | None:
+    """mAP on the pictures held out; None if there are none, or none of them shows a label."""
+    score = report.scores["mAP"] if report.scores else math.nan
+    return None if math.isnan(score) else score
+
+
+def is_trained(out: Path) -> bool:
+    """Whether a stage is over: its checkpoint is there, and nothing more to go on from."""
+    return is_checkpoint(out) and not (out / STATE).exists()
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether both files of a checkpoint are there."""
+    return (folder / CARD).exists() and (folder / WEIGHTS).exists()
+
+
+def link_checkpoint(source: Path, target: Path) -> None:
+    """A second name for a checkpoint: costs no space, and stays what it is when the first one is replaced."""
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    fresh.mkdir(parents=True)
+    for name in (WEIGHTS, CARD):
+        os.link(source / name, fresh / name)
+    remove_folder(target)
+    fresh.rename(target)
+
+
+def list_versions() -> dict[str, str]:
+    """What this process runs with."""
+    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "timm")}
+
+
+def describe_failure(error: Exception) -> str:
+    """Why a job failed, as a sentence for whoever ordered it."""
+    text = str(error).strip()
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
+        return "The disk is full: make room and resume; everything up to the last finished epoch is kept."
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return "The memory did not suffice: order a smaller batch_size or image_size."
+    if isinstance(error, ValueError | OSError | ArithmeticError):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {(text.splitlines() or [''])[0]} The log tells the whole story."
+
+
+def _drop_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that could not be measured are left out: JSON knows no NaN."""
+    kept = {name: _drop_nan(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: value for name, value in kept.items() if value == value}
+
+
+def die_with_parent() -> None:
+    """End this process as soon as its standard input ends: when whoever started it is gone, however that happened."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        os._exit(3)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def main(job: str, places: Places) -> int:
+    """The entry of `python -m app job ID`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    die_with_parent()
+    os.nice(NICENESS)
+    return run_job(JobFolder(places.jobs / job), places)

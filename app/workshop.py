@@ -1,0 +1,152 @@
+"""Everything that page and API do with jobs: order, look, cancel, stop, resume, delete."""
+
+import dataclasses
+import json
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from app.catalog import Catalog
+from app.datasets import DatasetFacts, Datasets
+from app.errors import ParameterError, RequestError
+from app.jobs import Job, Queue
+from app.orders import Order, plan_stages, write_commands
+from app.places import Places
+from app.records import JobFolder, Line, remove_folder
+from app.worker import find_models
+
+logger = logging.getLogger(__name__)
+
+
+class ShippedModelError(RequestError):
+    """A model that no job made."""
+
+    status = 403  # type: ignore[assignment]
+    code = "shipped_model"
+
+
+class Workshop:
+    """The jobs of one folder. Safe to use from several threads, and from several servers.
+
+    Args:
+        catalog: the models that may teach.
+    """
+
+    def __init__(self, places: Places, catalog: Catalog):
+        self.places, self.catalog = places, catalog
+        self.datasets = Datasets(places.data, places.findings)
+        self._lock = threading.Lock()
+        self._queue: Queue | None = None
+
+    @property
+    def queue(self) -> Queue:
+        """The queue, opened when first needed: a folder that cannot be written spoils jobs, and nothing else.
+
+        Raises:
+            UnavailableError: if it cannot be opened.
+        """
+        with self._lock:
+            self._queue = self._queue or Queue(self.places.state)
+            return self._queue
+
+    def submit(self, order: Order, key: str | None = None) -> tuple[Job, bool]:
+        """Look through the data set and queue a job; returns it, and whether it is new.
+
+        Raises:
+            ParameterError: if the job would fail: a data set that is broken, a teacher that is unknown or has other labels.
+            KeyReuseError: if the idempotency key came with another order before.
+        """
+        facts = self.datasets.check(order.data)
+        if order.teacher is not None:
+            self._check_teacher(order.teacher, facts)
+        return self.queue.submit(order.model_dump(), key)
+
+    def delete(self, job: str) -> Job:
+        """Forget a job that has ended, with its folder and its models.
+
+        Raises:
+            UnknownJobError, JobStateError: if there is none, or it has not ended.
+        """
+        gone = self.queue.delete(job)
+        for model in find_models(self.places, gone.id):
+            remove_folder(model)
+        remove_folder(self.places.jobs / gone.id)
+        return gone
+
+    def delete_model(self, name: str) -> None:
+        """Take a model that a job made out of the catalogue; the job's record stays.
+
+        Raises:
+            UnknownModelError: if there is none of that name.
+            ShippedModelError: if it is one that no job made.
+        """
+        entry = self.catalog.find(name)
+        if not entry.card.lineage.get("job") or not (self.places.models / name).is_dir():
+            raise ShippedModelError(f"The model {name!r} came with the app; only models that jobs made can be deleted.")
+        remove_folder(self.places.models / name)
+
+    def folder(self, job: str) -> JobFolder:
+        """The folder of a job.
+
+        Raises:
+            UnknownJobError: if there is none.
+        """
+        return JobFolder(self.places.jobs / self.queue.find(job).id)
+
+    def read(self, job: str, start: int = 0) -> list[Line]:
+        """What a job's training reported from some place on."""
+        return JobFolder(self.places.jobs / job).read(start)
+
+    def describe_command(self, order: dict[str, Any]) -> list[str]:
+        """The commands that do the same by hand; none if they cannot be told any more, for want of the data set or teacher."""
+        folder = Path("job")
+        try:
+            spec = self.datasets.find(order["data"]).spec
+            teacher = self.places.find_model(order["teacher"]) if order["teacher"] else None
+            stages = plan_stages(order, spec, teacher, folder)
+        except (RequestError, ValueError):
+            return []
+        named = {"L2D_DATA": self.places.data, "L2D_CHECKPOINTS": self.places.checkpoints, "L2D_STATE": self.places.state}
+        return write_commands(stages, folder, named)
+
+    def list_probes(self, job: str) -> dict[str, Any]:
+        """The probe pictures of a job, and the names of what mapped them: "teacher", and one per epoch."""
+        folder = JobFolder(self.places.jobs / job).probes
+        pictures = read_json(folder / "pictures.json")
+        names = sorted(path.stem for path in folder.glob("*.json") if path.stem != "pictures")
+        return {
+            "pictures": pictures["pictures"] if pictures else [],
+            "epochs": [name for name in names if name.isdecimal()],
+            "names": names,
+        }
+
+    def read_probe(self, job: str, name: str) -> dict[str, Any] | None:
+        """The maps of one epoch ("0003"), or of the teacher; None if they are not there."""
+        return read_json(JobFolder(self.places.jobs / job).probes / f"{name}.json")
+
+    def _check_teacher(self, name: str, facts: DatasetFacts) -> None:
+        known = {entry.name: entry for entry in self.catalog.entries()}
+        if name not in known:
+            raise ParameterError(f"Unknown teacher {name!r}. Known are: {', '.join(known) or 'none'}.")
+        labels = known[name].card.labels
+        if list(labels) != facts.labels:
+            fitting = [entry.name for entry in known.values() if list(entry.card.labels) == facts.labels]
+            raise ParameterError(
+                f"The teacher {name!r} knows {len(labels)} labels, and the data set {facts.name!r} has {len(facts.labels)} others. "
+                f"Fitting are: {', '.join(fitting) or 'none; give teacher_backbone, and one is trained first'}."
+            )
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file; None if there is no such file."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def as_values(job: Job) -> dict[str, Any]:
+    """A job as plain values."""
+    return dataclasses.asdict(job)

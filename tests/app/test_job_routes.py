@@ -1,0 +1,304 @@
+"""Jobs over HTTP: what is accepted, what is refused and how, and what a client that follows a job is told."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app.access import Access
+from app.api import add_api
+from app.catalog import Catalog
+from app.job_routes import public, router
+from app.jobs import Progress
+from app.orders import FIRST_ORDER
+from app.places import Places
+from app.records import JobFolder
+from app.worker import clear
+from app.workshop import Workshop
+
+ORDER = {"data": "shapes", "student": "resnet18", "method": "vanilla", "epochs": 3}
+
+
+@pytest.fixture
+def places(tmp_path: Path, checkpoints: Path) -> Places:
+    return Places(tmp_path / "state", tmp_path / "data", checkpoints)
+
+
+@pytest.fixture
+def workshop(places: Places) -> Workshop:
+    return Workshop(places, Catalog(places.checkpoints))
+
+
+def serve(workshop: Workshop, token: str | None = None) -> TestClient:
+    app = FastAPI()
+    app.state.workshop, app.state.access = workshop, Access(token)
+    app.include_router(router)
+    app.include_router(public)
+    add_api(app)
+    return TestClient(app, base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(workshop: Workshop) -> Iterator[TestClient]:
+    with serve(workshop) as client:
+        yield client
+
+
+def order(client: TestClient, **changes: Any) -> str:
+    answer = client.post("/v1/jobs", json=ORDER | changes)
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+def refusal(answer: httpx.Response, status: int) -> str:
+    assert answer.status_code == status, answer.text
+    return answer.json()["error"]["message"]
+
+
+def write_table(folder: Path, broken: str | None = None) -> None:
+    folder.mkdir(parents=True)
+    lines = ["file,labels,split"]
+    for number in range(6):
+        Image.new("RGB", (40, 40), (number * 40, 0, 0)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{'dark' if number < 3 else 'light'},{'test' if number % 2 else 'train'}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    if broken:
+        (folder / broken).write_bytes((folder / broken).read_bytes()[:60])
+
+
+def test_an_order_is_accepted_with_its_place(client: TestClient):
+    answer = client.post("/v1/jobs", json=ORDER)
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert client.get(answer.headers["location"]).json() == job
+    assert (job["state"], job["progress"], job["models"], job["title"]) == ("queued", 0, [], "resnet18, vanilla, on shapes")
+    assert job["order"]["epochs"] == 3
+    assert job["commands"][0].startswith("l2d train --backbone resnet18 --data shapes --out student ")
+
+
+def test_the_first_order_of_the_page_is_accepted(client: TestClient):
+    answer = client.post("/v1/jobs", json=FIRST_ORDER.model_dump())
+    assert answer.status_code == 202, answer.text
+    teacher, student = answer.json()["commands"]
+    assert teacher.startswith("l2d train --backbone")
+    assert "--teacher teacher" in student
+
+
+def test_the_same_key_orders_once(client: TestClient):
+    first, second = (client.post("/v1/jobs", json=ORDER, headers={"Idempotency-Key": "k"}) for _ in range(2))
+    assert first.json()["id"] == second.json()["id"]
+    assert len(client.get("/v1/jobs").json()["jobs"]) == 1
+    other = client.post("/v1/jobs", json=ORDER | {"epochs": 4}, headers={"Idempotency-Key": "k"})
+    assert first.json()["id"] in refusal(other, 409)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"lr": 7}, "lr"),
+        ({"image_size": 31}, "image_size"),
+        ({"student": "os.system"}, "Unknown backbone 'os.system'; the known ones are resnet18"),
+        ({"method": "magic"}, "Unknown method 'magic'"),
+        ({"method": "l2d"}, "needs a teacher"),
+        ({"method": "l2d", "teacher": "the-teacher", "teacher_backbone": "resnet34"}, "either teacher or teacher_backbone"),
+        ({"teacher_backbone": "resnet34"}, "labels alone"),
+        ({"method": "l2d", "teacher": "nobody"}, "Unknown teacher 'nobody'. Known are: "),
+        ({"method": "l2d", "teacher": "the-teacher"}, "5 labels"),
+        ({"method": "l2d", "teacher_backbone": "resnet34", "weights": {"bce": 1}}, "no loss 'bce'"),
+        ({"data": "../../etc"}, "Unknown data set '../../etc'. Known are: shapes"),
+        ({"out": "/tmp/x"}, "out"),
+        ({"weights": {"mld": float("1e9")}, "method": "mld", "teacher_backbone": "resnet34"}, "between 0 and 1000000"),
+    ],
+)
+def test_a_wrong_order_is_refused_in_words(client: TestClient, changes: dict[str, Any], sentence: str):
+    assert sentence in refusal(client.post("/v1/jobs", json=ORDER | changes), 422)
+    assert client.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_data_sets_are_looked_through_before_a_job_is_accepted(client: TestClient, places: Places):
+    write_table(places.data / "whole")
+    write_table(places.data / "torn", broken="2.png")
+    (places.data / "strange").mkdir()
+    known = {found["name"]: found for found in client.get("/v1/datasets").json()}
+    assert list(known) == ["shapes", "strange", "torn", "whole"]
+    assert "none of the known ways" in known["strange"]["problem"]
+    assert known["whole"]["labels"] == [], "not looked through yet"
+    order(client, data="whole")
+    found = {found["name"]: found for found in client.get("/v1/datasets").json()}["whole"]
+    assert (found["kind"], found["labels"], found["train"], found["test"]) == ("csv", ["dark", "light"], 3, 3)
+    sentence = refusal(client.post("/v1/jobs", json=ORDER | {"data": "torn"}), 422)
+    assert "torn/2.png" in sentence
+    assert str(places.data) not in sentence
+    assert "none of the known ways" in refusal(client.post("/v1/jobs", json=ORDER | {"data": "strange"}), 422)
+
+
+def test_a_data_set_that_changed_is_looked_through_again(client: TestClient, places: Places):
+    write_table(places.data / "mine")
+    order(client, data="mine")
+    (places.data / "mine" / "4.png").write_bytes(b"not a picture")
+    assert "4.png" in refusal(client.post("/v1/jobs", json=ORDER | {"data": "mine"}), 422)
+    Image.new("RGB", (40, 40)).save(places.data / "mine" / "4.png")
+    order(client, data="mine")
+
+
+def test_pages_follow_each_other(client: TestClient):
+    made = [order(client) for _ in range(5)]
+    first = client.get("/v1/jobs", params={"limit": 2}).json()
+    second = client.get("/v1/jobs", params={"limit": 3, "before": first["next"]}).json()
+    assert [job["id"] for job in first["jobs"] + second["jobs"]] == made[::-1]
+    assert second["next"] is None
+    refusal(client.get("/v1/jobs", params={"limit": 0}), 422)
+
+
+def test_verbs_follow_the_state(client: TestClient):
+    job = order(client)
+    assert "is queued" in refusal(client.post(f"/v1/jobs/{job}/stop"), 409)
+    assert "is queued" in refusal(client.delete(f"/v1/jobs/{job}"), 409)
+    assert client.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+    assert client.post(f"/v1/jobs/{job}/resume").json()["state"] == "queued"
+    client.post(f"/v1/jobs/{job}/cancel")
+    assert client.delete(f"/v1/jobs/{job}").status_code == 204
+    for answer in (client.get(f"/v1/jobs/{job}"), client.get(f"/v1/jobs/{job}/log"), client.get(f"/v1/jobs/{job}/events")):
+        assert "There is no job" in refusal(answer, 404)
+
+
+def finish(workshop: Workshop, job: str, model: str) -> None:
+    """As a worker does it, with a model that is there already."""
+    workshop.queue.claim("w")
+    JobFolder(workshop.places.jobs / job).prepare()
+    workshop.places.models.mkdir(parents=True)
+    source = workshop.places.checkpoints / "student-vanilla"
+    card = json.loads((source / "card.json").read_text())
+    source.rename(workshop.places.models / model)
+    (workshop.places.models / model / "card.json").write_text(json.dumps(card | {"lineage": {"job": job}}))
+    workshop.queue.finish(job, "w", "succeeded", "Done.", (model,))
+
+
+def test_deleting_a_job_takes_its_models_along(client: TestClient, workshop: Workshop):
+    job = order(client)
+    finish(workshop, job, f"shapes-x-{job}")
+    assert client.delete(f"/v1/jobs/{job}").status_code == 204
+    assert list(workshop.places.models.iterdir()) == []
+    assert list(workshop.places.jobs.iterdir()) == []
+
+
+def test_shipped_models_cannot_be_deleted(client: TestClient, workshop: Workshop):
+    assert "came with the app" in refusal(client.delete("/v1/models/the-teacher"), 403)
+    assert "the-teacher" in refusal(client.delete("/v1/models/nobody"), 404)
+    assert workshop.catalog.find("the-teacher")
+
+
+def test_the_log_is_plain_text_and_limited(client: TestClient, workshop: Workshop):
+    job = order(client)
+    assert client.get(f"/v1/jobs/{job}/log").text == ""
+    folder = JobFolder(workshop.places.jobs / job)
+    folder.prepare()
+    folder.log.write_text("first line\n<script>alert(1)</script>\n")
+    answer = client.get(f"/v1/jobs/{job}/log")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.text.startswith("first line\n<script>")
+    assert client.get(f"/v1/jobs/{job}/log", params={"limit": 30}).text == "<script>alert(1)</script>\n"
+
+
+def read_events(answer: httpx.Response) -> list[tuple[str, int, dict[str, Any]]]:
+    """(kind, id, data) of every event of a stream that has ended."""
+    events = []
+    for block in answer.text.strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            events.append((fields["event"], int(fields["id"]), json.loads(fields["data"])))
+    return events
+
+
+def test_events_tell_everything_since_the_start_and_then_what_follows(client: TestClient, workshop: Workshop):
+    job = order(client)
+    workshop.queue.claim("w")
+    folder = JobFolder(workshop.places.jobs / job)
+    folder.prepare()
+    folder.append({"event": "stage", "stage": "student"})
+    folder.append({"event": "epoch", "epoch": 1, "losses": {"bce": 1.5}})
+
+    def go_on() -> None:
+        time.sleep(0.8)
+        workshop.queue.beat(job, "w", Progress(0.5))
+        folder.append({"event": "epoch", "epoch": 2, "losses": {"bce": 1.0}})
+        workshop.queue.finish(job, "w", "succeeded", "Done.")
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    answer = client.get(f"/v1/jobs/{job}/events")
+    thread.join()
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = read_events(answer)
+    assert [kind for kind, _, _ in events] == ["stage", "epoch", "state", "epoch", "state"]
+    assert events[-1][2]["state"] == "succeeded"
+    assert [data["epoch"] for kind, _, data in events if kind == "epoch"] == [1, 2]
+
+    again = read_events(client.get(f"/v1/jobs/{job}/events"))
+    assert [kind for kind, _, _ in again] == ["stage", "epoch", "epoch", "state"], "reconnecting tells everything"
+    rest = read_events(client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(again[1][1])}))
+    assert [data.get("epoch") for _, _, data in rest] == [2, 0], "or what came after the last one seen"
+
+
+def test_methods_need_no_token(workshop: Workshop):
+    with serve(workshop, token="secret") as client:
+        methods = {method["name"]: method for method in client.get("/v1/methods").json()}
+    assert methods["l2d"]["weights"] == {"mld": 10, "cd": 100, "id": 1000}
+    assert not methods["vanilla"]["needs_teacher"]
+
+
+ROUTES = [
+    ("GET", "/v1/jobs"),
+    ("POST", "/v1/jobs"),
+    ("GET", "/v1/datasets"),
+    *(("GET", f"/v1/jobs/0{rest}") for rest in ("", "/log", "/events", "/probes/0001")),
+    *(("POST", f"/v1/jobs/0/{verb}") for verb in ("cancel", "stop", "resume")),
+    ("DELETE", "/v1/jobs/0"),
+    ("DELETE", "/v1/models/the-teacher"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_job_routes_need_the_token(workshop: Workshop, method: str, path: str):
+    with serve(workshop, token="secret") as client:
+        without = client.request(method, path)
+        assert "Authorization: Bearer" in refusal(without, 401)
+        assert without.headers["www-authenticate"] == "Bearer"
+        assert "not the token" in refusal(client.request(method, path, headers={"Authorization": "Bearer wrong"}), 403)
+        right = client.request(method, path, headers={"Authorization": "Bearer secret", "Host": "example.org"})
+        assert right.status_code not in (401, 500)
+        assert "token" not in right.text
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_without_a_token_other_sites_stay_out(client: TestClient, method: str, path: str):
+    assert "L2D_TOKEN" in refusal(client.request(method, path, headers={"Host": "evil.example"}), 403)
+    assert "evil.example" in refusal(client.request(method, path, headers={"Origin": "http://evil.example"}), 403)
+    assert client.request(method, path, headers={"Origin": "http://127.0.0.1:7860"}).status_code != 403 or method == "DELETE"
+
+
+def test_a_folder_that_cannot_be_written_refuses_jobs_alone(places: Places, tmp_path: Path):
+    (tmp_path / "blocked").write_text("")
+    with serve(Workshop(places._replace(state=tmp_path / "blocked" / "state"), Catalog(places.checkpoints))) as client:
+        assert "L2D_STATE" in refusal(client.post("/v1/jobs", json=ORDER), 503)
+        assert client.get("/v1/methods").status_code == 200
+        assert client.get("/healthz").status_code == 200
+
+
+def test_models_that_nobody_was_told_of_are_cleared_away(workshop: Workshop, client: TestClient):
+    job = order(client)
+    workshop.queue.claim("w")
+    (workshop.places.models / f"shapes-x-{job}").mkdir(parents=True)
+    (given_up,) = workshop.queue.give_up_seat("w")
+    clear(given_up, workshop.places)
+    assert list(workshop.places.models.iterdir()) == []
