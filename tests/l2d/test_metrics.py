@@ -144,9 +144,13 @@ def test_tuned_thresholds_at_the_edges():
     assert tune_thresholds(scores, targets).tolist() == pytest.approx([0.6, 0.0, 0.5])
 
 
-def test_a_tuned_threshold_separates_neighbouring_floats():
-    upper = torch.tensor(0.7, dtype=torch.float64)
-    lower = torch.nextafter(upper, torch.tensor(0.0, dtype=torch.float64))
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_tuned_threshold_separates_neighbouring_floats(steps: int):
+    """The mean of two neighbours rounds to the upper one for one of the two pairs, and to the lower one for the next."""
+    zero, upper = torch.tensor([0.0, 0.7], dtype=torch.float64)
+    for _ in range(steps):
+        upper = torch.nextafter(upper, zero)
+    lower = torch.nextafter(upper, zero)
     scores = torch.stack([upper, lower])[:, None]
     predicted = predict_above(scores, tune_thresholds(scores, torch.tensor([[1.0], [0]])))
     assert predicted.flatten().tolist() == [True, False]
