@@ -49,7 +49,8 @@ def _read_settings() -> Settings:
     except ValidationError as error:
         for problem in error.errors(include_url=False):
             name = "_".join(map(str, problem["loc"]))
-            print(f"The setting {name} (environment: L2D_{name.upper()}): {problem['msg']}; got {problem['input']!r}.", file=sys.stderr)
+            variable = "L2D_PORT or PORT" if name == "L2D_PORT" else f"L2D_{name.upper()}"
+            print(f"The environment's {variable}: {problem['msg']}; got {problem['input']!r}.", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -15,6 +15,8 @@ from app.errors import MediaTypeError, ParameterError, PictureError, RequestErro
 JSON, MULTIPART = "application/json", "multipart/form-data"
 IMAGE_FIELD = "image"
 MAX_FIELDS = 16
+# So many times the limit is read before a sender of too much is hung up on.
+PATIENCE = 4
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -76,20 +78,25 @@ async def read_json(request: Request, limit: int, model: type[Model]) -> Model:
 
 
 async def read_stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body, until it is known to be too large: from its length if it says so, else as soon as it has grown too far.
+    """The chunks of a body, none of them once it is known to be too large.
+
+    What comes beyond the limit is read and forgotten for a while: a client that is hung up on while it sends seldom reads the answer.
 
     Raises:
         TooLargeError: beyond `limit` bytes.
     """
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise TooLargeError(f"Expected a body of at most {limit} bytes; it has {length}. Send a smaller picture.")
+    said = request.headers.get("content-length", "")
+    length = int(said) if said.isdecimal() else 0
     received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > limit:
-            raise TooLargeError(f"Expected a body of at most {limit} bytes; more came. Send a smaller picture.")
-        yield chunk
+    if length <= PATIENCE * limit:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if max(length, received) <= limit:
+                yield chunk
+            elif received > PATIENCE * limit:
+                break
+    if max(length, received) > limit:
+        raise TooLargeError(f"Expected a body of at most {limit} bytes; got {length or 'more'}. Send a smaller picture.")
 
 
 def parse_fields(model: type[Model], fields: Mapping[str, Sequence[str]], lists: Sequence[str] = ()) -> Model:

@@ -53,6 +53,11 @@ class TooLargeError(RequestError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "too_large"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        # What is still on its way will not be read.
+        return {"Connection": "close"}
+
 
 class ParameterError(RequestError):
     """A parameter outside its range, or of the wrong kind."""

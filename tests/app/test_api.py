@@ -251,7 +251,7 @@ def test_other_bodies_get_a_sentence(client: TestClient, upload: bytes):
 
 @pytest.mark.parametrize("path", ["/v1/compare", "/v1/models/alien:predict"])
 def test_too_many_bytes_are_refused(client: TestClient, path: str):
-    assert "at most 20971520 bytes; it has 2" in refusal(post(client, bytes(21 * 2**20), path), 413, "too_large")
+    assert "at most 20971520 bytes; got 2" in refusal(post(client, bytes(21 * 2**20), path), 413, "too_large")
     body = to_json(bytes(16 * 2**20))
     if path != "/v1/compare":
         assert "at most 20971520 bytes" in refusal(client.post(path, json=body), 413, "too_large")
