@@ -6,8 +6,11 @@ import sys
 from functools import partial
 
 import uvicorn
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
+from app.access import choose_token
+from app.commands import run_command
+from app.places import Places
 from app.settings import Settings
 
 # Seconds that running requests get after SIGTERM.
@@ -15,8 +18,11 @@ GRACE_SECONDS = 8
 
 
 def main() -> None:
-    """Start the app with the settings of the environment; a wrong one, or a port that is taken, ends it with a sentence."""
+    """Start the app, or a command of it, with the settings of the environment; a wrong one, or a port that is taken, is a sentence."""
     settings = _read_settings()
+    if sys.argv[1:]:
+        raise SystemExit(run_command(sys.argv[1:], Places(settings.state, settings.data, settings.checkpoints)))
+    settings = _settle_token(settings)
     listener = _listen(settings)
     # Here, not above: a wrong setting is told at once, not after torch and gradio are loaded.
     from app.server import create_app
@@ -52,6 +58,14 @@ def _read_settings() -> Settings:
             variable = "L2D_PORT or PORT" if name == "L2D_PORT" else f"L2D_{name.upper()}"
             print(f"The environment's {variable}: {problem['msg']}; got {problem['input']!r}.", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _settle_token(settings: Settings) -> Settings:
+    token, made = choose_token(settings.host, settings.token)
+    if made and token is not None:
+        print(f"Others can reach this address, so jobs need a token (set L2D_TOKEN to choose it): {token}", flush=True)
+        return settings.model_copy(update={"token": SecretStr(token)})
+    return settings
 
 
 def _listen(settings: Settings) -> socket.socket:

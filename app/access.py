@@ -4,6 +4,8 @@ import hmac
 import ipaddress
 import secrets
 
+from pydantic import SecretStr
+
 from app.errors import RequestError
 
 TOKEN_BYTES = 24
@@ -74,10 +76,10 @@ class Access:
             raise ForbiddenError(f"Without a token, jobs are for this server's own page, not for {origin}: set L2D_TOKEN.")
 
 
-def choose_token(host: str, token: str | None) -> tuple[str | None, bool]:
+def choose_token(host: str, token: SecretStr | None) -> tuple[str | None, bool]:
     """The token of a server that listens on a host, and whether it was made here and must be told."""
     if token is not None or is_loopback(host):
-        return token, False
+        return None if token is None else token.get_secret_value(), False
     return secrets.token_urlsafe(TOKEN_BYTES), True
 
 

@@ -28,11 +28,12 @@ Stamp = tuple[tuple[str, int, int], ...]
 
 
 class Entry(NamedTuple):
-    """One model of the catalogue. `name` is the folder's; `detail` is the card as the API shows it."""
+    """One model of the catalogue. `name` is the folder's, in `place`; `detail` is the card as the API shows it."""
 
     name: str
     card: ModelCard
     detail: ModelDetail
+    place: Path
 
     @property
     def key(self) -> tuple[str, str]:
@@ -41,22 +42,23 @@ class Entry(NamedTuple):
 
 
 class Catalog:
-    """The checkpoint folders below one folder. New, changed and removed ones are noticed at the next question.
+    """The checkpoint folders below one folder or two. New, changed and removed ones are noticed at the next question.
 
     Safe to use from several threads.
 
     Args:
         folder: holds one folder per model; may not exist yet.
         defaults: names that are listed first, and compared when nobody says which.
+        made: another folder of the same kind, of models that jobs made; the first folder's go before those of the same name.
     """
 
-    def __init__(self, folder: Path, defaults: Sequence[str] = ()):
-        self.folder = folder
+    def __init__(self, folder: Path, defaults: Sequence[str] = (), made: Path | None = None):
+        self.folders = (folder,) if made is None else (folder, made)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._defaults = tuple(defaults)
         self._lock = threading.Lock()
         self._loading = threading.Lock()
-        self._stamp: Stamp | None = None
+        self._stamps: list[Stamp] = []
         self._entries: dict[str, Entry] = {}
         self._refused: dict[str, str] = {}
         self._networks: LRUCache[tuple[str, str], LabelNet] = LRUCache(MAX_LOADED)
@@ -115,7 +117,7 @@ class Catalog:
 
     def _read(self, entry: Entry) -> LabelNet:
         try:
-            network, card = load_checkpoint(self.folder / entry.name)
+            network, card = load_checkpoint(entry.place / entry.name)
         except CheckpointError as error:
             reason = self._hide_path(error)
             with self._lock:
@@ -128,31 +130,33 @@ class Catalog:
 
     def _scan(self) -> None:
         with self._lock:
-            stamp = _take_stamp(self.folder)
-            if stamp == self._stamp:
+            stamps = [_take_stamp(place) for place in self.folders]
+            if stamps == self._stamps:
                 return
             found: dict[str, Entry] = {}
             refused: dict[str, str] = {}
-            for name, _, _ in stamp:
+            for place, name in [(place, name) for place, stamp in zip(self.folders, stamps, strict=True) for name, _, _ in stamp]:
+                if name in found or name in refused:
+                    continue
                 try:
-                    found[name] = self._read_entry(name)
+                    found[name] = self._read_entry(place, name)
                 except CheckpointError as error:
                     refused[name] = self._hide_path(error)
-            self._entries, self._refused, self._stamp = self._arrange(found), refused, stamp
+            self._entries, self._refused, self._stamps = self._arrange(found), refused, stamps
 
-    def _read_entry(self, name: str) -> Entry:
-        folder = self.folder / name
+    def _read_entry(self, place: Path, name: str) -> Entry:
+        folder = place / name
         if not NAME.fullmatch(name):
             raise CheckpointError("A model's folder is named with at most 80 letters, digits, dots, dashes and underscores.")
         for path in (folder, folder / CARD, folder / WEIGHTS):
             if not path.exists():
                 raise CheckpointError(f"{name} holds no {path.name}.")
-            if not path.resolve().is_relative_to(self.folder.resolve()):
+            if not path.resolve().is_relative_to(place.resolve()):
                 raise CheckpointError(f"{path.name} is a link that leads out of the folder of checkpoints.")
         if (folder / CARD).stat().st_size > MAX_CARD_BYTES:
             raise CheckpointError(f"Its {CARD} is larger than {MAX_CARD_BYTES} bytes.")
         card = read_card(folder)
-        return Entry(name, card, _describe_card(name, card))
+        return Entry(name, card, _describe_card(name, card), place)
 
     def _arrange(self, found: dict[str, Entry]) -> dict[str, Entry]:
         preferred = [name for name in self._defaults if name in found]
@@ -161,7 +165,10 @@ class Catalog:
         return {name: _mark_default(found[name], name in defaults) for name in names}
 
     def _hide_path(self, error: CheckpointError) -> str:
-        return str(error).replace(f"{self.folder}{os.sep}", "")
+        text = str(error)
+        for place in self.folders:
+            text = text.replace(f"{place}{os.sep}", "")
+        return text
 
 
 def _take_stamp(folder: Path) -> Stamp:
@@ -187,6 +194,7 @@ def _describe_card(name: str, card: ModelCard) -> ModelDetail:
         "num_labels": len(card.labels),
         "mAP": card.scores.get("mAP") if isinstance(card.scores, dict) else None,
         "default": False,
+        "job": card.lineage.get("job") if isinstance(card.lineage, dict) else None,
     }
     try:
         detail = ModelDetail.model_validate(fields)

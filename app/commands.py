@@ -1,7 +1,6 @@
 """What `python -m app` does besides serving: `worker` runs jobs, `job` trains for one and is started by workers."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from app.places import Places
@@ -25,10 +24,3 @@ def run_command(words: Sequence[str], places: Places) -> int:
     from app.worker import main as work
 
     return work(places, options.device or list_devices()[0], options.attached)
-
-
-if __name__ == "__main__":
-    import os
-    from pathlib import Path
-
-    sys.exit(run_command(sys.argv[1:], Places(*(Path(os.environ[f"L2D_{name}"]) for name in ("STATE", "DATA", "CHECKPOINTS")))))

@@ -190,7 +190,6 @@ def show_log(
 @router.get("/v1/jobs/{job}/probes/{name}")
 def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,}|teacher|pictures)$")], workshop: WorkshopOfApp) -> dict[str, Any]:
     """Maps of the probe pictures: `pictures` lists them, `teacher` and the epochs (`0001`, ...) hold the maps."""
-    workshop.queue.find(job)
     return workshop.read_probe(job, name) or {"pictures": []}
 
 

@@ -77,6 +77,7 @@ class ModelSummary(BaseModel):
     parameters: int
     mAP: float | None  # noqa: N815
     default: bool = Field(description="compared when a request names no model")
+    job: str | None = Field(default=None, description="the job that made it; null for a shipped one", examples=[None])
 
 
 class RefusedModel(BaseModel):

@@ -4,19 +4,27 @@ import os
 import threading
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import job_routes
+from app.access import Access, choose_token
 from app.api import add_api
 from app.catalog import Catalog
 from app.engine import Engine
+from app.places import Places
 from app.settings import Settings
+from app.supervisor import Supervisor
+from app.worker import list_devices
+from app.workshop import Workshop
 
 # Beyond the places, so that a full gate can still refuse.
 SPARE_THREADS = 8
@@ -48,12 +56,19 @@ def create_app(settings: Settings) -> FastAPI:
 
 def create_api(settings: Settings) -> FastAPI:
     """The API alone, with an engine of its own."""
-    engine = Engine(Catalog(settings.checkpoints, settings.default_models), settings)
+    places = Places(settings.state, settings.data, settings.checkpoints)
+    engine = Engine(Catalog(settings.checkpoints, settings.default_models, made=places.models), settings)
     app = FastAPIOffline(
         title="L2D", version=version("l2d"), description=DESCRIPTION, redoc_url=None, lifespan=_run_engine, servers=[{"url": "/"}]
     )
     app.state.engine = engine
     app.state.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
+    app.state.workshop = Workshop(places, engine.catalog)
+    app.state.access = Access(choose_token(settings.host, settings.token)[0])
+    app.state.supervisor = Supervisor(places, list_devices() if settings.workers else [])
+    # Before the API's own routes, whose last one answers for everything that is unknown.
+    app.include_router(job_routes.public)
+    app.include_router(job_routes.router)
     add_api(app)
     app.add_middleware(SecurityHeaders)
     return app
@@ -64,9 +79,12 @@ async def _run_engine(app: FastAPI) -> AsyncIterator[None]:
     engine: Engine = app.state.engine
     warming = threading.Thread(target=engine.warm_up, name="warm-up", daemon=True)
     warming.start()
+    supervisor: Supervisor = app.state.supervisor
+    supervisor.start()
     try:
         yield
     finally:
+        await anyio.to_thread.run_sync(supervisor.close)
         engine.close()
         warming.join()
 
@@ -78,9 +96,11 @@ def _mount_page(app: FastAPI, settings: Settings) -> FastAPI:
     # Here, not above: the page's library takes longest to import, and the API's tests do not need it.
     import gradio
 
+    from app.ui.distil import build_distil_tab
     from app.ui.page import build_page, look
 
-    page = build_page(catalog=engine.catalog, engine=engine, settings=settings)
+    distil = partial(build_distil_tab, app.state.workshop, app.state.access)
+    page = build_page(catalog=engine.catalog, engine=engine, settings=settings, more=[("Distil", distil)])
     mounted: FastAPI = gradio.mount_gradio_app(app, page, path="/", max_file_size=settings.max_upload_bytes, **look())
     return mounted
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SOURCE_TREE = Path(__file__).resolve().parent.parent
@@ -28,4 +28,8 @@ class Settings(BaseSettings):
     max_requests: int = Field(default=32, ge=1, description="requests that wait or run; the next one is told to come back")
     request_seconds: float = Field(default=30.0, gt=0, description="longest time that a request waits for its answer")
     cache_bytes: int = Field(default=256 * 2**20, ge=0, description="memory for what models saw in recent pictures")
+    state: Path = Field(default=SOURCE_TREE / "runs", description="folder that jobs write to: their queue, logs and models")
+    data: Path = Field(default=SOURCE_TREE / "data", description="folder with one folder per data set that jobs may name")
+    token: SecretStr | None = Field(default=None, min_length=16, description="needed for jobs; made and printed when others can reach us")
+    workers: bool = Field(default=True, description="start and supervise the processes that run jobs: one per GPU, or one on the CPU")
     threads: int | None = Field(default=None, ge=1, description="processor threads of one network; by default as torch decides")

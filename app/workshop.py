@@ -96,7 +96,7 @@ class Workshop:
 
     def read(self, job: str, start: int = 0) -> list[Line]:
         """What a job's training reported from some place on."""
-        return JobFolder(self.places.jobs / job).read(start)
+        return self.folder(job).read(start)
 
     def describe_command(self, order: dict[str, Any]) -> list[str]:
         """The commands that do the same by hand; none if they cannot be told any more, for want of the data set or teacher."""
@@ -112,7 +112,7 @@ class Workshop:
 
     def list_probes(self, job: str) -> dict[str, Any]:
         """The probe pictures of a job, and the names of what mapped them: "teacher", and one per epoch."""
-        folder = JobFolder(self.places.jobs / job).probes
+        folder = self.folder(job).probes
         pictures = read_json(folder / "pictures.json")
         names = sorted(path.stem for path in folder.glob("*.json") if path.stem != "pictures")
         return {
@@ -123,7 +123,7 @@ class Workshop:
 
     def read_probe(self, job: str, name: str) -> dict[str, Any] | None:
         """The maps of one epoch ("0003"), or of the teacher; None if they are not there."""
-        return read_json(JobFolder(self.places.jobs / job).probes / f"{name}.json")
+        return read_json(self.folder(job).probes / f"{name}.json")
 
     def _check_teacher(self, name: str, facts: DatasetFacts) -> None:
         known = {entry.name: entry for entry in self.catalog.entries()}

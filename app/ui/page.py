@@ -1,6 +1,6 @@
 """The page: a header and one tab per task, each built by a function of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -43,14 +43,21 @@ CSS = """
 """
 
 
-def build_page(catalog: Catalog, engine: Engine, settings: Settings) -> gr.Blocks:
-    """The whole page. Mount it with `look()`: since Gradio 6 theme and style belong to the mounting, not to the page."""
+def build_page(catalog: Catalog, engine: Engine, settings: Settings, more: Sequence[tuple[str, Callable[[], None]]] = ()) -> gr.Blocks:
+    """The whole page. Mount it with `look()`: since Gradio 6 theme and style belong to the mounting, not to the page.
+
+    Args:
+        more: further tabs, each with its title and what builds it.
+    """
     with gr.Blocks(title="L2D", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(HEADER, apply_default_css=False)
         with gr.Tabs():
             for title, build in TABS:
                 with gr.Tab(title):
                     build(catalog, engine, settings)
+            for title, build_tab in more:
+                with gr.Tab(title):
+                    build_tab()
     return page
 
 

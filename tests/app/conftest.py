@@ -57,7 +57,15 @@ def settings(checkpoints: Path) -> Settings:
 
 
 def configure(checkpoints: Path) -> Settings:
-    return Settings(checkpoints=checkpoints, default_models=("the-teacher", "student-vanilla", "student-l2d"), request_seconds=120)
+    """Settings that touch nothing outside a test's own folder, and start no other process."""
+    return Settings(
+        checkpoints=checkpoints,
+        default_models=("the-teacher", "student-vanilla", "student-l2d"),
+        request_seconds=120,
+        state=checkpoints.parent / "state",
+        data=checkpoints.parent / "data",
+        workers=False,
+    )
 
 
 @pytest.fixture

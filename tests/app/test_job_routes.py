@@ -34,7 +34,7 @@ def places(tmp_path: Path, checkpoints: Path) -> Places:
 
 @pytest.fixture
 def workshop(places: Places) -> Workshop:
-    return Workshop(places, Catalog(places.checkpoints))
+    return Workshop(places, Catalog(places.checkpoints, made=places.models))
 
 
 def serve(workshop: Workshop, token: str | None = None) -> TestClient:

@@ -25,7 +25,9 @@ def start(**environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "app"],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("L2D_") and name != "PORT"} | environment,
+        env={name: value for name, value in os.environ.items() if not name.startswith("L2D_") and name != "PORT"}
+        | {"L2D_WORKERS": "false"}
+        | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,230 @@
+"""The Distil tab: order a student, and watch it learn. The page only looks: closing it changes nothing for any job."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from app.access import Access
+from app.errors import RequestError
+from app.jobs import ENDED, RESUMABLE, Job
+from app.orders import FIRST_ORDER, Order, parse_order
+from app.ui.progress import CSS, find_scales, show_curves, show_log, show_probes, show_status
+from app.workshop import Workshop
+from l2d.distill import METHODS
+from l2d.model import BACKBONES
+
+POLL_SECONDS = 2.0
+LISTED = 50
+LOG_BYTES = 16 * 2**10
+TRAIN = "train first: "
+# Fields of an order with a component each, in the order of the form; the first ones are always in sight.
+SHOWN = ("title", "data", "method", "teacher", "student", "teacher_epochs", "epochs", "image_size")
+MORE = ("batch_size", "lr", "width", "feedforward", "min_area", "colour", "cutout", "averaging", "holdout", "seed", "pretrained")
+
+
+def build_distil_tab(workshop: Workshop, access: Access) -> None:
+    """Put the Distil tab into the page that is being built."""
+    bench = Bench(workshop, access)
+    gr.HTML(f"<style>{CSS}</style>", apply_default_css=False)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            fields, token, command, start = _build_form(bench)
+        with gr.Column(scale=3, min_width=320):
+            chosen, status, buttons, curves, epoch, probes, log = _build_view()
+    seen = gr.State({})
+    view = [chosen, status, *buttons.values(), curves, epoch, probes, log, seen]
+    inputs = list(fields.values())
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    for component in inputs:
+        component.change(bench.preview, inputs, command, **quiet)
+    ordered = start.click(bench.start, [token, *inputs], chosen, **quiet)
+    ordered.then(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
+    for verb, button in buttons.items():
+        asked = button.click(bench.ask(verb), [token, chosen], None, **quiet)
+        asked.then(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
+    chosen.input(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
+    epoch.input(bench.scrub, [token, chosen, epoch], probes, **quiet)
+    gr.Timer(POLL_SECONDS).tick(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
+
+
+def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Code, gr.Button]:
+    first = FIRST_ORDER.model_dump()
+    token = gr.Textbox(label="Token", info="The server printed it at its start.", type="password", visible=not bench.access.open)
+    fields: dict[str, Any] = {}
+    for name in SHOWN:
+        fields[name] = _build_field(bench, name, first)
+    with gr.Accordion("More settings", open=False):
+        for name in MORE:
+            fields[name] = _build_field(bench, name, first)
+    start = gr.Button("Start", variant="primary")
+    values = [bench.as_shown(name, first) for name in fields]
+    command = gr.Code(bench.preview(*values), language="shell", label="The same by hand", interactive=False, wrap_lines=True)
+    return fields, token, command, start
+
+
+def _build_field(bench: "Bench", name: str, first: dict[str, Any]) -> Any:
+    field = Order.model_fields[name]
+    label, value = name.replace("_", " ").capitalize(), bench.as_shown(name, first)
+    about: dict[str, Any] = {"label": label, "info": field.description, "value": value}
+    choices: dict[str, Callable[[], list[str]]] = {
+        "data": bench.list_datasets,
+        "method": lambda: list(METHODS),
+        "teacher": bench.list_teachers,
+        "student": lambda: list(BACKBONES),
+    }
+    if name in choices:
+        return gr.Dropdown(choices[name](), **about)
+    if isinstance(field.default, bool):
+        return gr.Checkbox(**about)
+    if isinstance(field.default, str):
+        return gr.Textbox(max_length=80, **about)
+    bounds = {kind: getattr(rule, kind) for rule in field.metadata for kind in ("ge", "le") if hasattr(rule, kind)}
+    return gr.Number(minimum=bounds["ge"], maximum=bounds["le"], precision=0 if isinstance(field.default, int) else None, **about)
+
+
+def _build_view() -> tuple[gr.Dropdown, gr.HTML, dict[str, gr.Button], gr.HTML, gr.Slider, gr.HTML, gr.HTML]:
+    chosen: gr.Dropdown = gr.Dropdown([], label="Jobs", info="Newest first.")
+    status = gr.HTML("<p>No job yet. The form holds one that ends in about two minutes: start it.</p>")
+    with gr.Row():
+        buttons = {
+            "stop": gr.Button("Stop and keep the best", size="sm", visible=False),
+            "cancel": gr.Button("Cancel", size="sm", visible=False),
+            "resume": gr.Button("Resume", size="sm", visible=False),
+            "delete": gr.Button("Delete", size="sm", variant="stop", visible=False),
+        }
+    curves = gr.HTML()
+    epoch = gr.Slider(1, 1, 1, step=1, label="Where the student looks after epoch", visible=False)
+    probes = gr.HTML()
+    with gr.Accordion("Log", open=False):
+        log = gr.HTML()
+    return chosen, status, buttons, curves, epoch, probes, log
+
+
+class Bench:
+    """What the tab's components call. A refusal is a message on the page."""
+
+    def __init__(self, workshop: Workshop, access: Access):
+        self.workshop, self.access = workshop, access
+
+    def list_datasets(self) -> list[str]:
+        """Names of the data sets."""
+        return self.workshop.datasets.names()
+
+    def list_teachers(self) -> list[str]:
+        """Models that are there, and what can be trained first."""
+        return [entry.name for entry in self.workshop.catalog.entries()] + [f"{TRAIN}{backbone}" for backbone in BACKBONES]
+
+    @staticmethod
+    def as_shown(name: str, order: dict[str, Any]) -> Any:
+        """The value of a form's field."""
+        if name == "teacher":
+            return order["teacher"] or f"{TRAIN}{order['teacher_backbone']}"
+        return order[name]
+
+    def preview(self, *values: Any) -> str:
+        """The commands of what the form says, or why it cannot be ordered."""
+        try:
+            order = self._read(values)
+        except RequestError as error:
+            return f"# {error.message}"
+        return "\n".join(self.workshop.describe_command(order.model_dump()))
+
+    def start(self, token: str, *values: Any) -> Any:
+        """Order what the form says, and look at it."""
+        job = self._try(token, lambda: self.workshop.submit(self._read(values))[0])
+        return gr.update(choices=self._list_choices(), value=job.id)
+
+    def ask(self, verb: str) -> Callable[[str, str | None], None]:
+        """The function of a button."""
+
+        def do(token: str, job: str | None) -> None:
+            act = self.workshop.delete if verb == "delete" else getattr(self.workshop.queue, verb)
+            if job:
+                self._try(token, lambda: act(job))
+
+        return do
+
+    def refresh(self, token: str, chosen: str | None, epoch: float, seen: dict[str, str]) -> list[Any]:
+        """Everything in the view that changed since it was shown last: list, status, four buttons, curves, slider, maps, log."""
+        try:
+            self.access.check_token(token)
+            listed = self.workshop.queue.page(LISTED)
+        except RequestError as error:
+            return [gr.skip(), f"<p>{error.message}</p>", *[gr.skip()] * 8, seen]
+        job = next((job for job in listed if job.id == chosen), listed[0] if listed else None)
+        choices = [(_describe_choice(job), job.id) for job in listed]
+        shown: dict[str, Any] = {"chosen": gr.update(choices=choices, value=job.id if job else None)}
+        keys = {"chosen": f"{choices} {job and job.id}"}
+        if job is None:
+            return [shown["chosen"] if seen.get("chosen") != keys["chosen"] else gr.skip(), *[gr.skip()] * 9, keys]
+        shown |= self._show(job, int(epoch), new=seen.get("job") != job.id)
+        keys |= {name: _digest(value) for name, value in shown.items() if name != "chosen"} | {"job": job.id}
+        values = [value if seen.get(name) != keys[name] else gr.skip() for name, value in shown.items()]
+        return [*values, keys]
+
+    def scrub(self, token: str, chosen: str | None, epoch: float) -> str:
+        """The maps after an epoch."""
+        if not chosen or self._is_shut(token):
+            return ""
+        return self._show_probes(chosen, int(epoch))
+
+    def _show(self, job: Job, epoch: int, new: bool) -> dict[str, Any]:
+        states = {"stop": ("running",), "cancel": ("queued", "running", "interrupted"), "resume": RESUMABLE, "delete": ENDED}
+        folder = self.workshop.folder(job.id)
+        epochs = self.workshop.list_probes(job.id)["epochs"]
+        last = int(epochs[-1]) if epochs else 1
+        # Follows the newest epoch, unless somebody looks at an earlier one of the same job.
+        at = last if new or epoch >= last - 1 else epoch
+        slider = gr.update(maximum=max(last, 2), value=at, visible=bool(epochs))
+        return {
+            "status": show_status(job),
+            **{verb: gr.update(visible=job.state in allowed) for verb, allowed in states.items()},
+            "curves": show_curves(folder.read_all()) if folder.metrics.exists() else "",
+            "epoch": slider,
+            "probes": self._show_probes(job.id, at),
+            "log": show_log(folder.read_log(LOG_BYTES)),
+        }
+
+    def _show_probes(self, job: str, epoch: int) -> str:
+        listed = self.workshop.list_probes(job)
+        kept = {name: self.workshop.read_probe(job, name) for name in listed["names"]}
+        scales = find_scales(maps for name, maps in kept.items() if maps and name != "teacher")
+        folder = self.workshop.folder(job).probes
+        return show_probes(folder, listed["pictures"], kept.get(f"{epoch:04}"), kept.get("teacher"), scales)
+
+    def _list_choices(self) -> list[tuple[str, str]]:
+        return [(_describe_choice(job), job.id) for job in self.workshop.queue.page(LISTED)]
+
+    def _read(self, values: tuple[Any, ...]) -> Order:
+        named = dict(zip((*SHOWN, *MORE), values, strict=True))
+        teacher = named.pop("teacher") or ""
+        if not METHODS.get(named["method"], {}):
+            return parse_order(named)
+        if teacher.startswith(TRAIN):
+            return parse_order(named | {"teacher_backbone": teacher.removeprefix(TRAIN)})
+        return parse_order(named | {"teacher": teacher})
+
+    def _is_shut(self, token: str) -> bool:
+        try:
+            self.access.check_token(token)
+        except RequestError:
+            return True
+        return False
+
+    def _try(self, token: str, act: Callable[[], Any]) -> Any:
+        try:
+            self.access.check_token(token)
+            return act()
+        except RequestError as error:
+            raise gr.Error(error.message, print_exception=False) from error
+
+
+def _describe_choice(job: Job) -> str:
+    return f"{Order.model_construct(**job.spec).name}: {job.state} ({job.id})"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()

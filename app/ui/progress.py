@@ -1,0 +1,223 @@
+"""What the Distil tab shows of one job, as HTML: state, curves, log, and maps of the probe pictures. Whatever is shown is escaped."""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.jobs import Job
+from app.orders import Order
+from app.ui.grid import sample_colours
+
+WIDTH, HEIGHT, LEFT, BOTTOM = 460, 190, 48, 24
+# A long run's curve is thinned out to about this many points.
+POINTS = 300
+COLOURS = ("#0d9488", "#d97706", "#7c3aed", "#dc2626", "#2563eb", "#65a30d")
+COLOUR_MAP, OPACITY = "inferno", 0.85
+
+CSS = """
+.l2d-job { display: grid; gap: 6px; }
+.l2d-job h3, .l2d-job p { margin: 0; }
+.l2d-state { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 13px; font-weight: 700; color: #fff; }
+.l2d-state { background: #57534e; }
+.l2d-state.running { background: #0f766e; } .l2d-state.succeeded { background: #15803d; } .l2d-state.failed { background: #b91c1c; }
+.l2d-state.interrupted { background: #b45309; }
+.l2d-job progress { width: 100%; height: 12px; accent-color: #0d9488; }
+.l2d-curves { display: flex; flex-wrap: wrap; gap: 12px; }
+.l2d-curves figure { margin: 0; flex: 1 1 300px; min-width: 0; }
+.l2d-curves svg { width: 100%; height: auto; color: var(--body-text-color); }
+.l2d-curves text { font-size: 11px; fill: currentColor; }
+.l2d-curves figcaption { font-size: 13px; display: flex; flex-wrap: wrap; gap: 2px 12px; }
+.l2d-curves i { display: inline-block; width: 14px; height: 3px; margin-right: 4px; vertical-align: middle; }
+.l2d-probes { overflow-x: auto; }
+.l2d-probes table { border-collapse: collapse; } .l2d-probes th, .l2d-probes td { padding: 3px 6px; text-align: left; vertical-align: top; }
+.l2d-probes img { width: 128px; height: auto; display: block; image-rendering: auto; } .l2d-probes td { font-size: 13px; }
+.l2d-log { max-height: 260px; overflow: auto; margin: 0; padding: 8px; font-size: 12px; white-space: pre-wrap;
+  background: var(--background-fill-secondary); }
+"""
+
+
+class Curve(NamedTuple):
+    """One line of a chart: (epoch, value), the epoch may be a fraction."""
+
+    name: str
+    points: list[tuple[float, float]]
+
+
+def show_status(job: Job) -> str:
+    """State, reason, progress bar and time left of a job."""
+    name = escape(Order.model_construct(**job.spec).name)
+    lines = [f'<h3>{name} <span class="l2d-state {job.state}">{job.state}</span></h3>']
+    if job.state == "running":
+        what = {"teacher": "Training the teacher", "student": "Training the student", "scores": "Scoring"}.get(job.stage, "Starting")
+        left = "" if job.seconds_left is None else f", about {describe_seconds(job.seconds_left)} left"
+        asked = {"cancel": " Cancelling.", "stop": " Stopping after the student's first epoch at the latest."}.get(job.request or "", "")
+        lines.append(f'<progress max="1" value="{job.progress:.4f}" aria-label="progress"></progress>')
+        lines.append(f"<p>{what}, epoch {max(job.epoch, 1)}: {100 * job.progress:.0f}%{left}.{asked}</p>")
+    elif job.state == "queued":
+        lines.append("<p>Waiting for its turn.</p>")
+    else:
+        lines.append(f"<p>{escape(job.reason)}</p>")
+    if job.models:
+        lines.append(f"<p>In Compare as {', '.join(f'<b>{escape(model)}</b>' for model in job.models)}.</p>")
+    tries = f", attempt {job.attempts}" if job.attempts > 1 else ""
+    lines.append(f"<p><small>Job {escape(job.id)}{tries}</small></p>")
+    return f'<div class="l2d-job">{"".join(lines)}</div>'
+
+
+def describe_seconds(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_curves(records: Iterable[dict[str, Any]]) -> str:
+    """The losses' parts and the score, by epoch; where an epoch was told twice, the last word counts."""
+    epochs: dict[tuple[str, int], dict[str, Any]] = {}
+    steps: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for record in records:
+        if record["event"] == "epoch":
+            epochs[record["stage"], record["epoch"]] = record
+        elif record["event"] == "step":
+            steps[record["stage"], record["epoch"], record["step"]] = record
+    stage = "student" if any(key[0] == "student" for key in (*epochs, *steps)) else "teacher"
+    losses: dict[str, list[tuple[float, float]]] = {}
+    for (_, epoch, _), record in sorted((key, record) for key, record in steps.items() if key[0] == stage):
+        for name, value in record["losses"].items():
+            losses.setdefault(name, []).append((epoch - 1 + record["step"] / record["steps"], value))
+    for (_, epoch), record in sorted((key, record) for key, record in epochs.items() if key[0] == stage):
+        for name, value in record["losses"].items():
+            losses.setdefault(name, []).append((float(epoch), value))
+    scores = {
+        part: [
+            (float(epoch), record["mAP"]) for (name, epoch), record in sorted(epochs.items()) if name == part and record["mAP"] is not None
+        ]
+        for part in ("student", "teacher")
+    }
+    parts = [Curve(name, sorted(points)) for name, points in losses.items()]
+    measured = [Curve(name, points) for name, points in scores.items() if points]
+    return (
+        f'<div class="l2d-curves">{_draw(f"Losses of the {stage}, weighted", parts, logarithmic=True)}'
+        f"{_draw('mAP on the pictures held out, percent', measured, logarithmic=False)}</div>"
+    )
+
+
+def _draw(title: str, curves: Sequence[Curve], logarithmic: bool) -> str:
+    """One chart as SVG."""
+    curves = [Curve(name, [p for p in points if not logarithmic or p[1] > 0][:: max(1, len(points) // POINTS)]) for name, points in curves]
+    values = [value for curve in curves for _, value in curve.points]
+    if not values:
+        return f"<figure><figcaption>{title}: after the first epoch</figcaption></figure>"
+    last = max(epoch for curve in curves for epoch, _ in curve.points)
+    low, high = (math.log10(min(values)), math.log10(max(values))) if logarithmic else (0.0, max(100.0 if max(values) > 50 else 50.0, 1))
+    if high - low < 1e-6:
+        low, high = low - 0.5, high + 0.5
+
+    def place(epoch: float, value: float) -> str:
+        level = math.log10(value) if logarithmic else value
+        x = LEFT + (WIDTH - LEFT - 8) * epoch / last
+        return f"{x:.1f},{HEIGHT - BOTTOM - (HEIGHT - BOTTOM - 10) * (level - low) / (high - low):.1f}"
+
+    lines = "".join(_draw_line(curve, colour, place) for curve, colour in zip(curves, COLOURS, strict=False))
+    ends = [10**end if logarithmic else end for end in (high, low)]
+    axes = (
+        f'<path d="M{LEFT} 8V{HEIGHT - BOTTOM}H{WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
+        f'<text x="{LEFT - 5}" y="16" text-anchor="end">{ends[0]:.3g}</text>'
+        f'<text x="{LEFT - 5}" y="{HEIGHT - BOTTOM}" text-anchor="end">{ends[1]:.3g}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text><text x="{WIDTH - 6}" y="{HEIGHT - 6}" text-anchor="end">epoch {last:g}</text>'
+    )
+    legend = "".join(
+        f'<span><i style="background:{colour}"></i>{escape(curve.name)} {curve.points[-1][1]:.3g}</span>'
+        for curve, colour in zip(curves, COLOURS, strict=False)
+        if curve.points
+    )
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{axes}{lines}</svg>'
+        f"<figcaption><b>{title}</b>{legend}</figcaption></figure>"
+    )
+
+
+def _draw_line(curve: Curve, colour: str, place: Any) -> str:
+    points = [place(*point) for point in curve.points]
+    dots = "".join(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>' for x, y in (point.split(",") for point in points[-1:]))
+    return f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}'
+
+
+def show_log(text: str) -> str:
+    """The end of a log."""
+    return f'<pre class="l2d-log" tabindex="0" aria-label="log">{escape(text) or "Nothing yet."}</pre>'
+
+
+def show_probes(
+    folder: Path,
+    pictures: Sequence[dict[str, Any]],
+    student: dict[str, Any] | None,
+    teacher: dict[str, Any] | None,
+    scales: dict[tuple[int, str], float],
+) -> str:
+    """The probe pictures with the student's maps, and the teacher's to compare with.
+
+    Args:
+        folder: where the pictures lie.
+        student, teacher: maps as `app.probes.save_maps` wrote them.
+        scales: the student's strongest evidence in any epoch, by picture and label: one scale shows how the evidence grows.
+    """
+    if student is None:
+        return "<p>After the student's first epoch, its maps appear here.</p>"
+    heads = ["Picture", "Label", "Student", *(["Teacher"] if teacher else [])]
+    rows = []
+    for number, picture in enumerate(pictures):
+        with Image.open(folder / picture["file"]) as file:
+            image = file.convert("RGB")
+        for place, found in enumerate(student["pictures"][number]):
+            cells = [f'<img src="{encode(image)}" alt="picture {number + 1}">' if place == 0 else "", escape(found["label"])]
+            cells.append(_show_map(image, found, scales[number, found["label"]]))
+            if teacher:
+                known = teacher["pictures"][number][place]
+                cells.append(_show_map(image, known, max(map(max, known["rows"]), default=0.0)))
+            rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    return f'<div class="l2d-probes"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def find_scales(epochs: Iterable[dict[str, Any]]) -> dict[tuple[int, str], float]:
+    """The strongest evidence over all epochs, by picture and label."""
+    scales: dict[tuple[int, str], float] = {}
+    for epoch in epochs:
+        for number, picture in enumerate(epoch["pictures"]):
+            for found in picture:
+                key = (number, found["label"])
+                scales[key] = max(scales.get(key, 0.0), max(map(max, found["rows"]), default=0.0))
+    return scales
+
+
+def _show_map(image: Image.Image, found: dict[str, Any], scale: float) -> str:
+    text = f"{100 * found['score']:.0f}%"
+    picture = paint(image, np.array(found["rows"], np.float32), scale)
+    return f'<img src="{encode(picture)}" alt="map for {escape(found["label"])}"><span>{text}</span>'
+
+
+def paint(image: Image.Image, rows: NDArray[np.float32], scale: float) -> Image.Image:
+    """A map over its picture: little evidence is little paint, none is the bare picture."""
+    share = np.clip(rows / scale, 0, 1) if scale > 0 else np.zeros_like(rows)
+    smooth = np.asarray(Image.fromarray(share.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR))[..., None]
+    text = sample_colours(COLOUR_MAP)
+    table = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, 3)
+    paints = table[(smooth[..., 0] * (len(table) - 1)).astype(int)]
+    grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
+    return Image.fromarray((grey * (1 - OPACITY * smooth) + paints * (OPACITY * smooth)).astype(np.uint8))
+
+
+def encode(image: Image.Image) -> str:
+    """A picture as a data address."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
