@@ -1,10 +1,11 @@
 """Distillation methods: which losses, with which weights."""
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from l2d.losses import LOSSES, bce
+from l2d.losses import LOSSES, Loss, bce
 from l2d.model import LabelNet
 from l2d.outputs import Outputs
 
@@ -28,7 +29,7 @@ def choose_weights(method: str, weights: Mapping[str, float] | None = None) -> d
     """The weights of a method, some of them replaced.
 
     Raises:
-        ValueError: for an unknown method, a loss that the method does not have, or a negative weight.
+        ValueError: for an unknown method, a loss that the method does not have, or a weight that is negative or no number.
     """
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}; the known ones are {', '.join(METHODS)}.")
@@ -36,8 +37,8 @@ def choose_weights(method: str, weights: Mapping[str, float] | None = None) -> d
     for name, weight in (weights or {}).items():
         if name not in chosen:
             raise ValueError(f"Method {method} has no loss {name!r}; it has {', '.join(chosen) or 'none but the labels'}.")
-        if weight < 0:
-            raise ValueError(f"The weight of {name} must not be negative; got {weight:g}.")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"The weight of {name} must be a number from 0 on; got {weight:g}.")
         chosen[name] = weight
     return chosen
 
@@ -46,6 +47,13 @@ class Distiller(nn.Module):
     """The sum of the labels' binary cross-entropy and a method's weighted losses, part by part.
 
     Losses that own weights are submodules, so their weights join the optimiser with no special case.
+
+    Args:
+        weights: loss -> weight, as `choose_weights` gives them.
+        student, teacher: the networks whose outputs will be compared; the teacher may be None where there is no loss to compare by.
+
+    Raises:
+        ValueError: for losses without a teacher.
     """
 
     def __init__(self, weights: Mapping[str, float], student: LabelNet, teacher: LabelNet | None):
@@ -53,19 +61,17 @@ class Distiller(nn.Module):
         if weights and teacher is None:
             raise ValueError(f"The losses {', '.join(weights)} need a teacher.")
         self.weights = dict(weights)
-        self.losses = {name: self._build(name, student, teacher) for name in weights}
+        self.losses = {name: _build(name, student, teacher) for name in weights} if teacher is not None else {}
         self.owned = nn.ModuleDict({name: loss for name, loss in self.losses.items() if isinstance(loss, nn.Module)})
 
     def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor) -> dict[str, Tensor]:
-        """Weighted losses by name; their sum is what is minimised. `targets` (N, C) may stay on the host."""
+        """Weighted losses by name; their sum is what is minimised. `targets` (N, C) should stay on the host, where pairs are found."""
         parts = {"bce": bce(student, teacher, targets)}
-        for name, loss in self.losses.items():
-            parts[name] = self.weights[name] * loss(student, teacher, targets)
+        if teacher is not None:
+            parts |= {name: self.weights[name] * loss(student, teacher, targets) for name, loss in self.losses.items()}
         return parts
 
-    @staticmethod
-    def _build(name: str, student: LabelNet, teacher: LabelNet | None):
-        loss = LOSSES[name]
-        if isinstance(loss, type) and teacher is not None:
-            return loss(student.channels, teacher.channels)
-        return loss
+
+def _build(name: str, student: LabelNet, teacher: LabelNet) -> Loss:
+    loss = LOSSES[name]
+    return loss(student.channels, teacher.channels) if isinstance(loss, type) else loss

@@ -5,6 +5,24 @@ from typing import Any
 
 from l2d.distill import choose_weights
 
+# Smallest and largest value of every number; whole numbers where the bounds are.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "epochs": (1, 10_000),
+    "batch_size": (2, 65_536),
+    "lr": (1e-8, 10.0),
+    "weight_decay": (0.0, 1.0),
+    "warmup": (0.0, 0.99),
+    "train_size": (32, 2048),
+    "teacher_size": (32, 2048),
+    "min_area": (0.01, 1.0),
+    "colour": (0.0, 1.0),
+    "cutout": (0.0, 1.0),
+    "freeze_stages": (0, 16),
+    "averaging": (0.0, 0.99999),
+    "holdout": (0.0, 0.5),
+    "seed": (0, 2**31),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -26,6 +44,9 @@ class Recipe:
         averaging: decay per step of an exponential average of the weights, which is then the result; 0 for none.
         holdout: share of the training pictures set aside to follow the score during training and to choose settings by.
         seed: of initialisation, order, augmentation and dropout.
+
+    Raises:
+        ValueError: naming the setting that is out of its range, the unknown method, or the loss that the method does not have.
     """
 
     method: str = "vanilla"
@@ -47,25 +68,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         choose_weights(self.method, self.weights)
-        bounds: list[tuple[str, float, float]] = [
-            ("epochs", 1, 10_000),
-            ("batch_size", 2, 65_536),
-            ("lr", 1e-8, 10),
-            ("weight_decay", 0, 1),
-            ("warmup", 0.0, 0.99),
-            ("train_size", 32, 2048),
-            ("teacher_size", 32, 2048),
-            ("min_area", 0.01, 1),
-            ("colour", 0, 1),
-            ("cutout", 0, 1),
-            ("freeze_stages", 0, 16),
-            ("averaging", 0, 0.99999),
-            ("holdout", 0, 0.5),
-            ("seed", 0, 2**31),
-        ]
-        for name, low, high in bounds:
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie between {low:g} and {high:g}; got {getattr(self, name):g}.")
+        for name, (low, high) in BOUNDS.items():
+            value, whole = getattr(self, name), isinstance(low, int)
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise ValueError(f"{name} must be a {'whole ' if whole else ''}number; got {value!r}.")
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie between {low:g} and {high:g}; got {value:g}.")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, with the loss weights that are really used."""

@@ -1,0 +1,111 @@
+"""Methods by name, and the sum of losses that each of them stands for."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from l2d.distill import METHODS, Distiller, choose_weights
+from l2d.losses import LOSSES, bce
+from l2d.model import LabelNet, create_model
+from l2d.outputs import Outputs
+
+
+def make_model(seed: int, backbone: str = "test_resnet", width: int = 16) -> LabelNet:
+    torch.manual_seed(seed)
+    return create_model(backbone, 4, image_size=64, width=width, feedforward=24).eval()
+
+
+@pytest.fixture
+def student() -> LabelNet:
+    return make_model(0)
+
+
+@pytest.fixture
+def teacher() -> LabelNet:
+    return make_model(1, "test_efficientnet", width=24).requires_grad_(False)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+
+
+# Three images show label 0: the only distance of a pair is its own mean, so two would give no loss.
+TARGETS = torch.tensor([[1.0, 1, 0, 0], [1, 0, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]])
+
+
+def test_methods_name_known_losses_with_the_published_weights() -> None:
+    assert {loss for losses in METHODS.values() for loss in losses} == LOSSES.keys()
+    assert METHODS["vanilla"] == {}
+    assert METHODS["l2d"] == {"mld": 10, "cd": 100, "id": 1000}
+    assert all(METHODS[name].items() <= METHODS["l2d"].items() for name in ("mld", "led", "mld+cd", "mld+id"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_reaches_the_students_weights_and_leaves_the_teachers(
+    method: str, student: LabelNet, teacher: LabelNet, images: Tensor
+) -> None:
+    distiller = Distiller(choose_weights(method), student, teacher)
+    with torch.no_grad():
+        taught = teacher(images)
+    parts = distiller(student(images), taught, TARGETS)
+    assert list(parts) == ["bce", *METHODS[method]]
+    for name, part in parts.items():
+        assert part.shape == ()
+        assert part > 0
+        student.zero_grad()
+        part.backward(retain_graph=True)
+        gradients = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
+        assert gradients, name
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        assert any(gradient.any() for gradient in gradients)
+
+
+def test_parts_are_the_losses_times_their_weights(student: LabelNet, teacher: LabelNet, images: Tensor) -> None:
+    weights = choose_weights("l2d", {"cd": 7.0})
+    mine, theirs = student(images), teacher(images)
+    parts = Distiller(weights, student, teacher)(mine, theirs, TARGETS)
+    assert weights == {"mld": 10.0, "cd": 7.0, "id": 1000.0}
+    torch.testing.assert_close(parts["bce"], bce(mine, theirs, TARGETS))
+    for name, weight in weights.items():
+        loss: Any = LOSSES[name]
+        torch.testing.assert_close(parts[name], weight * loss(mine, theirs, TARGETS))
+
+
+def test_losses_that_own_weights_train_them_with_the_student(student: LabelNet, teacher: LabelNet) -> None:
+    assert list(Distiller(choose_weights("l2d"), student, teacher).parameters()) == []
+    owned = Distiller(choose_weights("reviewkd"), student, teacher)
+    names = [name for name, _ in owned.named_parameters()]
+    assert names
+    assert all(name.startswith("owned.reviewkd.") for name in names)
+    assert owned.state_dict().keys() >= set(names)
+
+
+def test_without_a_teacher_only_the_labels_are_learned(student: LabelNet, images: Tensor) -> None:
+    outputs: Outputs = student(images)
+    assert list(Distiller({}, student, None)(outputs, None, TARGETS)) == ["bce"]
+    with pytest.raises(ValueError, match="The losses mld, cd need a teacher"):
+        Distiller({"mld": 1.0, "cd": 1.0}, student, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "sentence"),
+    [
+        ("l3d", {}, "Unknown method 'l3d'; the known ones are vanilla, rkd"),
+        ("vanilla", {"mld": 1.0}, "Method vanilla has no loss 'mld'; it has none but the labels"),
+        ("l2d", {"mld": -0.5}, "The weight of mld must be a number from 0 on; got -0.5"),
+        ("l2d", {"mld": math.nan}, "got nan"),
+        ("l2d", {"mld": math.inf}, "got inf"),
+    ],
+)
+def test_unknown_names_and_impossible_weights_are_refused(method: str, weights: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        choose_weights(method, weights)
+
+
+def test_choosing_weights_leaves_the_method_as_it_is() -> None:
+    choose_weights("mld", {"mld": 3.0})["mld"] = 4.0
+    assert METHODS["mld"] == {"mld": 10.0}
