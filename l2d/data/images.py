@@ -18,6 +18,8 @@ MEMORY_LIMIT = 8 * 2**30
 PREFETCHED_BATCHES = 3
 
 Boxes = dict[int, list[tuple[float, float, float, float]]]
+# Batches, then None; or what went wrong.
+Ready = queue.Queue[Tensor | Exception | None]
 
 
 class Index(NamedTuple):
@@ -55,8 +57,11 @@ def squash(image: Image.Image, size: int) -> Tensor:
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Bring pixels in [0, 1], (N, 3, H, W), to the scaling that a network was trained with."""
-    shape = (1, 3, 1, 1)
-    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
+    # Without waiting for the device, as `new_tensor` would.
+    shift, scale = (
+        torch.tensor(values, dtype=pixels.dtype).view(1, 3, 1, 1).to(pixels.device, non_blocking=True) for values in (mean, std)
+    )
+    return (pixels - shift) / scale
 
 
 def to_input(image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -69,17 +74,22 @@ class Pictures:
 
     Args:
         keep: hold on to what was decoded; of no use when every picture is read once.
+        pinned: give batches in page-locked memory, from which a GPU copies while it computes.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, keep: bool = True):
-        self.paths, self.size = list(paths), size
+    def __init__(self, paths: Sequence[Path], size: int, keep: bool = True, pinned: bool = False):
+        self.paths, self.size, self.pinned = list(paths), size, pinned
         self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
         fits = keep and len(self.paths) * 3 * size * size <= MEMORY_LIMIT
         self.memory = torch.empty((len(self.paths), 3, size, size), dtype=torch.uint8) if fits else None
         self.decoded = np.zeros(len(self.paths), dtype=bool)
 
     def read(self, rows: Sequence[int]) -> Tensor:
-        """Bytes (len(rows), 3, size, size)."""
+        """Bytes (len(rows), 3, size, size).
+
+        Raises:
+            ValueError: naming a file that cannot be decoded.
+        """
         if self.memory is None:
             return torch.stack(list(self.pool.map(self._decode, rows)))
         missing = [row for row in rows if not self.decoded[row]]
@@ -89,8 +99,8 @@ class Pictures:
         return self.memory[list(rows)]
 
     def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Read these batches ahead of their use, in a thread that ends with the iteration."""
-        ready: queue.Queue[Tensor | Exception | None] = queue.Queue(PREFETCHED_BATCHES)
+        """Read these batches ahead of their use, in a thread that ends with the iteration, also an iteration that stops early."""
+        ready: Ready = queue.Queue(PREFETCHED_BATCHES)
         stop = threading.Event()
         reader = threading.Thread(target=self._fill, args=(order, ready, stop), daemon=True)
         reader.start()
@@ -105,12 +115,13 @@ class Pictures:
                 ready.get_nowait()
             reader.join()
 
-    def _fill(self, order: Sequence[Sequence[int]], ready: queue.Queue, stop: threading.Event) -> None:
+    def _fill(self, order: Sequence[Sequence[int]], ready: Ready, stop: threading.Event) -> None:
         try:
             for rows in order:
                 if stop.is_set():
                     return
-                ready.put(self.read(rows))
+                batch = self.read(rows)
+                ready.put(batch.pin_memory() if self.pinned else batch)
             ready.put(None)
         except Exception as error:  # handed to the thread that reads
             ready.put(error)
@@ -122,5 +133,5 @@ class Pictures:
                 # JPEG can be decoded at a fraction of its size: much faster for large photographs, never below what is needed.
                 image.draft("RGB", (2 * self.size, 2 * self.size))
                 return squash(ImageOps.exif_transpose(image).convert("RGB"), self.size)
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # Pillow's readers meet damaged files with almost any exception
             raise ValueError(f"{path} cannot be read as a picture: {error}") from error

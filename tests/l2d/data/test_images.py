@@ -1,0 +1,148 @@
+"""From files to batches: decoding, scaling, and a thread that reads ahead."""
+
+import io
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from l2d.data import images
+from l2d.data.images import Index, Pictures, normalise, open_image, squash, to_input
+
+
+def draw(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    found = [tmp_path / f"{number}.png" for number in range(10)]
+    for number, path in enumerate(found):
+        draw(seed=number).save(path)
+    return found
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "_fill" in thread.name]
+
+
+def test_select_keeps_rows_together(paths: list[Path]) -> None:
+    index = Index(paths, torch.eye(10), tuple("abcdefghij"), [{row: [(0.0, 0.0, 1.0, 1.0)]} for row in range(10)])
+    some = index.select([7, 2])
+    assert some.paths == [paths[7], paths[2]]
+    assert some.targets.argmax(1).tolist() == [7, 2]
+    assert some.boxes == [{7: [(0.0, 0.0, 1.0, 1.0)]}, {2: [(0.0, 0.0, 1.0, 1.0)]}]
+    assert some.labels == index.labels
+    assert index._replace(boxes=None).select([]).paths == []
+
+
+def test_open_image_turns_upright_and_gives_rgb(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    draw(60, 40).save(tmp_path / "turned.jpg", exif=exif)
+    assert open_image(tmp_path / "turned.jpg").size == (40, 60)
+    for mode in ("L", "P", "RGBA", "CMYK", "1"):
+        buffer = io.BytesIO()
+        draw().convert(mode).save(buffer, "TIFF")
+        buffer.seek(0)
+        assert open_image(buffer).mode == "RGB"
+
+
+def test_squash_keeps_the_whole_picture() -> None:
+    picture = Image.new("RGB", (90, 30), "white")
+    picture.paste((255, 0, 0), (0, 0, 45, 30))
+    pixels = squash(picture, 12)
+    assert pixels.shape == (3, 12, 12)
+    assert pixels.dtype == torch.uint8
+    assert pixels[1, :, 0].max() == 0
+    assert pixels[1, :, -1].min() == 255
+
+
+def test_normalise_is_per_channel() -> None:
+    pixels = torch.rand(2, 3, 4, 5)
+    scaled = normalise(pixels, (0.1, 0.2, 0.3), (0.5, 1.0, 2.0))
+    for channel, (mean, std) in enumerate(((0.1, 0.5), (0.2, 1.0), (0.3, 2.0))):
+        torch.testing.assert_close(scaled[:, channel], (pixels[:, channel] - mean) / std)
+
+
+def test_training_evaluation_and_serving_see_the_same_pixels(paths: list[Path]) -> None:
+    batch = Pictures(paths, 16, keep=False).read([3])
+    served = to_input(open_image(paths[3]), 16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    torch.testing.assert_close(normalise(batch.float() / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), served)
+
+
+def test_a_large_photograph_decoded_at_a_fraction_of_its_size_looks_the_same(tmp_path: Path) -> None:
+    smooth = draw(8, 6).resize((1600, 1200), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / "large.jpg", quality=95)
+    fast = Pictures([tmp_path / "large.jpg"], 64).read([0])[0].float()
+    assert (fast - squash(open_image(tmp_path / "large.jpg"), 64).float()).abs().max() <= 4
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_pictures_come_in_the_order_asked_for(paths: list[Path], keep: bool) -> None:
+    pictures = Pictures(paths, 16, keep=keep)
+    for rows in ([4, 1, 9], [1, 1], [9]):
+        expected = torch.stack([squash(open_image(paths[row]), 16) for row in rows])
+        assert torch.equal(pictures.read(rows), expected)
+
+
+def test_small_sets_are_decoded_once_and_large_ones_again(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, opened in ((images.MEMORY_LIMIT, 3), (10 * 3 * 16 * 16 - 1, 6)):
+        monkeypatch.setattr(images, "MEMORY_LIMIT", limit)
+        pictures, decoded = Pictures(paths, 16), []
+        monkeypatch.setattr(
+            pictures, "_decode", lambda row, pictures=pictures, seen=decoded: (seen.append(row), Pictures._decode(pictures, row))[1]
+        )
+        for _ in range(2):
+            pictures.read([0, 1, 2])
+        assert len(decoded) == opened
+
+
+def test_batches_in_order(paths: list[Path]) -> None:
+    order = [[0, 1, 2], [3], [9, 8]]
+    pictures = Pictures(paths, 16)
+    batches = list(pictures.batches(order))
+    assert all(torch.equal(batch, pictures.read(rows)) for batch, rows in zip(batches, order, strict=True))
+    assert list(pictures.batches([])) == []
+    assert readers() == []
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_reading_ahead_ends_with_a_consumer_that_stops_early(paths: list[Path], taken: int) -> None:
+    batches: Any = Pictures(paths, 16).batches([[row] for row in range(10)])
+    for _ in range(taken):
+        next(batches)
+    # Time to fill the queue and to wait for room in it.
+    time.sleep(0.1)
+    batches.close()
+    assert readers() == []
+
+
+def test_a_broken_file_is_named_at_its_turn(paths: list[Path]) -> None:
+    paths[5].write_bytes(paths[5].read_bytes()[:200])
+    batches = Pictures(paths, 16).batches([[0, 1], [5], [6]])
+    assert next(batches).shape == (2, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"5\.png cannot be read as a picture"):
+        next(batches)
+    assert readers() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "odd.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"odd\.jpg cannot be read as a picture"):
+        Pictures([path], 16).read([0])
+
+
+def test_a_missing_file_and_a_decompression_bomb_are_named(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"0\.png cannot be read as a picture"):
+        Pictures(paths, 16).read([0])
+    with pytest.raises(ValueError, match=r"nowhere\.png cannot be read"):
+        Pictures([Path("nowhere.png")], 16).read([0])
