@@ -1,6 +1,7 @@
 """Scores of a network on labelled pictures."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from l2d.model import LabelNet
 Progress = Callable[[int, int], None]
 
 
-def evaluate(model: LabelNet, card: ModelCard, index: Index, *, progress: Progress | None = None, batch_size: int = 64) -> dict:
+def evaluate(model: LabelNet, card: ModelCard, index: Index, *, progress: Progress | None = None, batch_size: int = 64) -> dict[str, Any]:
     """Every score of `l2d.metrics.score_report` on the pictures of an index.
 
     Raises:
@@ -25,14 +26,15 @@ def evaluate(model: LabelNet, card: ModelCard, index: Index, *, progress: Progre
 
 
 def predict(model: LabelNet, card: ModelCard, index: Index, *, progress: Progress | None = None, batch_size: int = 64) -> Tensor:
-    """Probabilities of every label for every picture, (N, C), on the host; leaves the model's mode as it was."""
-    training = model.training
+    """Probabilities of every label for every picture, (N, C), on the host; leaves the mode of every module as it was."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.inference_mode():
             return torch.cat(list(_predict_batches(model, card, index, progress, batch_size)))
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def check_labels(card: ModelCard, index: Index) -> None:

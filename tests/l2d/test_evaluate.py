@@ -1,0 +1,77 @@
+"""Scores of a network on pictures, whatever the batches."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from l2d.checkpoint import ModelCard
+from l2d.data.images import Index, open_image, to_input
+from l2d.evaluate import check_labels, evaluate, predict
+from l2d.metrics import score_report
+from l2d.model import LabelNet, create_model
+
+COLOURS = ("red", "green", "blue")
+
+
+def make_card(labels: tuple[str, ...] = COLOURS) -> ModelCard:
+    return ModelCard("tiny", "Tiny", "teacher", "vanilla", "test_resnet", labels, 32, width=16, feedforward=24, mean=(0.4, 0.5, 0.6))
+
+
+@pytest.fixture(scope="module")
+def model() -> LabelNet:
+    torch.manual_seed(0)
+    return create_model("test_resnet", 3, image_size=32, width=16, feedforward=24).eval()
+
+
+def test_every_picture_is_fed_as_its_card_says(model: LabelNet, bands: Index) -> None:
+    scores = predict(model, make_card(), bands)
+    assert scores.shape == (24, 3)
+    for row in (0, 23):
+        with torch.no_grad():
+            expected = model(to_input(open_image(bands.paths[row]), 32, (0.4, 0.5, 0.6), (1.0, 1.0, 1.0))).logits.sigmoid()[0]
+        torch.testing.assert_close(scores[row], expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 24])
+def test_uneven_batches_change_nothing(model: LabelNet, bands: Index, batch_size: int) -> None:
+    torch.testing.assert_close(predict(model, make_card(), bands, batch_size=batch_size), predict(model, make_card(), bands))
+
+
+def test_the_report_is_that_of_the_probabilities(model: LabelNet, bands: Index) -> None:
+    expected = score_report(predict(model, make_card(), bands), bands.targets, bands.labels)
+    assert evaluate(model, make_card(), bands) == expected
+    assert expected["images"] == 24
+
+
+def test_progress_counts_batches(model: LabelNet, bands: Index) -> None:
+    seen: list[tuple[int, int]] = []
+    evaluate(model, make_card(), bands, progress=lambda done, total: seen.append((done, total)), batch_size=10)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_every_module_keeps_its_mode_also_after_an_error(bands: Index) -> None:
+    model = create_model("test_resnet", 3, image_size=32, width=16, feedforward=24).train()
+    model.backbone.bn1.eval()
+    modes = [module.training for module in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    predict(model, make_card(), bands)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    missing = bands.select([0])._replace(paths=[Path("nowhere.png")])
+    with pytest.raises(ValueError, match="nowhere"):
+        predict(model, make_card(), missing)
+    assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (("green", "red", "blue"), "tiny was trained for 3 labels; the data set has 3: the same labels in another order"),
+        (("red", "green"), r"1 unknown to it \(blue\), 0 missing"),
+        (("red", "green", "blue", "pink"), r"0 unknown to it \(\), 1 missing \(pink\)"),
+    ],
+)
+def test_other_labels_are_refused(labels: tuple[str, ...], sentence: str, bands: Index) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check_labels(make_card(labels), bands)
