@@ -33,6 +33,7 @@ METHOD_TITLES = {
     "l2d": "L2D",
 }
 MEASURES = ("mAP", "OF1", "CF1")
+LOCALIZATION_SCORES = {"pointing_game": "Pointing game", "energy_in_box": "Energy in box"}
 SIZES = ("small", "medium", "large")
 
 PROTOCOL = """
@@ -41,24 +42,8 @@ F1 scores over all decisions and averaged over labels, with as many predicted la
 does, so they can be compared with its tables, and higher than a threshold would give.</p>
 """
 LOCALIZATION = """
-<p>Over all pairs of a test photograph and a label present in it, predicted or not. <b>Pointing game</b>: how often the strongest point of the
-map lies inside a box of that label. <b>Energy in box</b>: the share of the map's evidence that lies inside its boxes.</p>
-"""
-STYLE = """
-.l2d-results { max-width: 1120px; padding-top: 12px; font-size: 15px; line-height: 1.5; }
-.l2d-results h2 { font-size: 18px; font-weight: 700; margin: 28px 0 4px; }
-.l2d-results h2:first-child { margin-top: 0; }
-.l2d-results p { max-width: 74ch; margin: 4px 0 12px; color: var(--body-text-color-subdued); }
-.l2d-results .scroll { overflow-x: auto; }
-.l2d-results table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-.l2d-results th, .l2d-results td { padding: 6px 12px; text-align: right; border: 0; border-bottom: 1px solid var(--border-color-primary); white-space: nowrap; }
-.l2d-results th:first-child, .l2d-results td:first-child { text-align: left; padding-left: 0; }
-.l2d-results thead th { font-weight: 400; color: var(--body-text-color-subdued); vertical-align: bottom; }
-.l2d-results thead .group { text-align: left; color: var(--body-text-color); }
-.l2d-results .first { padding-left: 28px; }
-.l2d-results td small { color: var(--body-text-color-subdued); }
-.l2d-results tbody th { font-weight: 400; }
-.l2d-results .ours th, .l2d-results .best { font-weight: 700; }
+<p>Over all pairs of a test photograph and a label present in it, predicted or not. <b>Pointing game</b>: how often the strongest
+point of the map lies inside a box of that label. <b>Energy in box</b>: the share of the map's evidence that lies inside its boxes.</p>
 """
 
 Scores = dict[str, float]
@@ -77,7 +62,7 @@ def render_results(entries: Sequence[Entry], refused: dict[str, str]) -> str:
     if refused:
         items = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in sorted(refused.items()))
         parts.append(f"<h2>Checkpoints that cannot be used</h2><ul>{items}</ul>")
-    return f'<style>{STYLE}</style><div class="l2d-results">{"".join(parts)}</div>'
+    return f'<style>{_read_style()}</style><div class="l2d-results">{"".join(parts)}</div>'
 
 
 @cache
@@ -85,6 +70,11 @@ def read_reference() -> dict[str, Any]:
     """The scores that the paper reports, in percent: table, data, teacher, student, method -> mAP, OF1, CF1."""
     content: dict[str, Any] = json.loads((resources.files("l2d") / "reference.json").read_text(encoding="utf-8"))
     return content
+
+
+@cache
+def _read_style() -> str:
+    return (resources.files("app.ui") / "browser" / "results.css").read_text(encoding="utf-8")
 
 
 def find_nearest(backbones: Iterable[str]) -> list[dict[str, Any]]:
@@ -97,7 +87,7 @@ def find_nearest(backbones: Iterable[str]) -> list[dict[str, Any]]:
 def read_scores(scores: dict[str, Any]) -> Scores:
     """mAP, OF1, CF1 and the localization scores of a card, those that are there."""
     places = (scores, scores.get("oracle_k"), scores.get("localization"))
-    names = (*MEASURES, "pointing_game", "energy_in_box")
+    names = (*MEASURES, *LOCALIZATION_SCORES)
     found = ((name, place[name]) for place in places if isinstance(place, dict) for name in names if name in place)
     return {name: float(value) for name, value in found if isinstance(value, int | float) and not isinstance(value, bool)}
 
@@ -148,45 +138,49 @@ def _render_method(row: tuple[str, str, Scores], papers: list[dict[str, Any]], b
 
 
 def _render_scores(scores: Scores, base: Scores, best: Scores, gain: bool) -> str:
-    cells = []
-    for measure in MEASURES:
-        marks = [mark for mark, on in (("first", measure == "mAP"), ("best", measure in best and scores.get(measure) == best[measure])) if on]
-        cells.append(f'<td class="{" ".join(marks)}">{_format(scores.get(measure))}</td>')
-        if measure == "mAP":
-            cells.append(f"<td><small>{_format_gain(scores, base) if gain else ''}</small></td>")
-    return "".join(cells)
+    cells = [_render_cell(scores, best, measure) for measure in MEASURES]
+    cells.insert(1, f"<td><small>{_format_gain(scores, base) if gain else ''}</small></td>")
+    return f'<td class="space"></td>{"".join(cells)}'
+
+
+def _render_cell(scores: Scores, best: Scores, measure: str) -> str:
+    mark = ' class="best"' if measure in best and scores.get(measure) == best[measure] else ""
+    return f"<td{mark}>{_format(scores.get(measure))}</td>"
 
 
 def _render_table(groups: list[str], rows: list[str]) -> str:
-    top = "".join(f'<th class="group first" scope="colgroup" colspan="{len(MEASURES) + 1}">{escape(group)}</th>' for group in groups)
-    names = "".join(f'<th scope="col"{" class=first" if name == "mAP" else ""}>{name}</th>' for name in ("mAP", "gain", *MEASURES[1:])) * len(groups)
-    head = f'<thead><tr><th></th>{top}</tr><tr><th scope="col">Model or method</th>{names}</tr></thead>'
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="Scores"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    span = len(MEASURES) + 1
+    top = "".join(f'<td></td><th class="group" scope="colgroup" colspan="{span}">{escape(group)}</th>' for group in groups)
+    names = "<td></td>" + "".join(f'<th scope="col">{name}</th>' for name in (MEASURES[0], "gain", *MEASURES[1:]))
+    head = f'<tr><td></td>{top}</tr><tr><th scope="col">Model or method</th>{names * len(groups)}</tr>'
+    return _wrap_table("Scores", head, rows)
+
+
+def _wrap_table(title: str, head: str, rows: list[str]) -> str:
+    # A wide table scrolls by itself; a focusable region does so by keyboard too.
+    table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">{table}</div>'
 
 
 def _render_localization(entries: list[Entry]) -> str:
-    located = [(entry, entry.card.scores["localization"]) for entry in entries if isinstance(entry.card.scores.get("localization"), dict)]
-    if not located:
+    reports = [(entry, entry.card.scores["localization"]) for entry in entries if isinstance(entry.card.scores.get("localization"), dict)]
+    if not reports:
         return ""
-    best = _find_best([read_scores(entry.card.scores) for entry, _ in located if _key(entry) != "teacher"])
-    names = [("pointing_game", "Pointing game"), ("energy_in_box", "Energy in box")]
-    sizes = [size for size in SIZES if any(size in (report.get("by_size") or {}) for _, report in located)]
-    head = "".join(f'<th scope="col">{title}</th>' for _, title in names)
-    head += "".join(f'<th scope="col">{title},<br>{size} objects</th>' for _, title in names for size in sizes)
-    rows = []
-    for entry, report in located:
-        cells = "".join(
-            f'<td class="{"best" if _key(entry) != "teacher" and name in best and report.get(name) == best[name] else ""}">{_format(report.get(name))}</td>'
-            for name, _ in names
-        )
-        cells += "".join(f"<td>{_format(_dig(report, 'by_size', size, name))}</td>" for name, _ in names for size in sizes)
-        pairs = report.get("pairs")
-        cells += f"<td>{pairs:,}</td>" if isinstance(pairs, int) else "<td>–</td>"
-        rows.append(f'<tr class="ours"><th scope="row">{escape(entry.card.title)}</th>{cells}</tr>')
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Localization"><table><thead><tr><th scope="col">Model</th>'
-        f'{head}<th scope="col">Pairs</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
+    best = _find_best([read_scores(entry.card.scores) for entry, _ in reports if _key(entry) != "teacher"])
+    sizes = [size for size in SIZES if any(_dig(report, "by_size", size) for _, report in reports)]
+    head = "".join(f'<th scope="col">{title}</th>' for title in LOCALIZATION_SCORES.values())
+    head += "".join(f'<th scope="col">{title},<br>{size} objects</th>' for title in LOCALIZATION_SCORES.values() for size in sizes)
+    rows = [_render_located(entry, report, {} if _key(entry) == "teacher" else best, sizes) for entry, report in reports]
+    return _wrap_table("Localization", f'<tr><th scope="col">Model</th>{head}<th scope="col">Pairs</th></tr>', rows)
+
+
+def _render_located(entry: Entry, report: dict[str, Any], best: Scores, sizes: list[str]) -> str:
+    scores = read_scores({"localization": report})
+    cells = "".join(_render_cell(scores, best, name) for name in LOCALIZATION_SCORES)
+    cells += "".join(f"<td>{_format(_dig(report, 'by_size', size, name))}</td>" for name in LOCALIZATION_SCORES for size in sizes)
+    pairs = report.get("pairs")
+    cells += f"<td>{pairs:,}</td>" if isinstance(pairs, int) else "<td>–</td>"
+    return f'<tr class="ours"><th scope="row">{escape(entry.card.title)}</th>{cells}</tr>'
 
 
 def _key(entry: Entry) -> str:

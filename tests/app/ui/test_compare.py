@@ -1,0 +1,86 @@
+import base64
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.ui.compare import Desk
+from app.ui.examples import EXAMPLES
+
+
+@pytest.fixture
+def desk(engine, settings):
+    return Desk(engine.catalog, engine, settings)
+
+
+def send(upload, **request):
+    """A message as Gradio hands it over when the script sends a file along."""
+    return SimpleNamespace(data={"request": json.dumps(request)}, files=[("photograph.png", upload)])
+
+
+def test_a_fresh_page_gets_models_examples_and_the_first_example_compared(desk):
+    opening = desk.open()
+    assert [model["name"] for model in opening["models"]] == ["the-teacher", "student-vanilla", "student-l2d", "alien"]
+    assert [model["default"] for model in opening["models"]] == [True, True, True, False]
+    assert [example["name"] for example in opening["examples"]] == [example.name for example in EXAMPLES]
+    assert [model["name"] for model in opening["first"]["answer"]["models"]] == ["the-teacher", "student-vanilla", "student-l2d"]
+    assert opening["first"]["preview"].startswith("data:image/jpeg;base64,")
+
+
+def test_without_models_the_page_says_so(desk, checkpoints):
+    for card in checkpoints.glob("*/card.json"):
+        card.write_text("no card")
+    opening = desk.open()
+    assert "first" not in opening
+    assert "There is no model" in opening["error"]
+
+
+def test_the_photograph_travels_once_and_another_label_costs_only_the_head(desk, upload):
+    first = desk.answer(desk.compare, send(upload, labels=["cat"], preview=True))
+    sha256 = first["answer"]["image"]["sha256"]
+    second = desk.answer(desk.compare, {"sha256": sha256, "labels": ["dog"]})
+    assert "preview" in first
+    assert "preview" not in second
+    for model in second["answer"]["models"]:
+        assert list(model["maps"]) == ["dog"]
+        assert model["cached"]
+        assert model["timings_ms"]["features"] == model["timings_ms"]["decode"] == 0
+
+
+def test_a_photograph_that_is_no_longer_remembered_is_asked_for_again(desk):
+    assert desk.answer(desk.compare, {"sha256": "0" * 64}) == {"forgotten": True}
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        ({"example": "dog"}, "Unknown example 'dog'"),
+        ({"example": "cat", "models": ["nobody"]}, "Unknown model 'nobody'"),
+        ({"example": "cat", "labels": ["unicorn"]}, "Unknown label 'unicorn'"),
+        ({"example": "cat", "threshold": "high"}, "reload the page"),
+        ({"example": "cat", "kind": "exe"}, "reload the page"),
+        ("nonsense", "reload the page"),
+    ],
+)
+def test_a_refusal_is_a_sentence(desk, request_, sentence):
+    assert sentence in desk.answer(desk.compare, request_)["error"]
+
+
+def test_what_is_no_picture_is_refused_in_words(desk):
+    assert "Expected a picture" in desk.answer(desk.compare, send(b"not a picture"))["error"]
+
+
+def test_everything_shown_can_be_saved(desk, upload):
+    shown = {"models": ["student-l2d"], "labels": ["cat", "sky"]}
+    saved = {kind: desk.answer(desk.save, send(upload, kind=kind, **shown)) for kind in ("png", "npz", "json")}
+    content = {kind: base64.b64decode(file["base64"]) for kind, file in saved.items()}
+    with Image.open(io.BytesIO(content["png"])) as figure:
+        assert figure.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    numbers = np.load(io.BytesIO(content["npz"]), allow_pickle=False)
+    maps = json.loads(content["json"])["models"][0]["maps"]
+    np.testing.assert_allclose(numbers["student-l2d/maps"], [maps["cat"], maps["sky"]], rtol=1e-5)
+    assert saved["png"]["name"].endswith(".png")
+    assert saved["npz"]["type"] == "application/octet-stream"

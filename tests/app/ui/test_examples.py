@@ -1,0 +1,27 @@
+import csv
+import io
+from importlib import metadata
+
+import pytest
+from PIL import Image
+
+from app.ui.examples import EXAMPLES, list_examples, read_example
+
+
+def test_every_example_lies_in_the_wheel_itself():
+    record = metadata.distribution("scikit-image").read_text("RECORD")
+    shipped = {row[0] for row in csv.reader(io.StringIO(record or ""))}
+    assert [example for example in EXAMPLES if f"skimage/data/{example.file}" not in shipped] == []
+    assert list_examples() == EXAMPLES
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_every_example_is_a_photograph_with_its_maker_named(example):
+    with Image.open(io.BytesIO(read_example(example.name))) as image:
+        assert min(image.size) >= 300
+    assert example.credit
+
+
+def test_an_unknown_example_lists_the_known_ones():
+    with pytest.raises(ValueError, match="Unknown example 'dog'; known are coffee, astronaut"):
+        read_example("dog")

@@ -1,0 +1,30 @@
+import asyncio
+import json
+import re
+
+import pytest
+
+from app.ui.page import TABS, build_page, look
+
+
+@pytest.fixture
+def page(engine, settings):
+    async def build():
+        return build_page(engine.catalog, engine, settings)
+
+    # Within a loop: without a running one Gradio makes its own and never closes it.
+    return asyncio.run(build())
+
+
+def test_the_page_has_its_tabs_and_asks_nobody_else_for_anything(page):
+    page.css = look()["css"]
+    config = json.dumps(page.get_config_file(), default=str)
+    assert all(f'"{title}"' in config for title, _ in TABS)
+    assert set(re.findall(r"https?://[\w.]+", config)) <= {"http://www.w3.org"}
+    assert not page.analytics_enabled
+
+
+def test_the_look_is_made_of_what_gradio_itself_serves():
+    chosen = look()
+    sheets = chosen["theme"]._get_theme_css() + chosen["css"] + "".join(chosen["theme"]._stylesheets)
+    assert set(re.findall(r"https?://[\w.]+", sheets)) <= {"http://www.w3.org"}

@@ -1,0 +1,84 @@
+import dataclasses
+
+import pytest
+
+from app.ui.results import find_nearest, read_reference, read_scores, render_results
+
+
+@pytest.fixture
+def entry(engine):
+    return {entry.name: entry for entry in engine.catalog.entries()}
+
+
+def with_card(entry, **changes):
+    return entry._replace(card=dataclasses.replace(entry.card, **changes))
+
+
+def test_reference_scores_are_those_of_the_supplement():
+    # Read off tables 1, 2 and 4 of the supplement.
+    rows = {(row["table"], row["teacher"], row["student"]): row["scores"] for row in read_reference()["rows"]}
+    assert len(rows) == 11
+    assert all(len(scores) == 9 for scores in rows.values())
+    assert rows[1, "Swin-T", "MobileNet v2"]["l2d"] == {"mAP": 56.91, "OF1": 76.92, "CF1": 63.89}
+    assert rows[2, "ResNet-34", "ResNet-101"]["teacher"] == {"mAP": 70.19, "OF1": 72.30, "CF1": 66.50}
+    assert rows[4, "ResNet-50", "MobileNet v2"]["vanilla"] == {"mAP": 86.12, "OF1": 85.01, "CF1": 81.76}
+    assert rows[4, "Swin-T", "MobileNet v2"]["reviewkd"] == {"mAP": 85.69, "OF1": 85.10, "CF1": 81.56}
+
+
+def test_the_paper_is_best_with_its_own_method_among_students():
+    for row in read_reference()["rows"]:
+        students = {method: scores["mAP"] for method, scores in row["scores"].items() if method != "teacher"}
+        assert max(students, key=students.__getitem__) == "l2d"
+
+
+def test_nearest_rows_have_the_same_student():
+    assert [(row["teacher"], row["student"]) for row in find_nearest(["mobilenetv2_100"])] == [
+        ("ResNet-50", "MobileNet v2"),
+        ("Swin-T", "MobileNet v2"),
+    ]
+    assert [row["student"] for row in find_nearest(["resnet18", "a_network_of_mine"])] == ["ResNet-18"]
+    assert [row["student"] for row in find_nearest(["a_network_of_mine"])] == ["MobileNet v2", "MobileNet v2"]
+
+
+def test_scores_that_are_absent_or_broken_are_left_out():
+    scores = {"mAP": 50, "oracle_k": {"OF1": 60.5}, "localization": None, "CF1": "high"}
+    assert read_scores(scores) == {"mAP": 50.0, "OF1": 60.5}
+    assert read_scores({"oracle_k": [1, 2]}) == {}
+
+
+def test_gain_is_that_over_the_vanilla_student_beside_the_papers(entry):
+    vanilla = with_card(entry["student-vanilla"], scores={"mAP": 50.0, "images": 2500})
+    l2d = with_card(entry["student-l2d"], scores={"mAP": 48.75})
+    page = render_results([vanilla, l2d], {})
+    assert "scored on 2,500 test photographs" in page
+    assert "<small>−1.2</small>" in page
+    assert "<small>+1.2</small>" in page  # the paper's L2D on MobileNet v2, with either teacher
+    assert '<td class="best">50.0</td>' in page
+
+
+def test_localization_is_shown_where_it_was_measured(entry):
+    small = {"pointing_game": 33.3, "energy_in_box": None}
+    report = {"pairs": 1234, "pointing_game": 71.25, "energy_in_box": 40.0, "by_size": {"small": small}}
+    page = render_results([with_card(entry["student-l2d"], scores={"localization": report})], {})
+    assert "71.2" in page
+    assert "33.3" in page
+    assert "1,234" in page
+    assert "large objects" not in page
+    assert "Do the maps lie on the objects?" not in render_results([entry["student-vanilla"]], {})
+
+
+def test_models_of_different_data_are_not_mixed(entry):
+    models = [with_card(entry["student-l2d"], data={"name": "one"}), with_card(entry["student-vanilla"], data={"name": "two"})]
+    page = render_results(models, {})
+    assert page.count("<h2>Measured on ") == 2
+
+
+def test_cards_cannot_write_html(entry):
+    evil = with_card(entry["student-l2d"], title="<img src=x onerror=alert(1)>", data={"name": "<b>data</b>"})
+    page = render_results([evil], {"<i>folder</i>": "<script>"})
+    assert [tag for tag in ("<img", "<b>data", "<i>", "<script") if tag in page] == []
+    assert "&lt;img src=x" in page
+
+
+def test_without_models_it_says_so():
+    assert "No model yet" in render_results([], {})
