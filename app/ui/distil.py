@@ -96,7 +96,7 @@ def _build_view() -> tuple[gr.Dropdown, gr.HTML, dict[str, gr.Button], gr.HTML, 
             "delete": gr.Button("Delete", size="sm", variant="stop", visible=False),
         }
     curves = gr.HTML()
-    epoch = gr.Slider(1, 1, 1, step=1, label="Where the student looks after epoch", visible=False)
+    epoch = gr.Slider(1, 2, 1, step=1, label="Where the student looks after epoch", visible=False)
     probes = gr.HTML()
     with gr.Accordion("Log", open=False):
         log = gr.HTML()
