@@ -115,6 +115,7 @@ class Worker:
             progress = summary.update(folder)
             try:
                 request = self.queue.beat(job.id, self.name, progress)
+                tidy(self.queue, self.places)
             except UnavailableError as error:
                 # Somebody holds the file: the training goes on, the books are kept later.
                 logger.warning("%s", error)
@@ -278,7 +279,11 @@ def main(places: Places, device: str, attached: bool) -> int:
         attached: leave when standard input ends; set by the app that supervises this worker.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker: %(message)s", stream=sys.stderr)
-    worker = Worker(places, device)
+    try:
+        worker = Worker(places, device)
+    except UnavailableError as error:
+        logger.error("%s", error)
+        return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.leave.set())
     if attached:
