@@ -1,6 +1,5 @@
 # make install | demo | test | check: each alone is enough on a machine with Python 3.11+, git and make.
 PYTHON ?= python3
-HOST ?= 127.0.0.1
 PORT ?= 7860
 # Address of an index with CPU-only wheels of torch and torchvision, for an installation without the CUDA libraries.
 TORCH_INDEX ?=
@@ -20,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	L2D_HOST=$(HOST) L2D_PORT=$(PORT) $(BIN)/python -m app
+	L2D_PORT=$(PORT) $(BIN)/python -m app
 
 test: install
 	$(BIN)/python -m pytest
