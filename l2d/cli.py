@@ -151,13 +151,16 @@ def explain(
     labels: Annotated[str | None, typer.Option(help="labels to show, separated by commas; what the models predict if not given")] = None,
     device: Device = "auto",
 ) -> None:
-    """Draw the paper's figure: one row per label, one column per network, each network's map over the picture."""
+    """Draw the paper's figure: a row per label, the picture and a column per network, with its map and its probability."""
     from l2d.explain import explain_image
 
     with _sentences():
-        shown = [label.strip() for label in labels.split(",")] if labels else None
-        explain_image(image, [Path(folder.strip()) for folder in models.split(",")], out, shown, device)
+        explain_image(image, [Path(folder) for folder in _split(models)], out, _split(labels) if labels is not None else None, device)
         console.print(f"Wrote {out}")
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _run(options: dict[str, Any]) -> None:
@@ -220,7 +223,8 @@ def _sentences() -> Iterator[None]:
 
 def _bars() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
+    # In a log file a bar would only leave empty lines.
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextlib.contextmanager

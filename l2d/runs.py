@@ -2,15 +2,13 @@
 
 import dataclasses
 import datetime
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 
-from l2d.checkpoint import ModelCard, hash_file, load_checkpoint, save_checkpoint
+from l2d.checkpoint import CARD, ModelCard, hash_file, load_checkpoint, save_checkpoint
 from l2d.data import read_index
 from l2d.data.images import Index
 from l2d.model import create_model
@@ -53,11 +51,14 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     The folder keeps the state of the run until it is finished, so that `resume` can go on from the last finished epoch.
 
     Raises:
-        ValueError: if the folder holds a run already and `resume` is not set, or anything of the plan does not fit.
+        ValueError: if the folder holds a finished run, or an unfinished one and `resume` is not set, or anything of the plan does not
+            fit.
     """
     state = plan.out / STATE
     if state.exists() and not resume:
         raise ValueError(f"{plan.out} holds an unfinished run: add --resume to go on with it, or remove {state} to start over.")
+    if (plan.out / CARD).exists() and not state.exists():
+        raise ValueError(f"{plan.out} holds a finished checkpoint already: choose another folder, or remove this one to train it anew.")
     index = read_index(plan.data, "train")
     chosen = choose_device(device)
     teacher = load_network(plan.teacher, chosen) if plan.teacher is not None else None
@@ -83,10 +84,10 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         pretrained=plan.pretrained,
         init=plan.init,
     )
-    config = timm.get_pretrained_cfg(plan.backbone)
+    name, scaling = plan.out.resolve().name, model.backbone.pretrained_cfg
     card = ModelCard(
-        name=plan.out.name,
-        title=plan.out.name,
+        name=name,
+        title=name,
         role="student" if plan.teacher else "teacher",
         method=plan.recipe.method,
         backbone=plan.backbone,
@@ -95,11 +96,12 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         output_stride=plan.output_stride,
         width=plan.width,
         feedforward=plan.feedforward,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
+        mean=tuple(scaling["mean"]),
+        std=tuple(scaling["std"]),
         recipe=plan.recipe.as_dict(),
         data={"source": plan.data.split(":")[0], "images": len(index.paths), "labels": len(index.labels)},
-        teacher={"name": teacher.card.name, "sha256": teacher.card.sha256} if teacher else None,
+        # A method without a loss that compares does not look at its teacher.
+        teacher={"name": teacher.card.name, "sha256": teacher.card.sha256} if teacher and plan.recipe.as_dict()["weights"] else None,
         lineage=_describe_lineage(plan),
         created=datetime.date.today().isoformat(),
     )
@@ -109,7 +111,7 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
 def load_network(folder: Path, device: torch.device) -> Network:
     """A checkpoint on a device."""
     model, card = load_checkpoint(folder)
-    return Network(model.to(device, memory_format=torch.channels_last), card)
+    return Network(model.to(device).to(memory_format=torch.channels_last), card)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,18 +1,18 @@
 """Training, with or without a teacher."""
 
 import dataclasses
-import os
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from l2d.checkpoint import ModelCard
+from l2d.checkpoint import ModelCard, replace_file
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures, normalise
 from l2d.distill import Distiller, choose_weights
@@ -23,6 +23,8 @@ from l2d.recipe import Recipe
 
 # Losses are read back from the device this often: for progress, and to stop early when one is no longer a number.
 REPORT_EVERY = 10
+# A run's seed stands for this many: one for every epoch, and the last for the losses' own weights.
+SEEDS = 100_003
 
 
 class Network(NamedTuple):
@@ -55,7 +57,7 @@ class EpochReport(NamedTuple):
 
     epoch: int
     losses: dict[str, float]
-    scores: dict | None
+    scores: dict[str, Any] | None
     model: LabelNet
     seconds: float
     total_seconds: float
@@ -79,14 +81,18 @@ def fit(
     state: Path | None = None,
     on_step: StepCallback | None = None,
 ) -> Iterator[EpochReport]:
-    """Train a student epoch by epoch; the caller may stop after any of them.
+    """Train a student, in place, epoch by epoch; the caller may stop after any of them.
+
+    An epoch visits the pictures in random order, in full batches only: a last uneven batch would weigh its pictures more, and one of
+    a single picture has no variance to normalise by. Its pictures are left out, others in every epoch.
 
     On the CPU the result is the same bit for bit for the same seed and number of threads. With `state`, everything that the next
     epoch depends on is written there after each one, and a run that finds the file goes on from it as if it had never stopped. It
     gives the last finished epoch's report once more, since the caller may have died before it could keep what the report holds.
 
     Raises:
-        ValueError: if the labels of data set, student and teacher differ.
+        ValueError: before anything is trained, if the labels of data set, student and teacher differ, there are too few pictures, or the
+            file of the state is damaged or belongs to another run.
         DivergenceError: naming the epoch and the loss that became NaN or infinite.
     """
     for network in (student, teacher):
@@ -108,37 +114,47 @@ class _Run:
     def __init__(self, student: Network, index: Index, recipe: Recipe, teacher: Network | None, device: torch.device):
         self.recipe, self.device, self.card = recipe, device, student.card
         self.training, self.held_out = split_index(index, recipe.holdout)
+        count = len(self.training.paths)
+        if count < 2:
+            raise ValueError(f"Training needs at least two pictures besides those held out; the data set leaves {count}.")
         weights = choose_weights(recipe.method, recipe.weights)
         self.teacher = teacher if weights else None
-        self.student = student.model.to(device, memory_format=torch.channels_last).requires_grad_(True)
-        self.distiller = Distiller(weights, self.student, self.teacher and self.teacher.model)
-        self.distiller.to(device, memory_format=torch.channels_last)
-        if self.teacher:
-            self.teacher.model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.format = choose_memory_format(student.model, device)
+        self.student = student.model.to(device).to(memory_format=self.format).requires_grad_(True)
+        # Losses with weights of their own draw them here, whatever was drawn before.
+        torch.manual_seed(self._seed(SEEDS - 1))
+        self.distiller = Distiller(weights, self.student, self.teacher.model if self.teacher is not None else None)
+        self.distiller.to(device).to(memory_format=self.format)
+        if self.teacher is not None:
+            self.teacher.model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.frozen = freeze_stages(self.student, recipe.freeze_stages, recipe.train_size)
         # Also for a method that ignores its teacher: students that are compared with each other see the same pixels.
-        self.size = max(recipe.train_size, recipe.teacher_size) if teacher else recipe.train_size
-        self.pictures = Pictures(self.training.paths, self.size)
-        self.batch_size = min(recipe.batch_size, len(self.training.paths))
-        self.steps = len(self.training.paths) // self.batch_size
+        size = max(recipe.train_size, recipe.teacher_size) if teacher is not None else recipe.train_size
+        self.pictures = Pictures(self.training.paths, size, pinned=device.type == "cuda")
+        self.batch_size = min(recipe.batch_size, count)
+        self.steps = count // self.batch_size
         self.optimizer, self.scheduler = create_optimizer(nn.ModuleList([self.student, self.distiller]), recipe, self.steps)
         self.average = _create_average(self.student, recipe.averaging)
         self.epoch, self.seconds = 0, 0.0
 
     def train_epoch(self, on_step: StepCallback | None) -> EpochReport:
+        """One pass over the pictures, then the scores on those held out."""
         start = time.monotonic()
         # Every epoch draws from its own seeds, so a resumed run needs no state of any random generator.
-        torch.manual_seed(self.recipe.seed * 100_003 + self.epoch)
-        generator = torch.Generator().manual_seed(self.recipe.seed * 100_003 + self.epoch)
+        torch.manual_seed(self._seed(self.epoch))
+        generator = torch.Generator().manual_seed(self._seed(self.epoch))
         self._set_training_mode()
         order = torch.randperm(len(self.training.paths), generator=generator)[: self.steps * self.batch_size].view(self.steps, -1).tolist()
         totals: dict[str, Tensor] = {}
+        means: dict[str, float] = {}
         for step, (rows, batch) in enumerate(zip(order, self.pictures.batches(order), strict=True), 1):
             parts = self._train_step(batch, self.training.targets[rows], generator)
             for name, part in parts.items():
-                totals[name] = totals.get(name, 0) + part.detach()
+                totals[name] = totals[name] + part.detach() if name in totals else part.detach()
             if step % REPORT_EVERY == 0 or step == self.steps:
-                means = {name: float(total) / step for name, total in totals.items()}
+                # One transfer for all of them: each waits for the device.
+                sums = torch.stack(list(totals.values())).tolist()
+                means = {name: total / step for name, total in zip(totals, sums, strict=True)}
                 self._check(means)
                 if on_step is not None:
                     on_step(StepReport(self.epoch + 1, step, self.steps, means))
@@ -149,10 +165,13 @@ class _Run:
         self.seconds += seconds
         return EpochReport(self.epoch, means, scores, self.result, seconds, self.seconds, self.steps * self.batch_size / trained)
 
+    def _seed(self, number: int) -> int:
+        return self.recipe.seed * SEEDS + number
+
     @property
     def result(self) -> LabelNet:
         """The network as it would be saved now."""
-        return self.average.module if self.average is not None else self.student
+        return cast(LabelNet, self.average.module) if self.average is not None else self.student
 
     def _train_step(self, batch: Tensor, targets: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
@@ -161,7 +180,7 @@ class _Run:
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
             taught = self._teach(view)
-            outputs: Outputs = self.student(prepare(view, recipe.train_size, self.card))
+            outputs: Outputs = self.student(prepare(view, recipe.train_size, self.card).contiguous(memory_format=self.format))
             parts = self.distiller(outputs, taught, targets)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
@@ -175,7 +194,9 @@ class _Run:
         if self.teacher is None:
             return None
         with torch.no_grad():
-            return self.teacher.model(prepare(view, self.recipe.teacher_size, self.teacher.card))
+            view = prepare(view, self.recipe.teacher_size, self.teacher.card)
+            outputs: Outputs = self.teacher.model(view.contiguous(memory_format=torch.channels_last))
+            return outputs
 
     def _set_training_mode(self) -> None:
         self.student.train()
@@ -185,40 +206,42 @@ class _Run:
 
     def _check(self, means: dict[str, float]) -> None:
         for name, value in means.items():
-            if not torch.isfinite(torch.tensor(value)):
+            if not math.isfinite(value):
                 raise DivergenceError(f"The {name} loss became {value} in epoch {self.epoch + 1}; lower the learning rate or its weight.")
 
     def save(self, path: Path, report: EpochReport) -> None:
-        """Write everything that the next epoch depends on, and the last one's report, beside its place and then renamed."""
+        """Write everything that the next epoch depends on, and the last one's report."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"epoch": self.epoch, "seconds": self.seconds, "recipe": dataclasses.asdict(self.recipe)}
         state["report"] = {name: value for name, value in report._asdict().items() if name != "model"}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(state, file)
-                # Otherwise a power cut may keep the new name and lose the content.
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda temporary: torch.save(state, temporary))
 
     def load(self, path: Path) -> EpochReport | None:
+        """Take up the state of a run; return its last report, if it kept one."""
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            if state["recipe"] != dataclasses.asdict(self.recipe):
-                changed = [name for name, value in dataclasses.asdict(self.recipe).items() if state["recipe"].get(name) != value]
-                raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)})")
+            self._check_state(state)
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.epoch, self.seconds = state["epoch"], state["seconds"]
             # Runs that began before reports were kept go on without.
             return EpochReport(**state["report"] | {"model": self.result}) if "report" in state else None
         except Exception as error:  # torch.load fails in many ways on a damaged file
-            raise ValueError(f"Cannot resume from {path}: {error}. Remove the file to start over.") from error
+            reason = " ".join(str(error).split())[:300].removesuffix(".")
+            raise ValueError(f"Cannot resume from {path}: {reason}. Remove the file to start over.") from error
 
-    def _parts(self) -> dict:
+    def _check_state(self, state: Any) -> None:
+        if not isinstance(state, dict) or not {*self._parts(), "epoch", "seconds", "recipe"} <= state.keys():
+            raise ValueError("it does not hold the state of such a run")
+        recipe = dataclasses.asdict(self.recipe)
+        if changed := [name for name, value in recipe.items() if state["recipe"].get(name) != value]:
+            raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)})")
+        steps = self.recipe.epochs * self.steps
+        if state["scheduler"]["total_steps"] != steps:
+            raise ValueError(f"it belongs to a run of {state['scheduler']['total_steps']} steps on other data; this one has {steps}")
+
+    def _parts(self) -> dict[str, Any]:
         parts = {"student": self.student, "distiller": self.distiller, "optimizer": self.optimizer, "scheduler": self.scheduler}
         return parts | ({"average": self.average} if self.average is not None else {})
 
@@ -231,28 +254,44 @@ def split_index(index: Index, holdout: float) -> tuple[Index, Index | None]:
 
 
 def prepare(view: Tensor, size: int, card: ModelCard) -> Tensor:
-    """A view in [0, 1] as a network's input of `size` pixels a side."""
+    """A view (N, 3, S, S) in [0, 1] as a network's input of `size` pixels a side."""
     if view.shape[-1] != size:
         view = F.interpolate(view, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return normalise(view, card.mean, card.std).contiguous(memory_format=torch.channels_last)
+    return normalise(view, card.mean, card.std)
 
 
 def create_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Adam under a one-cycle schedule; weight decay on matrices and kernels only."""
+    """Adam under a one-cycle schedule over `recipe.epochs` times `steps` steps; weight decay on matrices and kernels only."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.Adam(groups, lr=recipe.lr)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.epochs * steps, pct_start=recipe.warmup)
-    return optimizer, scheduler
+    total = recipe.epochs * steps
+    # A rise of a single step would start and end at once; torch divides by its length.
+    warmup = recipe.warmup if recipe.warmup * total != 1 else 0.0
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, pct_start=warmup)
+
+
+def choose_memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels last, which is faster, wherever it works.
+
+    On CPUs torch (2.13 to 2.15) writes past its memory in the backward pass of a strided 1x1 convolution of three channels, which is
+    how RepVGG begins.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    unsafe = any(one.in_channels == 3 and one.kernel_size == (1, 1) and one.stride != (1, 1) for one in convolutions)
+    return torch.contiguous_format if unsafe and device.type == "cpu" else torch.channels_last
 
 
 def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Module]:
     """Freeze whatever the backbone's first `count` stages depend on; return the modules that must stay in evaluation mode.
 
     The graph of a forward pass tells which weights these are, for every architecture.
+
+    Raises:
+        ValueError: if the backbone has fewer stages.
     """
     if not count:
         return []
@@ -260,7 +299,7 @@ def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Modul
     model.eval()
     stages = model(torch.zeros(1, 3, image_size, image_size, device=device)).features
     if count >= len(stages):
-        raise ValueError(f"freeze_stages must be below {len(stages)}, the number of stages; got {count}.")
+        raise ValueError(f"freeze_stages must be at most {len(stages) - 1}, the number of the backbone's stages; got {count}.")
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(stages[count - 1].sum(), parameters, allow_unused=True)
     early = {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
@@ -270,8 +309,10 @@ def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Modul
 
 
 def supports_bfloat16(device: torch.device) -> bool:
-    """Whether mixed precision pays: on any recent GPU, and on CPUs with bfloat16 arithmetic."""
-    return device.type == "cuda" or (device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16")))
+    """Whether mixed precision pays: on GPUs and CPUs with bfloat16 arithmetic."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def _create_average(model: LabelNet, decay: float) -> AveragedModel | None:

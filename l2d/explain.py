@@ -1,0 +1,113 @@
+"""The paper's figure for one picture: what several networks predict, and where they look for it."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from l2d.cam import evidence_from_features
+from l2d.data.images import open_image, to_input
+from l2d.figure import FORMATS, Column, draw_figure, save_figure
+from l2d.runs import choose_device, load_network
+from l2d.train import Network
+
+# Rows, if none are asked for: labels that any network predicts from this probability on; if there is none, the best ones.
+THRESHOLD = 0.5
+MOST_ROWS, FEWEST_ROWS = 8, 3
+
+
+class Answer(NamedTuple):
+    """What one network says about a picture.
+
+    Attributes:
+        network: the network itself.
+        last_map: of the picture, (1, D, h, w).
+        probabilities: label -> probability.
+    """
+
+    network: Network
+    last_map: Tensor
+    probabilities: dict[str, float]
+
+
+def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Sequence[str] | None = None, device: str = "auto") -> None:
+    """Draw where several networks look in a picture: rows = labels, columns = the picture, then the networks.
+
+    Args:
+        image: a picture file.
+        folders: the networks' checkpoint folders, from left to right.
+        out: the figure to write; its suffix, .png or .pdf, says how.
+        labels: the rows; by default what any of the networks predicts, most probable first, at most 8.
+        device: as `l2d.runs.choose_device` takes it.
+
+    Raises:
+        ValueError: for another suffix, no network, a label that none of them knows, or a picture or checkpoint that cannot be read.
+    """
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise ValueError(f"A figure is written as {' or '.join(f'.{name}' for name in FORMATS)}; got {out}.")
+    if not folders:
+        raise ValueError("A figure needs at least one network: give the folders of their checkpoints.")
+    networks = [load_network(folder, choose_device(device)) for folder in folders]
+    known = list(dict.fromkeys(label for network in networks for label in network.card.labels))
+    if labels is not None:
+        check_known(labels, known)
+    picture = _open(image)
+    answers = [read_picture(network, picture) for network in networks]
+    rows = list(dict.fromkeys(labels)) if labels is not None else choose_rows([answer.probabilities for answer in answers])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(draw_figure(picture, [_fill_column(answer, rows) for answer in answers], rows, threshold=THRESHOLD), out, kind)
+
+
+def read_picture(network: Network, picture: Image.Image) -> Answer:
+    """Run a network on a picture."""
+    model, card = network
+    with torch.inference_mode():
+        pixels = to_input(picture, card.image_size, card.mean, card.std).to(next(model.parameters()).device)
+        last_map = model.features(pixels)
+        _, logits = model.head(last_map)
+    return Answer(network, last_map, dict(zip(card.labels, logits[0].sigmoid().tolist(), strict=True)))
+
+
+def choose_rows(predictions: Sequence[dict[str, float]]) -> list[str]:
+    """The labels that any network predicts, by its best probability and at most 8; the best 3 where none predicts anything."""
+    best: dict[str, float] = {}
+    for probabilities in predictions:
+        for label, probability in probabilities.items():
+            best[label] = max(probability, best.get(label, 0.0))
+    ordered = sorted(best, key=lambda label: best[label], reverse=True)
+    return [label for label in ordered if best[label] >= THRESHOLD][:MOST_ROWS] or ordered[:FEWEST_ROWS]
+
+
+def check_known(labels: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse labels that no network knows.
+
+    Raises:
+        ValueError: naming them, with the known ones that are spelled most alike.
+    """
+    if not labels:
+        raise ValueError(f"No label to show; leave the option out to see what the networks predict. Known are {', '.join(known)}.")
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        close = [name for label in unknown for name in difflib.get_close_matches(label, known)]
+        hint = f"close are {', '.join(close)}" if close else f"known are {', '.join(known)}"
+        raise ValueError(f"No network knows the label {' or '.join(repr(label) for label in unknown)}; {hint}.")
+
+
+def _open(image: Path) -> Image.Image:
+    try:
+        return open_image(image)
+    except FileNotFoundError:
+        raise ValueError(f"There is no picture {image}.") from None
+    except Exception as error:  # Pillow's readers meet damaged files with almost any exception
+        raise ValueError(f"{image} cannot be read as a picture: {error}.") from error
+
+
+def _fill_column(answer: Answer, rows: Sequence[str]) -> Column:
+    (model, card), own = answer.network, [label for label in rows if label in answer.probabilities]
+    maps = evidence_from_features(model, answer.last_map, [card.labels.index(label) for label in own]).maps
+    return Column(card.title, dict(zip(own, maps.cpu().numpy(), strict=True)), answer.probabilities)

@@ -1,0 +1,153 @@
+"""The command line: the spellings that scripts count on, and sentences instead of tracebacks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from l2d.checkpoint import read_card
+from l2d.cli import app
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--image-size", "48", "--train-size", "32", "--epochs", "1", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu")
+HEAD = ("--width", "16", "--feedforward", "24")
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def teacher(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "teacher"
+    result = run("train", "--backbone", "test_resnet", "--data", f"coco:{coco}", "--out", out, *SMALL, *HEAD, "--holdout", "0.25")
+    assert result.exit_code == 0, result.stderr
+    return out
+
+
+def refuse(*words: str | Path) -> str:
+    """Run what must fail; its sentence, on one line."""
+    result = run(*words)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("Error: ")
+    return " ".join(result.stderr.split())
+
+
+def test_train_leaves_a_checkpoint_and_says_how_it_went(teacher: Path, coco: Path, tmp_path: Path) -> None:
+    card = read_card(teacher)
+    assert (card.name, card.method, card.image_size, card.recipe["train_size"]) == ("teacher", "vanilla", 48, 32)
+    result = run("train", "--backbone", "test_resnet", "--data", f"coco:{coco}", "--out", tmp_path / "two", *SMALL, *HEAD, "--seed", "1")
+    assert result.stdout == ""
+    assert "epoch 1/1 bce" in " ".join(result.stderr.split())
+    assert "Wrote" in result.stderr
+
+
+def test_distill(teacher: Path, coco: Path, tmp_path: Path) -> None:
+    words = ("--teacher", teacher, "--student", "test_efficientnet", "--method", "l2d", "--data", f"coco:{coco}", "--out", tmp_path / "s")
+    result = run("distill", *words, *SMALL, *HEAD, "--weight", "mld=5", "--weight", "cd=50", "--seed", "2", "--resume")
+    assert result.exit_code == 0, result.stderr
+    card = read_card(tmp_path / "s")
+    assert (card.backbone, card.role, card.teacher["name"] if card.teacher else None) == ("test_efficientnet", "student", "teacher")
+    assert card.recipe["weights"] == {"mld": 5.0, "cd": 50.0, "id": 1000.0}
+    # The teacher's own size, unless another is asked for.
+    assert (card.recipe["teacher_size"], card.recipe["seed"]) == (48, 2)
+
+
+def test_the_options_of_the_recipe_reach_it(coco: Path, tmp_path: Path) -> None:
+    options = {
+        "warmup": 0.5,
+        "min_area": 0.7,
+        "colour": 0.1,
+        "cutout": 0.25,
+        "freeze_stages": 1,
+        "averaging": 0.8,
+        "holdout": 0.25,
+        "seed": 9,
+    }
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    result = run("train", "--backbone", "test_resnet", "--data", f"coco:{coco}", "--out", tmp_path / "one", *SMALL, *HEAD, *words)
+    assert result.exit_code == 0, result.stderr
+    assert read_card(tmp_path / "one").recipe.items() >= options.items()
+
+
+def test_evaluate_as_json(teacher: Path, coco: Path) -> None:
+    result = run("evaluate", teacher, "--data", f"coco:{coco}", "--split", "test", "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["images"] == 6
+    assert report.keys() >= {"images", "mAP", "labels_without_positives", "oracle_k", "threshold", "top3", "per_label"}
+    assert all(report[protocol].keys() >= {"OF1", "CF1"} for protocol in ("oracle_k", "threshold", "top3"))
+    assert list(report["per_label"]) == ["red", "green", "blue"]
+
+
+def test_evaluate_for_people(teacher: Path, coco: Path) -> None:
+    result = run("evaluate", teacher, "--data", f"coco:{coco}", "--split", "train", "--device", "cpu")
+    assert "mAP" in result.stdout
+    assert "oracle_k OF1" in result.stdout
+
+
+def test_localize_as_json(teacher: Path, coco: Path) -> None:
+    result = run("localize", teacher, "--data", f"coco:{coco}", "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["pairs"] >= 6
+    assert 0 <= report["pointing_game"] <= 100
+    assert 0 <= report["energy_in_box"] <= 100
+
+
+def test_explain(teacher: Path, coco: Path, tmp_path: Path) -> None:
+    image, out = coco / "val2014" / "0.png", tmp_path / "figure.pdf"
+    result = run("explain", image, "--models", f"{teacher},{teacher}", "--labels", "red, blue", "--out", out, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert out.read_bytes().startswith(b"%PDF")
+    assert "close are red" in refuse("explain", image, "--models", teacher, "--labels", "redd", "--out", out, "--device", "cpu")
+
+
+def test_what_is_wrong_is_said_in_a_sentence(teacher: Path, coco: Path, tmp_path: Path) -> None:
+    data, out = ("--data", f"coco:{coco}"), ("--out", tmp_path / "new")
+    assert "Unknown backbone 'resnet19'" in refuse("train", "--backbone", "resnet19", *data, *out)
+    assert "Expected data as coco:ROOT" in refuse("train", "--backbone", "test_resnet", "--data", "nonsense", *out)
+    assert "nowhere" in refuse("train", "--backbone", "test_resnet", "--data", "coco:nowhere", *out)
+    assert "lr must lie between" in refuse("train", "--backbone", "test_resnet", *data, *out, "--lr", "100")
+    assert "Unknown split 'val'" in refuse("evaluate", teacher, *data, "--split", "val")
+    assert "not a checkpoint folder" in refuse("evaluate", coco, *data)
+    assert "Unknown device 'tpu9'" in refuse("evaluate", teacher, *data, "--device", "tpu9")
+    assert "teacher holds a finished checkpoint" in refuse(
+        "train", "--backbone", "test_resnet", *data, "--out", teacher, *SMALL, *HEAD, "--resume"
+    )
+    distill = ("distill", "--teacher", teacher, "--student", "test_resnet", *data, *out)
+    assert "Unknown method 'kd'; the known ones are vanilla" in refuse(*distill, "--method", "kd")
+    assert "--weight takes NAME=NUMBER" in refuse(*distill, "--method", "mld", "--weight", "mld")
+    assert "Method mld has no loss 'cd'" in refuse(*distill, "--method", "mld", "--weight", "cd=1")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_message_with_brackets_is_printed_as_it_is(teacher: Path) -> None:
+    assert "[bold]nowhere" in refuse("evaluate", teacher, "--data", "coco:[bold]nowhere")
+
+
+@pytest.mark.parametrize("command", ["train", "distill", "evaluate", "localize", "explain"])
+def test_every_command_and_option_has_help(command: str) -> None:
+    import typer
+
+    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    assert found.help
+    assert [option.name for option in found.params if option.param_type_name == "option" and not option.help] == []
+
+
+def test_help_answers_without_torch() -> None:
+    """torch alone takes seconds to import."""
+    script = "import sys; from l2d.cli import app\ntry: app(['distill', '--help'])\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--teacher" in result.stdout
+    assert result.stderr.strip() == "False"
+
+
+def test_the_module_is_the_command() -> None:
+    result = subprocess.run([sys.executable, "-m", "l2d", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(command in result.stdout for command in ("train", "distill", "evaluate", "localize", "explain"))

@@ -1,0 +1,163 @@
+"""From a plan to a checkpoint folder, also when the way there is interrupted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from l2d import runs
+from l2d.checkpoint import CARD, WEIGHTS, hash_file, load_checkpoint, read_card
+from l2d.data import read_index
+from l2d.evaluate import evaluate
+from l2d.recipe import Recipe
+from l2d.runs import STATE, Plan, choose_device, execute
+
+
+def make_plan(coco: Path, out: Path, *, recipe: dict[str, Any] | None = None, **changes: Any) -> Plan:
+    numbers = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "train_size": 32, "teacher_size": 32, **(recipe or {})}
+    fields = {"backbone": "test_resnet", "image_size": 48, "width": 16, "feedforward": 24, **changes}
+    return Plan(data=f"coco:{coco}", out=out, recipe=Recipe(**numbers), **fields)
+
+
+@pytest.fixture(scope="module")
+def teacher(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "teacher"
+    list(execute(make_plan(coco, out, recipe={"epochs": 1}), device="cpu"))
+    return out
+
+
+def test_a_run_leaves_card_and_weights_and_nothing_else(coco: Path, tmp_path: Path) -> None:
+    plan = make_plan(coco, tmp_path / "one", recipe={"averaging": 0.9, "holdout": 0.25})
+    reports = list(execute(plan, device="cpu"))
+    assert sorted(path.name for path in plan.out.iterdir()) == [CARD, WEIGHTS]
+    model, card = load_checkpoint(plan.out)
+    assert (card.name, card.role, card.method, card.backbone, card.teacher) == ("one", "teacher", "vanilla", "test_resnet", None)
+    assert card.labels == ("red", "green", "blue")
+    assert (card.image_size, card.width, card.feedforward, card.mean) == (48, 16, 24, (0.5, 0.5, 0.5))
+    assert card.recipe == plan.recipe.as_dict()
+    assert card.data == {"source": "coco", "images": 12, "labels": 3}
+    assert card.lineage == {"init": "random"}
+    assert card.scores["held_out"]["images"] == 3
+    assert card.seconds == pytest.approx(reports[-1].total_seconds, abs=0.1)
+    for name, tensor in reports[-1].model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor.contiguous(), rtol=2**-11, atol=2**-24)
+    # Nothing of the place where it was made goes with it.
+    assert str(coco) not in (plan.out / CARD).read_text()
+
+
+def test_a_distilled_student_names_its_teacher(coco: Path, tmp_path: Path, teacher: Path) -> None:
+    list(execute(make_plan(coco, tmp_path / "l2d", recipe={"method": "l2d", "epochs": 1}, teacher=teacher), device="cpu"))
+    card = read_card(tmp_path / "l2d")
+    assert (card.role, card.method) == ("student", "l2d")
+    assert card.teacher == {"name": "teacher", "sha256": hash_file(teacher / WEIGHTS)}
+    assert card.recipe["weights"] == {"mld": 10.0, "cd": 100.0, "id": 1000.0}
+
+
+def test_a_student_to_compare_with_has_no_teacher(coco: Path, tmp_path: Path, teacher: Path) -> None:
+    list(execute(make_plan(coco, tmp_path / "plain", recipe={"epochs": 1}, teacher=teacher), device="cpu"))
+    card = read_card(tmp_path / "plain")
+    assert (card.role, card.method, card.teacher) == ("student", "vanilla", None)
+
+
+def test_students_of_all_methods_start_from_the_same_weights(coco: Path, tmp_path: Path, teacher: Path) -> None:
+    zeros = {"vanilla": {}, "l2d": {"mld": 0.0, "cd": 0.0, "id": 0.0}, "reviewkd": {"reviewkd": 0.0}}
+    plans = [
+        make_plan(coco, tmp_path / name, recipe={"epochs": 1, "seed": 3, "method": name, "weights": weights}, teacher=teacher)
+        for name, weights in zeros.items()
+    ]
+    for plan in plans:
+        list(execute(plan, device="cpu"))
+    assert len({hash_file(plan.out / WEIGHTS) for plan in plans}) == 1
+
+
+def test_initial_weights_and_their_lineage(coco: Path, tmp_path: Path) -> None:
+    init = tmp_path / "init.safetensors"
+    torch.manual_seed(11)
+    save_file(timm.create_model("test_resnet").state_dict(), init)
+    plan = make_plan(coco, tmp_path / "one", recipe={"epochs": 1, "freeze_stages": 5}, init=init)
+    (report,) = execute(plan, device="cpu")
+    assert read_card(plan.out).lineage == {"init": "init.safetensors", "sha256": hash_file(init)}
+    torch.manual_seed(11)
+    assert torch.equal(report.model.backbone.conv1[0].weight, timm.create_model("test_resnet").conv1[0].weight)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_result(coco: Path, tmp_path: Path) -> None:
+    list(execute(make_plan(coco, tmp_path / "whole"), device="cpu"))
+    plan = make_plan(coco, tmp_path / "stopped")
+    next(execute(plan, device="cpu"))
+    assert (plan.out / STATE).exists()
+    with pytest.raises(ValueError, match="stopped holds an unfinished run: add --resume"):
+        next(execute(plan, device="cpu"))
+    list(execute(plan, device="cpu", resume=True))
+    assert hash_file(plan.out / WEIGHTS) == hash_file(tmp_path / "whole" / WEIGHTS)
+    assert not (plan.out / STATE).exists()
+
+
+def test_a_run_killed_before_its_last_checkpoint_was_written(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(execute(make_plan(coco, tmp_path / "whole"), device="cpu"))
+    plan = make_plan(coco, tmp_path / "killed")
+
+    def die(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        run = execute(plan, device="cpu")
+        next(run)
+        patch.setattr(runs, "save_checkpoint", die)
+        with pytest.raises(KeyboardInterrupt):
+            next(run)
+    list(execute(plan, device="cpu", resume=True))
+    assert hash_file(plan.out / WEIGHTS) == hash_file(tmp_path / "whole" / WEIGHTS)
+    assert not (plan.out / STATE).exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_finished_checkpoint_is_not_trained_over(coco: Path, teacher: Path, resume: bool) -> None:
+    before = (teacher / CARD).read_bytes()
+    with pytest.raises(ValueError, match="teacher holds a finished checkpoint already"):
+        next(execute(make_plan(coco, teacher), device="cpu", resume=resume))
+    assert (teacher / CARD).read_bytes() == before
+
+
+def test_a_teacher_of_other_labels_is_refused_before_anything_is_written(coco: Path, tmp_path: Path, teacher: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / WEIGHTS).write_bytes((teacher / WEIGHTS).read_bytes())
+    card = json.loads((teacher / CARD).read_text())
+    (other / CARD).write_text(json.dumps(card | {"labels": ["blue", "green", "red"]}))
+    with pytest.raises(ValueError, match="the same labels in another order"):
+        next(execute(make_plan(coco, tmp_path / "one", recipe={"method": "l2d"}, teacher=other), device="cpu"))
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("changes", [{"backbone": "resnet19"}, {"width": 12}, {"output_stride": 5}, {"init": Path("nowhere")}])
+def test_a_plan_that_cannot_be_built_leaves_nothing(coco: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"backbone|multiple|stride|nowhere"):
+        next(execute(make_plan(coco, tmp_path / "one", **changes), device="cpu"))
+    assert not (tmp_path / "one").exists()
+
+
+def test_scores_of_the_saved_network_are_those_of_the_trained_one(coco: Path, tmp_path: Path) -> None:
+    (report,) = execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 1}), device="cpu")
+    model, card = load_checkpoint(tmp_path / "one")
+    index = read_index(f"coco:{coco}", "test")
+    expected = evaluate(report.model, card, index)["mAP"]
+    assert evaluate(model, card, index)["mAP"] == pytest.approx(expected, abs=0.5)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="Unknown device 'gpu'; use auto, cpu, cuda or cuda:NUMBER"):
+        choose_device("gpu")
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="cuda:1 was asked for, but torch sees no CUDA device"):
+        choose_device("cuda:1")
+    assert choose_device("auto") == torch.device("cpu")
