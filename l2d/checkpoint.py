@@ -111,6 +111,12 @@ def write_card(folder: Path, card: ModelCard) -> None:
     replace_file(folder / CARD, lambda path: path.write_text(text, encoding="utf-8"))
 
 
+def add_scores(folder: Path, scores: dict[str, Any]) -> None:
+    """Write scores into a folder's card, in place of earlier ones of the same names."""
+    card = read_card(folder)
+    write_card(folder, dataclasses.replace(card, scores=card.scores | scores))
+
+
 def read_card(folder: Path) -> ModelCard:
     """Read a folder's card.
 
