@@ -39,7 +39,7 @@ class Request(BaseModel):
         kind: of a file to save.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="forbid")
 
     example: str | None = None
     sha256: str | None = None

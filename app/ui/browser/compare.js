@@ -240,7 +240,7 @@ listen("#l2d-show", "change", (value) => {
 });
 
 async function save(kind) {
-  const request = { kind, models: chosen().map((model) => model.name), labels: state.rows, threshold: state.view.threshold, scale: state.view.scale, colours: state.view.colourName, smooth: state.view.smooth };
+  const request = { kind, models: chosen().map((model) => model.name), labels: state.rows, threshold: state.view.threshold };
   setBusy(1);
   try {
     const file = await call("save", state.photo, request);

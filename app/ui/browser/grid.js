@@ -132,8 +132,8 @@ function createGrid(root, { remove }) {
     const move = (x, y) => {
       at = { x: clamp(x, 0, 1), y: clamp(y, 0, 1) };
       row.node.classList.add("crossed");
-      row.cross.style.setProperty("--x", 100 * at.x + "%");
-      row.cross.style.setProperty("--y", 100 * at.y + "%");
+      row.cross.style.setProperty("--x", (100 * at.x).toFixed(1) + "%");
+      row.cross.style.setProperty("--y", (100 * at.y).toFixed(1) + "%");
       for (const cell of row.cells) if (cell.layer && !cell.layer.empty) cell.value.textContent = formatNumber(cell.layer.read(at.x, at.y));
     };
     const leave = () => {

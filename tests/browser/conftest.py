@@ -1,0 +1,126 @@
+"""A real server process, and Debian's Chromium looking at it. Any error in its console fails the test."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from l2d.checkpoint import ModelCard, save_checkpoint
+from l2d.model import create_model
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE_MS = 120_000
+START_SECONDS = 240
+LABELS = ("cat", "dog", "car", "cup", "sky", "person", "spoon", "bowl", "chair", "table", "motorcycle", "rocket")
+TITLES = {"Teacher": ("teacher", "vanilla"), "Vanilla": ("student", "vanilla"), "L2D": ("student", "l2d")}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's own models; untrained tiny ones only where it holds none."""
+    shipped = ROOT / "checkpoints"
+    if any(shipped.glob("*/card.json")):
+        return shipped
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for seed, (title, (role, method)) in enumerate(TITLES.items()):
+        torch.manual_seed(seed)
+        model = create_model("test_resnet", len(LABELS), image_size=160, width=32, feedforward=64)
+        card = ModelCard(title.lower(), title, role, method, "test_resnet", LABELS, 160, width=32, feedforward=64, scores={"mAP": 12.5})
+        save_checkpoint(folder / title.lower(), model, card)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def url(checkpoints: Path) -> Iterator[str]:
+    """Address of a server that is a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("L2D_")}
+    environment |= {"PORT": "0", "L2D_CHECKPOINTS": str(checkpoints)}
+    command = [sys.executable, "-m", "app"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            address = _read_address(server)
+            _wait_until_ready(address)
+            yield address
+        finally:
+            server.terminate()
+
+
+def _read_address(server: "subprocess.Popen[str]") -> str:
+    assert server.stdout is not None
+    for line in server.stdout:
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            return found[0]
+    raise AssertionError(f"The server ended with status {server.wait()} before it printed its address.")
+
+
+def _wait_until_ready(address: str) -> None:
+    """Models are loaded in the background; a busy machine takes its time."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}/readyz"):
+                return
+        except urllib.error.HTTPError as error:
+            if time.monotonic() > until:
+                raise AssertionError(f"The server is not ready after {START_SECONDS} seconds.") from error
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.skip("needs chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
+    """Open the page in a fresh profile and wait for its first comparison; afterwards nothing may have gone wrong in it."""
+    problems: list[str] = []
+    contexts = []
+
+    def open_page(width: int = 1280, height: int = 900, scheme: str = "light") -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith((url, "data:", "blob:")) else problems.append(request.url))
+        page.goto(url)
+        page.wait_for_selector(".grid .row")
+        page.wait_for_selector(".desk[data-busy=false]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def page(visit: Callable[..., Page]) -> Page:
+    return visit()

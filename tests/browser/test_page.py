@@ -1,0 +1,222 @@
+import io
+import json
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+PAINTED = "[...document.querySelectorAll('.grid .frame canvas')].filter((canvas) => canvas.width > 0)"
+
+
+def count_requests(page):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    return requests
+
+
+def read_pixels(page):
+    """What the painted cells of the grid hold, as one text."""
+    return page.evaluate(f"{PAINTED}.map((canvas) => canvas.toDataURL()).join()")
+
+
+def list_rows(page):
+    return page.locator(".grid .row").evaluate_all("(rows) => rows.map((row) => row.dataset.label)")
+
+
+def draw_photograph(width=320, height=200):
+    image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    image.paste((200, 60, 40), (width // 8, height // 4, width // 2, height * 3 // 4))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def upload(page, content, name="photograph.png"):
+    page.set_input_files("#l2d-file", {"name": name, "mimeType": "image/png", "buffer": content})
+    expect(page.locator(".photo-name")).to_have_text(name)
+    page.wait_for_selector(".desk[data-busy=false]")
+
+
+def set_slider(page, name, value):
+    page.get_by_role("slider", name=name).fill(str(value))
+
+
+def test_it_opens_with_an_example_already_compared(page):
+    chosen = page.locator(".models input:checked").count()
+    assert chosen >= 1
+    assert page.locator(".head .column").count() == chosen + 1
+    assert page.locator(".grid .row").count() >= 1
+    assert page.locator(".grid .row").first.locator(".cell").count() == chosen + 1
+    assert page.evaluate(f"{PAINTED}.length") > 0
+    expect(page.locator(".photo-name")).to_have_text("A cup of coffee")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda page: page.get_by_text("Grid", exact=True).click(),
+        lambda page: set_slider(page, "Opacity", 30),
+        lambda page: set_slider(page, "Threshold", 99),
+        lambda page: page.get_by_label("Colours").select_option("jet"),
+        lambda page: page.get_by_text("Cells", exact=True).click(),
+        lambda page: page.get_by_label("Show", exact=True).select_option(index=1),
+    ],
+    ids=["scale", "opacity", "threshold", "colours", "interpolation", "difference"],
+)
+def test_how_maps_are_drawn_changes_at_once_and_asks_nobody(page, change):
+    # From nothing predicted to everything predicted, so that the threshold fades something whatever the models are.
+    set_slider(page, "Threshold", 1)
+    before, requests = read_pixels(page), count_requests(page)
+    change(page)
+    assert read_pixels(page) != before
+    page.wait_for_timeout(300)
+    assert requests == []
+
+
+def test_every_scale_has_its_colour_bars_in_the_units_of_the_maps(page):
+    rows, cells = page.locator(".grid .row").count(), page.evaluate(f"{PAINTED}.length")
+    for scale, bars in (("row", page.locator(".row header .bar:visible")), ("map", page.locator("figcaption .bar:visible"))):
+        page.locator(f"input[value={scale}]").check(force=True)
+        assert bars.count() == {"row": rows, "map": cells}[scale]
+        assert float(bars.first.locator("span").last.inner_text().replace("−", "-")) > 0
+    page.locator("input[value=grid]").check(force=True)
+    expect(page.locator(".head .bar")).to_be_visible()
+    assert page.locator(".row .bar:visible").count() == 0
+
+
+def test_a_photograph_is_uploaded_and_compared(page):
+    before = read_pixels(page)
+    # A name that would run as HTML if it were ever taken for it: the console of the page stays silent.
+    upload(page, draw_photograph(), "<img src=x onerror=console.error(1)>.png")
+    assert read_pixels(page) != before
+    expect(page.locator(".head .column").first).to_contain_text("320 × 200")
+    shape = page.locator(".frame").first.evaluate("(frame) => frame.clientWidth / frame.clientHeight")
+    assert shape == pytest.approx(1.6, abs=0.03)
+
+
+def test_a_label_is_added_by_name_and_costs_one_request_without_the_photograph(page):
+    upload(page, draw_photograph())
+    before, sent = list_rows(page), []
+    page.on("request", lambda request: sent.append(request.post_data))
+    page.get_by_role("combobox", name="Add a label").click()
+    label = page.get_by_role("option").nth(1).locator("span").inner_text()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator(".grid .row")).to_have_count(len(before) + 1)
+    page.wait_for_selector(".desk[data-busy=false]")
+    assert list_rows(page) == [*before, label]
+    assert len(sent) == 1
+    assert json.loads(sent[0])["data"]["labels"] == [label]
+    # Taking it away and back again asks nobody.
+    page.get_by_role("button", name=f"Remove the row {label}").click()
+    assert list_rows(page) == before
+    page.get_by_role("combobox", name="Add a label").fill(label)
+    page.keyboard.press("Enter")
+    assert label in list_rows(page)
+    assert len(sent) == 1
+
+
+def test_a_model_is_hidden_and_shown_without_asking(page):
+    requests, columns = count_requests(page), page.locator(".head .column").count()
+    box = page.locator(".models input").first
+    box.uncheck()
+    assert page.locator(".head .column").count() == columns - 1
+    expect(box).to_be_focused()
+    box.check()
+    assert page.locator(".head .column").count() == columns
+    assert requests == []
+
+
+def test_one_cross_hair_reads_every_model_of_the_row(page):
+    row = page.locator(".grid .row").first
+    resting = row.locator(".value").all_inner_texts()
+    row.locator(".frame").nth(1).hover(position={"x": 40, "y": 30})
+    expect(row).to_have_class("row crossed")
+    assert row.locator(".cells").evaluate("(cells) => cells.style.getPropertyValue('--x')")
+    pointed = row.locator(".value").all_inner_texts()
+    assert len(pointed) == page.locator(".models input:checked").count()
+    assert [each for each in pointed if each.startswith("max")] == []
+    page.mouse.move(0, 0)
+    assert row.locator(".value").all_inner_texts() == resting
+
+
+def test_press_and_hold_shows_the_bare_photograph(page):
+    frame = page.locator(".grid .row .frame").nth(1)
+    frame.hover()
+    page.mouse.down()
+    expect(page.locator(".grid canvas").last).not_to_be_visible()
+    page.mouse.up()
+    expect(page.locator(".grid")).not_to_have_class("grid bare")
+
+
+def test_the_grid_is_used_by_keyboard_alone(page):
+    before = list_rows(page)
+    page.locator(".cells").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".cells").first.evaluate("(cells) => cells.style.getPropertyValue('--x')") == "55.0%"
+    page.keyboard.down("Space")
+    expect(page.locator(".grid")).to_have_class("grid bare")
+    page.keyboard.up("Space")
+    page.keyboard.press("Delete")
+    assert list_rows(page) == before[1:]
+
+
+def test_every_control_has_a_name(page):
+    nameless = page.locator(".desk").evaluate(
+        """(desk) => [...desk.querySelectorAll("input, select, button, summary, dialog, [tabindex]")].filter((control) =>
+            !control.getAttribute("aria-label") && !control.labels?.length && !control.textContent.trim() && !control.closest("dialog")
+        ).map((control) => control.outerHTML)"""
+    )
+    assert nameless == []
+
+
+@pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("npz", b"PK"), ("json", b"{")])
+def test_what_is_shown_can_be_downloaded(page, kind, start):
+    # One row: a figure of many takes a slow machine long.
+    for label in list_rows(page)[1:]:
+        page.get_by_role("button", name=f"Remove the row {label}").click()
+    page.get_by_text("Download", exact=True).click()
+    with page.expect_download() as download:
+        page.locator(f"[data-save={kind}]").click()
+    assert download.value.suggested_filename.endswith(f".{kind}")
+    assert download.value.path().read_bytes().startswith(start)
+
+
+def test_a_file_that_is_no_picture_is_refused_in_words_and_the_page_goes_on(page):
+    upload(page, b"not a picture", "broken.png")
+    expect(page.get_by_role("alert").filter(has_text="Expected a picture")).to_be_visible()
+    upload(page, draw_photograph())
+    expect(page.locator(".notice")).to_be_hidden()
+    assert page.evaluate(f"{PAINTED}.length") > 0
+
+
+def test_results_stand_beside_the_papers(page):
+    page.get_by_role("tab", name="Results").click()
+    expect(page.get_by_role("region", name="Scores").first).to_contain_text("Paper: ")
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator(".grid .row").first).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off_and_text_stands_out(visit, width, scheme):
+    page = visit(width, 844, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for selector in (".status", ".probability", ".chip span", ".tool legend"):
+        assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
+
+
+# Contrast of an element's text with the page, as WCAG 2 defines it.
+CONTRAST = """(element) => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const light = (colour) => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const linear = (v) => (v <= 0.04 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((byte) => linear(byte / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const page = getComputedStyle(document.body).backgroundColor, text = getComputedStyle(element).color;
+  const [low, high] = [light(page), light(text)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+}"""
