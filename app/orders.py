@@ -2,12 +2,14 @@
 
 import dataclasses
 import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.errors import ParameterError
+from l2d.checkpoint import WEIGHTS, read_card
 from l2d.distill import METHODS, choose_weights
 from l2d.model import BACKBONES
 from l2d.recipe import Recipe
@@ -28,6 +30,8 @@ class Order(BaseModel):
     teacher: str | None = Field(default=None, max_length=80, description="A model with the data set's labels that is there already.")
     teacher_backbone: str | None = Field(default=None, max_length=80, description="Instead: train a teacher of this kind first.")
     teacher_epochs: int = Field(default=30, ge=1, le=1000, description="Passes over the training pictures for such a teacher.")
+    start_from: str | None = Field(default=None, max_length=80, description="A model of the student's kind whose backbone it starts from.")
+    teacher_start_from: str | None = Field(default=None, max_length=80, description="The same for a teacher that is trained first.")
     pretrained: bool = Field(default=False, description="Start from timm's ImageNet weights, fetched from the hub.")
     epochs: int = Field(default=80, ge=1, le=1000, description="Passes over the training pictures.")
     batch_size: int = Field(default=64, ge=2, le=1024, description="Pictures per step.")
@@ -65,6 +69,8 @@ class Order(BaseModel):
             raise ValueError(f"The method {self.method} needs a teacher: give either teacher or teacher_backbone.")
         if not METHODS[self.method] and teachers:
             raise ValueError(f"The method {self.method} learns from the labels alone: leave teacher and teacher_backbone out.")
+        if self.teacher_start_from and not self.teacher_backbone:
+            raise ValueError("teacher_start_from is for a teacher that is trained first: give its teacher_backbone.")
         return self
 
     @property
@@ -73,23 +79,36 @@ class Order(BaseModel):
         return self.title or f"{self.student}, {self.method}, on {self.data}"
 
 
-# Ends in about two minutes on two cores, and shows a student that learns where to look.
-FIRST_ORDER = Order(
-    title="First student",
-    data="shapes",
-    student="resnet18",
-    teacher_backbone="resnet34",
-    teacher_epochs=6,
-    epochs=6,
-    batch_size=32,
-    lr=1e-3,
-    image_size=64,
-    width=128,
-    feedforward=256,
-    min_area=0.6,
-    colour=0.2,
-    cutout=0.0,
-)
+FIRST_BACKBONE = "mobilenetv2_100"
+
+
+def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
+    """A job of about two minutes on two cores that shows a student learning where to look.
+
+    So few steps suffice only from weights that know something of pictures: those of a model that is there, if it fits.
+
+    Args:
+        models: name and backbone of those that are there.
+    """
+    fitting = [name for name, backbone in models if backbone == FIRST_BACKBONE]
+    start = fitting[0] if fitting else None
+    return Order(
+        title="First student",
+        student=FIRST_BACKBONE,
+        start_from=start,
+        teacher_backbone=FIRST_BACKBONE,
+        teacher_start_from=start,
+        teacher_epochs=4,
+        epochs=5,
+        batch_size=32,
+        lr=1e-3,
+        image_size=96,
+        width=128,
+        feedforward=256,
+        min_area=0.6,
+        colour=0.2,
+        cutout=0.0,
+    )
 
 
 class Stage(NamedTuple):
@@ -112,27 +131,27 @@ def parse_order(values: dict[str, Any]) -> Order:
         raise ParameterError(details[0], details) from error
 
 
-def plan_stages(order: dict[str, Any], spec: str, teacher: Path | None, folder: Path) -> list[Stage]:
+def plan_stages(order: dict[str, Any], spec: str, find_model: Callable[[str], Path], folder: Path) -> list[Stage]:
     """The training runs of an order, in their order.
 
     Args:
         order: the values of an `Order`.
         spec: the data set as `l2d.data.read_index` takes it.
-        teacher: checkpoint of the teacher that the order names.
+        find_model: gives the checkpoint folder of a model that the order names.
         folder: the stages' checkpoints are made in here.
     """
-    chosen = dict(order)
+    chosen = Order.model_construct(**order).model_dump()
     stages = []
+    teacher = find_model(chosen["teacher"]) if chosen["teacher"] else None
+    inits = {name: find_model(chosen[name]) / WEIGHTS if chosen[name] else None for name in ("start_from", "teacher_start_from")}
+    size = read_card(teacher).image_size if teacher is not None else chosen["image_size"]
     if chosen["teacher_backbone"]:
         teacher = folder / TEACHER
-        recipe = _make_recipe(chosen | {"method": "vanilla", "weights": {}, "epochs": chosen["teacher_epochs"]})
-        stages.append(Stage(TEACHER, _make_plan(chosen, chosen["teacher_backbone"], spec, teacher, recipe, None)))
-    recipe = _make_recipe(chosen)
-    if teacher is not None and not chosen["teacher_backbone"]:
-        from l2d.checkpoint import read_card
-
-        recipe = dataclasses.replace(recipe, teacher_size=read_card(teacher).image_size)
-    return [*stages, Stage(STUDENT, _make_plan(chosen, chosen["student"], spec, folder / STUDENT, recipe, teacher))]
+        recipe = _make_recipe(chosen | {"method": "vanilla", "weights": {}, "epochs": chosen["teacher_epochs"]}, size)
+        plan = _make_plan(chosen, chosen["teacher_backbone"], spec, teacher, recipe)
+        stages.append(Stage(TEACHER, dataclasses.replace(plan, init=inits["teacher_start_from"])))
+    plan = _make_plan(chosen, chosen["student"], spec, folder / STUDENT, _make_recipe(chosen, size))
+    return [*stages, Stage(STUDENT, dataclasses.replace(plan, teacher=teacher, init=inits["start_from"]))]
 
 
 def write_commands(stages: list[Stage], folder: Path, places: dict[str, Path]) -> list[str]:
@@ -158,6 +177,8 @@ def _write_command(plan: Plan, shorter: dict[str, str]) -> str:
         } | options
     else:
         options = {"backbone": plan.backbone} | options
+    if plan.init is not None:
+        options["init"] = plan.init
     options |= {name: getattr(plan, name) for name in ("image_size", "width", "feedforward")}
     options |= {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr", *_AUGMENTATION, "averaging", "holdout", "seed")}
     words = [f"--{name.replace('_', '-')} {_quote(str(value), shorter)}" for name, value in options.items()]
@@ -176,15 +197,15 @@ def _quote(value: str, shorter: dict[str, str]) -> str:
     return shlex.quote(value)
 
 
-def _make_recipe(chosen: dict[str, Any]) -> Recipe:
+def _make_recipe(chosen: dict[str, Any], teacher_size: int) -> Recipe:
     names = {field.name for field in dataclasses.fields(Recipe)}
-    size = chosen["image_size"]
-    return Recipe(**{name: value for name, value in chosen.items() if name in names}, train_size=size, teacher_size=size)
+    given = {name: value for name, value in chosen.items() if name in names}
+    return Recipe(**given, train_size=chosen["image_size"], teacher_size=teacher_size)
 
 
-def _make_plan(chosen: dict[str, Any], backbone: str, spec: str, out: Path, recipe: Recipe, teacher: Path | None) -> Plan:
+def _make_plan(chosen: dict[str, Any], backbone: str, spec: str, out: Path, recipe: Recipe) -> Plan:
     sizes = {name: chosen[name] for name in ("pretrained", "image_size", "width", "feedforward")}
-    return Plan(backbone=backbone, data=spec, out=out, recipe=recipe, teacher=teacher, **sizes)
+    return Plan(backbone=backbone, data=spec, out=out, recipe=recipe, **sizes)
 
 
 def _describe_problem(problem: Any) -> str:

@@ -88,8 +88,7 @@ class _Work:
     def __init__(self, folder: JobFolder, places: Places, task: Task):
         self.folder, self.places, self.task = folder, places, task
         self.dataset = Datasets(places.data, places.findings).find(task.spec["data"])
-        teacher = places.find_model(task.spec["teacher"]) if task.spec["teacher"] else None
-        self.stages = plan_stages(task.spec, self.dataset.spec, teacher, folder.path)
+        self.stages = plan_stages(task.spec, self.dataset.spec, places.find_model, folder.path)
         self.clock = _Clock(self.stages)
         self.test = read_index(self.dataset.spec, "test")
         self.probes = choose_probes(self.test)

@@ -29,7 +29,7 @@ GRACE_SECONDS = 2.0
 # What training needs of the environment; everything else, secrets above all, stays out.
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE"),
-    *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "L2D_CACHE", "L2D_ENGINE", "PYTHONDONTWRITEBYTECODE"),
+    *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "L2D_CACHE", "PYTHONDONTWRITEBYTECODE"),
 )
 ENTRY = "app"
 SOURCE_TREE = Path(__file__).resolve().parent.parent

@@ -60,6 +60,8 @@ class Workshop:
         facts = self.datasets.check(order.data)
         if order.teacher is not None:
             self._check_teacher(order.teacher, facts)
+        self._check_start("start_from", order.start_from, order.student)
+        self._check_start("teacher_start_from", order.teacher_start_from, order.teacher_backbone)
         return self.queue.submit(order.model_dump(), key)
 
     def delete(self, job: str) -> Job:
@@ -102,9 +104,7 @@ class Workshop:
         """The commands that do the same by hand; none if they cannot be told any more, for want of the data set or teacher."""
         folder = Path("job")
         try:
-            spec = self.datasets.find(order["data"]).spec
-            teacher = self.places.find_model(order["teacher"]) if order["teacher"] else None
-            stages = plan_stages(order, spec, teacher, folder)
+            stages = plan_stages(order, self.datasets.find(order["data"]).spec, self.places.find_model, folder)
         except (RequestError, ValueError):
             return []
         named = {"L2D_DATA": self.places.data, "L2D_CHECKPOINTS": self.places.checkpoints, "L2D_STATE": self.places.state}
@@ -136,6 +136,13 @@ class Workshop:
                 f"The teacher {name!r} knows {len(labels)} labels, and the data set {facts.name!r} has {len(facts.labels)} others. "
                 f"Fitting are: {', '.join(fitting) or 'none; give teacher_backbone, and one is trained first'}."
             )
+
+    def _check_start(self, field: str, name: str | None, backbone: str | None) -> None:
+        if name is None:
+            return
+        fitting = [entry.name for entry in self.catalog.entries() if entry.card.backbone == backbone]
+        if name not in fitting:
+            raise ParameterError(f"{field}: {name!r} is no model with the backbone {backbone}. Such are: {', '.join(fitting) or 'none'}.")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

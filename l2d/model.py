@@ -108,6 +108,8 @@ def create_model(
 def load_backbone(network: Any, path: Path) -> None:
     """Load a timm network's weights from a safetensors file, every tensor of it or none; its classifier, if there, is left out.
 
+    The file may also be the weights of a whole `LabelNet`, as a checkpoint holds them: its backbone is taken.
+
     Raises:
         ValueError: if the file is missing or damaged, or belongs to another network.
     """
@@ -115,6 +117,8 @@ def load_backbone(network: Any, path: Path) -> None:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read as a safetensors file: {error}.") from error
+    inside = {name.removeprefix("backbone."): tensor for name, tensor in state.items() if name.startswith("backbone.")}
+    state = inside or state
     names = network.pretrained_cfg.get("classifier") or ()
     classifiers = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
     load_weights(network, {name: tensor for name, tensor in state.items() if not name.startswith(classifiers)}, path)

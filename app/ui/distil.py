@@ -9,7 +9,7 @@ import gradio as gr
 from app.access import Access
 from app.errors import RequestError
 from app.jobs import ENDED, RESUMABLE, Job
-from app.orders import FIRST_ORDER, Order, parse_order
+from app.orders import Order, choose_first_order, parse_order
 from app.ui.progress import CSS, find_scales, show_curves, show_log, show_probes, show_status
 from app.workshop import Workshop
 from l2d.distill import METHODS
@@ -21,7 +21,21 @@ LOG_BYTES = 16 * 2**10
 TRAIN = "train first: "
 # Fields of an order with a component each, in the order of the form; the first ones are always in sight.
 SHOWN = ("title", "data", "method", "teacher", "student", "teacher_epochs", "epochs", "image_size")
-MORE = ("batch_size", "lr", "width", "feedforward", "min_area", "colour", "cutout", "averaging", "holdout", "seed", "pretrained")
+MORE = (
+    "start_from",
+    "teacher_start_from",
+    "batch_size",
+    "lr",
+    "width",
+    "feedforward",
+    "min_area",
+    "colour",
+    "cutout",
+    "averaging",
+    "holdout",
+    "seed",
+    "pretrained",
+)
 
 
 def build_distil_tab(workshop: Workshop, access: Access) -> None:
@@ -38,6 +52,8 @@ def build_distil_tab(workshop: Workshop, access: Access) -> None:
     inputs = list(fields.values())
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
+    # What there is to choose from is asked again whenever the page is opened.
+    gr.on(None, bench.list_choices, None, [fields["data"], fields["teacher"]], **quiet)
     for component in inputs:
         component.change(bench.preview, inputs, command, **quiet)
     ordered = start.click(bench.start, [token, *inputs], chosen, **quiet)
@@ -51,7 +67,7 @@ def build_distil_tab(workshop: Workshop, access: Access) -> None:
 
 
 def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Code, gr.Button]:
-    first = FIRST_ORDER.model_dump()
+    first = bench.first_order.model_dump()
     token = gr.Textbox(label="Token", info="The server printed it at its start.", type="password", visible=not bench.access.open)
     fields: dict[str, Any] = {}
     for name in SHOWN:
@@ -74,6 +90,8 @@ def _build_field(bench: "Bench", name: str, first: dict[str, Any]) -> Any:
         "method": lambda: list(METHODS),
         "teacher": bench.list_teachers,
         "student": lambda: list(BACKBONES),
+        "start_from": bench.list_models,
+        "teacher_start_from": bench.list_models,
     }
     if name in choices:
         return gr.Dropdown(choices[name](), **about)
@@ -109,6 +127,11 @@ class Bench:
     def __init__(self, workshop: Workshop, access: Access):
         self.workshop, self.access = workshop, access
 
+    @property
+    def first_order(self) -> Order:
+        """What the form holds when it is opened."""
+        return choose_first_order((entry.name, entry.card.backbone) for entry in self.workshop.catalog.entries())
+
     def list_datasets(self) -> list[str]:
         """Names of the data sets."""
         return self.workshop.datasets.names()
@@ -117,12 +140,20 @@ class Bench:
         """Models that are there, and what can be trained first."""
         return [entry.name for entry in self.workshop.catalog.entries()] + [f"{TRAIN}{backbone}" for backbone in BACKBONES]
 
+    def list_models(self) -> list[str]:
+        """Models that are there, and none of them."""
+        return ["", *(entry.name for entry in self.workshop.catalog.entries())]
+
+    def list_choices(self) -> list[Any]:
+        """The data sets and teachers of this moment, for their lists."""
+        return [gr.update(choices=self.list_datasets()), gr.update(choices=self.list_teachers())]
+
     @staticmethod
     def as_shown(name: str, order: dict[str, Any]) -> Any:
         """The value of a form's field."""
         if name == "teacher":
             return order["teacher"] or f"{TRAIN}{order['teacher_backbone']}"
-        return order[name]
+        return "" if order[name] is None else order[name]
 
     def preview(self, *values: Any) -> str:
         """The commands of what the form says, or why it cannot be ordered."""
@@ -135,7 +166,7 @@ class Bench:
     def start(self, token: str, *values: Any) -> Any:
         """Order what the form says, and look at it."""
         job = self._try(token, lambda: self.workshop.submit(self._read(values))[0])
-        return gr.update(choices=self._list_choices(), value=job.id)
+        return gr.update(choices=self._list_jobs(), value=job.id)
 
     def ask(self, verb: str) -> Callable[[str, str | None], None]:
         """The function of a button."""
@@ -195,17 +226,17 @@ class Bench:
         folder = self.workshop.folder(job).probes
         return show_probes(folder, listed["pictures"], kept.get(f"{epoch:04}"), kept.get("teacher"), scales)
 
-    def _list_choices(self) -> list[tuple[str, str]]:
+    def _list_jobs(self) -> list[tuple[str, str]]:
         return [(_describe_choice(job), job.id) for job in self.workshop.queue.page(LISTED)]
 
     def _read(self, values: tuple[Any, ...]) -> Order:
         named = dict(zip((*SHOWN, *MORE), values, strict=True))
+        named |= {name: named[name] or None for name in ("start_from", "teacher_start_from")}
         teacher = named.pop("teacher") or ""
-        if not METHODS.get(named["method"], {}):
-            return parse_order(named)
-        if teacher.startswith(TRAIN):
+        if METHODS.get(named["method"]) and teacher.startswith(TRAIN):
             return parse_order(named | {"teacher_backbone": teacher.removeprefix(TRAIN)})
-        return parse_order(named | {"teacher": teacher})
+        named["teacher_start_from"] = None
+        return parse_order(named | {"teacher": teacher if METHODS.get(named["method"]) else None})
 
     def _is_shut(self, token: str) -> bool:
         try:

@@ -18,7 +18,7 @@ from app.api import add_api
 from app.catalog import Catalog
 from app.job_routes import public, router
 from app.jobs import Progress
-from app.orders import FIRST_ORDER
+from app.orders import choose_first_order
 from app.places import Places
 from app.records import JobFolder
 from app.worker import clear
@@ -86,7 +86,7 @@ def test_an_order_is_accepted_with_its_place(client: TestClient):
 
 
 def test_the_first_order_of_the_page_is_accepted(client: TestClient):
-    answer = client.post("/v1/jobs", json=FIRST_ORDER.model_dump())
+    answer = client.post("/v1/jobs", json=choose_first_order([]).model_dump())
     assert answer.status_code == 202, answer.text
     teacher, student = answer.json()["commands"]
     assert teacher.startswith("l2d train --backbone")
@@ -114,6 +114,8 @@ def test_the_same_key_orders_once(client: TestClient):
         ({"teacher_backbone": "resnet34"}, "labels alone"),
         ({"method": "l2d", "teacher": "nobody"}, "Unknown teacher 'nobody'. Known are: "),
         ({"method": "l2d", "teacher": "the-teacher"}, "5 labels"),
+        ({"start_from": "the-teacher"}, "no model with the backbone resnet18"),
+        ({"teacher_start_from": "the-teacher"}, "teacher_backbone"),
         ({"method": "l2d", "teacher_backbone": "resnet34", "weights": {"bce": 1}}, "no loss 'bce'"),
         ({"data": "../../etc"}, "Unknown data set '../../etc'. Known are: shapes"),
         ({"out": "/tmp/x"}, "out"),

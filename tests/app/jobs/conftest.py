@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.errors import UnavailableError
 from app.jobs import Job, Queue
 from app.orders import Order
 from app.places import Places
@@ -89,7 +90,14 @@ class Lab:
 
     def wait_for(self, job: str, *states: str) -> Job:
         """A job, as soon as it is in one of these states."""
-        return self.wait(lambda: next((row for row in [self.queue.find(job)] if row.state in states), None))
+
+        def look() -> Job | None:
+            with contextlib.suppress(UnavailableError):  # locked, or on a full disk: as for every reader, it passes
+                row = self.queue.find(job)
+                return row if row.state in states else None
+            return None
+
+        return self.wait(look)
 
     def wait_for_epoch(self, job: str, count: int = 1) -> None:
         """Wait until so many epochs were reported."""

@@ -1,0 +1,60 @@
+"""Who may order jobs, and what the processes that run them are told."""
+
+import pytest
+from pydantic import SecretStr
+
+from app.access import Access, ForbiddenError, UnauthorizedError, choose_token, is_loopback
+from app.places import Places
+from app.worker import make_environment
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "::1", "[::1]"])
+def test_this_machine_alone_needs_no_token(host: str):
+    assert is_loopback(host)
+    assert choose_token(host, None) == (None, False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "127.0.0.1.example.org", ""])
+def test_any_other_address_gets_one(host: str):
+    assert not is_loopback(host)
+    token, made = choose_token(host, None)
+    assert made
+    assert token is not None
+    assert len(token) >= 32
+    assert token != choose_token(host, None)[0]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_token_that_was_set_is_the_token(host: str):
+    assert choose_token(host, SecretStr("a-secret-of-mine")) == ("a-secret-of-mine", False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:7860", "[::1]:7860", "localhost", "127.0.0.1"])
+def test_a_page_of_this_server_may_pass(host: str):
+    Access(None).check_request(None, host, None)
+    Access(None).check_request(None, host, f"http://{host}")
+
+
+@pytest.mark.parametrize("host", [None, "", "evil.example", "127.0.0.1.evil.example", "evil.example:7860"])
+def test_names_that_others_own_may_not(host: str | None):
+    with pytest.raises(ForbiddenError):
+        Access(None).check_request(None, host, None)
+
+
+def test_a_token_is_compared_whole():
+    access = Access("abcdefgh")
+    access.check_request("Bearer abcdefgh", "anywhere", "http://anywhere.else")
+    access.check_request("bearer abcdefgh", None, None)
+    for sent in ("Bearer abcdefg", "Bearer abcdefghi", "Bearer ä"):
+        with pytest.raises(ForbiddenError):
+            access.check_request(sent, None, None)
+    for sent in (None, "", "Bearer", "Bearer ", "Basic abcdefgh", "abcdefgh"):
+        with pytest.raises(UnauthorizedError):
+            access.check_request(sent, None, None)
+
+
+def test_workers_are_told_no_secret(tmp_path):
+    secrets = {"L2D_TOKEN": "s", "AWS_SECRET_ACCESS_KEY": "s", "HF_TOKEN": "s", "PIP_INDEX_URL": "s", "PYTHONSTARTUP": "s"}
+    told = make_environment(secrets | {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1"}, Places(tmp_path, tmp_path, tmp_path))
+    assert "s" not in told.values()
+    assert (told["PATH"], told["CUDA_VISIBLE_DEVICES"], told["L2D_STATE"]) == ("/bin", "1", str(tmp_path))

@@ -1,0 +1,62 @@
+"""From an order to training runs, and to the commands that do the same by hand."""
+
+import itertools
+import shlex
+from pathlib import Path
+
+import torch
+import typer
+
+from app.orders import Order, choose_first_order, plan_stages, write_commands
+from l2d.cli import app as cli
+from l2d.model import create_model, load_backbone
+
+PLACES = {"L2D_DATA": Path("/the data"), "L2D_CHECKPOINTS": Path("/shipped")}
+
+
+def plan(made_checkpoints: Path, **values: object):
+    order = Order.model_validate({"student": "resnet18", **values})
+    return plan_stages(order.model_dump(), "coco:/the data/mini", lambda name: made_checkpoints / name, Path("job"))
+
+
+def test_a_trained_teacher_is_a_stage_of_its_own(made_checkpoints: Path):
+    teacher, student = plan(made_checkpoints, teacher_backbone="resnet34", teacher_epochs=3, epochs=5, method="l2d", image_size=64)
+    assert (teacher.name, teacher.plan.recipe.method, teacher.plan.recipe.epochs, teacher.plan.teacher) == ("teacher", "vanilla", 3, None)
+    assert (student.plan.recipe.method, student.plan.recipe.epochs, student.plan.teacher) == ("l2d", 5, teacher.plan.out)
+    assert student.plan.recipe.train_size == student.plan.recipe.teacher_size == 64
+
+
+def test_a_known_teacher_sees_pictures_at_its_own_size(made_checkpoints: Path):
+    (student,) = plan(made_checkpoints, teacher="the-teacher", method="l2d", image_size=64)
+    assert (student.plan.recipe.train_size, student.plan.recipe.teacher_size) == (64, 96)
+
+
+def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Path):
+    stages = plan(made_checkpoints, teacher_backbone="resnet34", method="mld", weights={"mld": 3.5}, start_from="alien", pretrained=True)
+    commands = write_commands(stages, Path("job"), PLACES | {"L2D_STATE": made_checkpoints})
+    known = typer.main.get_command(cli).commands
+    for stage, command in zip(stages, commands, strict=True):
+        program, verb, *words = shlex.split(command)
+        assert program == "l2d"
+        assert {word for word in words if word.startswith("--")} <= {name for option in known[verb].params for name in option.opts}
+        values = dict(itertools.pairwise(words))
+        assert int(values["--epochs"]) == stage.plan.recipe.epochs
+        assert values["--data"] == "coco:$L2D_DATA/mini"
+        assert values["--out"] == stage.name
+    assert 'init "$L2D_STATE/alien/model.safetensors"' in commands[1]
+    assert "--weight mld=3.5" in commands[1]
+
+
+def test_the_first_order_starts_from_what_is_there():
+    order = choose_first_order([("other", "resnet18"), ("mine", "mobilenetv2_100")])
+    assert (order.start_from, order.teacher_start_from) == ("mine", "mine")
+    assert choose_first_order([]).start_from is None
+
+
+def test_a_backbone_starts_from_a_whole_checkpoint(made_checkpoints: Path):
+    fresh = create_model("test_efficientnet", 3, image_size=64, width=16, feedforward=16)
+    load_backbone(fresh.backbone, made_checkpoints / "student-l2d" / "model.safetensors")
+    torch.manual_seed(len("student-l2d"))
+    source = create_model("test_efficientnet", 5, image_size=64, width=32, feedforward=64)
+    for (name, own), given in zip(fresh.backbone.state_dict().items(), source.backbone.state_dict().values(), strict=True):
+        assert torch.allclose(own.float(), given.float(), atol=1e-3), name

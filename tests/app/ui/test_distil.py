@@ -1,0 +1,148 @@
+"""The Distil tab without a browser: what its form orders, and what it shows of a job."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.access import Access
+from app.catalog import Catalog
+from app.jobs import Progress
+from app.orders import choose_first_order
+from app.places import Places
+from app.records import JobFolder
+from app.ui.distil import MORE, SHOWN, Bench, build_distil_tab
+from app.ui.progress import find_scales, paint, show_curves, show_log, show_probes, show_status
+from app.workshop import Workshop
+
+FIRST_ORDER = choose_first_order([])
+FORM = [Bench.as_shown(name, FIRST_ORDER.model_dump()) for name in (*SHOWN, *MORE)]
+PICTURE = {"file": "0.jpg", "width": 40, "height": 30, "labels": ["<b>"]}
+EPOCH = {"event": "epoch", "stage": "student", "epoch": 1, "losses": {"bce": 2.0, "mld": 0.5}, "mAP": 40.0, "best": True, "progress": 0.5}
+
+
+def maps(value: float) -> dict:
+    return {"pictures": [[{"label": "<b>", "score": 0.75, "rows": [[0.0, value], [0.0, 0.0]]}]]}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
+    return Workshop(places, Catalog(places.checkpoints, made=places.models))
+
+
+@pytest.fixture
+def bench(workshop: Workshop) -> Bench:
+    return Bench(workshop, Access(None))
+
+
+def start(bench: Bench, **changes: object) -> str:
+    values = dict(zip((*SHOWN, *MORE), FORM, strict=True)) | changes
+    return bench.start("", *values.values())["value"]
+
+
+def test_the_tab_can_be_built(workshop: Workshop):
+    async def build() -> None:
+        with gr.Blocks(analytics_enabled=False):
+            build_distil_tab(workshop, Access("secret"))
+
+    asyncio.run(build())
+
+
+def test_the_form_as_it_opens_orders_the_first_job(bench: Bench, workshop: Workshop):
+    job = workshop.queue.find(start(bench))
+    assert job.spec == FIRST_ORDER.model_dump()
+    assert bench.preview(*FORM).splitlines() == workshop.describe_command(job.spec)
+
+
+def test_a_wrong_form_says_why_in_preview_and_on_start(bench: Bench, workshop: Workshop):
+    wrong = [0 if name == "epochs" else value for name, value in zip((*SHOWN, *MORE), FORM, strict=True)]
+    assert bench.preview(*wrong).startswith("# epochs: ")
+    with pytest.raises(gr.Error, match="epochs"):
+        bench.start("", *wrong)
+    assert workshop.queue.page(10) == []
+
+
+def test_vanilla_takes_no_teacher_whatever_the_list_says(bench: Bench, workshop: Workshop):
+    spec = workshop.queue.find(start(bench, method="vanilla")).spec
+    assert (spec["teacher"], spec["teacher_backbone"]) == (None, None)
+
+
+def test_without_the_token_nothing_is_done_or_shown(workshop: Workshop):
+    shut = Bench(workshop, Access("secret"))
+    with pytest.raises(gr.Error, match="token"):
+        shut.start("", *FORM)
+    job = Bench(workshop, Access(None)).start("", *FORM)["value"]
+    for verb in ("cancel", "stop", "resume", "delete"):
+        with pytest.raises(gr.Error, match="token"):
+            shut.ask(verb)("wrong", job)
+    assert job not in str(shut.refresh("wrong", job, 1, {}))
+    assert shut.scrub("wrong", job, 1) == ""
+    assert job in str(shut.refresh("secret", job, 1, {}))
+
+
+def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
+    job = start(bench)
+    first = bench.refresh("", job, 1, {})
+    assert "Waiting" in first[1]
+    again = bench.refresh("", job, 1, first[-1])
+    assert all(value == gr.skip() for value in again[:-1])
+    bench.ask("cancel")("", job)
+    changed = bench.refresh("", job, 1, again[-1])
+    assert "cancelled" in changed[1]
+    assert changed[6] == gr.skip(), "the curves are as they were"
+
+
+def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop: Workshop):
+    job = start(bench)
+    workshop.queue.claim("w")
+    workshop.queue.beat(job, "w", Progress(0.25, 75.0, "student", 1))
+    folder = JobFolder(workshop.places.jobs / job)
+    folder.prepare()
+    folder.append(EPOCH)
+    folder.log.write_text("<script>\n")
+    folder.probes.mkdir()
+    Image.new("RGB", (40, 30), "white").save(folder.probes / "0.jpg")
+    for name, content in {"pictures": {"pictures": [PICTURE]}, "0001": maps(1.0), "0002": maps(4.0), "teacher": maps(9.0)}.items():
+        (folder.probes / f"{name}.json").write_text(json.dumps(content))
+    _, status, *buttons, curves, epoch, probes, log, _ = bench.refresh("", job, 1, {})
+    assert 'value="0.2500"' in status
+    assert "25%, about 75 s left" in status
+    assert [button["visible"] for button in buttons] == [True, True, False, False]
+    assert curves.count("<polyline") == 3
+    assert (epoch["maximum"], epoch["value"]) == (2, 2)
+    assert "<th>Teacher</th>" in probes
+    assert "&lt;b&gt;" in probes
+    assert "<b>" not in probes
+    assert "&lt;script&gt;" in log
+    assert bench.scrub("", job, 1) != probes
+
+
+def test_names_are_escaped(bench: Bench, workshop: Workshop):
+    job = workshop.queue.find(start(bench, title="<img src=x>"))
+    assert "<img" not in show_status(job)
+    assert "<script" not in show_log("<script>alert(1)</script>")
+    assert "<img" not in show_curves([EPOCH | {"losses": {"<img>": 1.0}}])
+
+
+def test_where_an_epoch_was_told_twice_the_last_word_counts():
+    twice = show_curves([EPOCH | {"mAP": 10.0}, EPOCH | {"mAP": 40.0}])
+    assert "student 40" in twice
+    assert "student 10" not in twice
+
+
+def test_one_scale_over_all_epochs_shows_evidence_grow(tmp_path: Path):
+    assert find_scales([maps(1.0), maps(4.0)]) == {(0, "<b>"): 4.0}
+    grey = Image.new("RGB", (40, 30), (100, 100, 100))
+    weak, strong = (np.asarray(paint(grey, np.array([[0.0, value]], np.float32), 4.0), int) for value in (1.0, 4.0))
+    assert abs(strong - 100).sum() > abs(weak - 100).sum() > 0
+    assert np.array_equal(paint(grey, np.zeros((2, 2), np.float32), 0.0), grey), "no evidence is the bare picture"
+
+
+def test_before_the_first_epoch_there_are_words(tmp_path: Path):
+    assert "appear here" in show_probes(tmp_path, [], None, None, {})
+    assert "after the first epoch" in show_curves([])
