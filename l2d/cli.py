@@ -1,29 +1,18 @@
 """The command line: one command per verb."""
 
-import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import rich.markup
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-if TYPE_CHECKING:  # the commands import torch themselves, so that --help answers at once
-    from l2d.train import EpochReport, StepReport
+from l2d import experiments
+from l2d.terminal import AsJson, Data, Device, console, describe_epoch, follow_steps, print_report, progress, sentences, split_names
 
+# Commands import torch themselves, so that --help answers at once.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Multi-label knowledge distillation.")
-# Progress and messages; results alone go to standard output, so that they can be piped.
-console = Console(stderr=True)
-output = Console()
 
-Data = Annotated[str, typer.Option(help="coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE or shapes")]
 Split = Annotated[str, typer.Option(help="train or test")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 Out = Annotated[Path, typer.Option(help="folder of the checkpoint; also keeps what --resume needs")]
 Init = Annotated[Path | None, typer.Option(help="safetensors file with the backbone's initial weights", exists=True, dir_okay=False)]
 Pretrained = Annotated[bool, typer.Option(help="start from timm's ImageNet weights (downloads them)")]
@@ -42,7 +31,7 @@ Cutout = Annotated[float, typer.Option(help="side of the hole cut into every sec
 FreezeStages = Annotated[int, typer.Option(help="number of backbone stages that stay as initialised")]
 Averaging = Annotated[float, typer.Option(help="decay of an exponential average of the weights; 0 for none")]
 Holdout = Annotated[float, typer.Option(help="share of the training pictures set aside to follow the score by")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Save = Annotated[bool, typer.Option("--save", help="also write the scores into the checkpoint's card")]
 Seed = Annotated[int, typer.Option(help="of initialisation, order, augmentation and dropout")]
 Resume = Annotated[bool, typer.Option(help="go on where an interrupted run stopped")]
 
@@ -114,33 +103,43 @@ def distill(
 
 
 @app.command()
-def evaluate(checkpoint: Path, data: Data, split: Split = "test", device: Device = "auto", as_json: AsJson = False) -> None:
+def evaluate(
+    checkpoint: Path, data: Data, split: Split = "test", device: Device = "auto", as_json: AsJson = False, save: Save = False
+) -> None:
     """Score a network on labelled pictures: mAP, and F1 in every protocol."""
+    from l2d.checkpoint import add_scores
     from l2d.data import read_index
     from l2d.evaluate import evaluate as score
     from l2d.runs import choose_device, load_network
 
-    with _sentences():
+    with sentences():
         model, card = load_network(checkpoint, choose_device(device))
         index = read_index(data, split)
-        with _progress("evaluate") as progress:
-            report = score(model, card, index, progress=progress)
-        _print(report, as_json)
+        with progress("evaluate") as advance:
+            report = score(model, card, index, progress=advance)
+        if save:
+            add_scores(checkpoint, report)
+        print_report(report, as_json)
 
 
 @app.command()
-def localize(checkpoint: Path, data: Data, split: Split = "test", device: Device = "auto", as_json: AsJson = False) -> None:
+def localize(
+    checkpoint: Path, data: Data, split: Split = "test", device: Device = "auto", as_json: AsJson = False, save: Save = False
+) -> None:
     """Measure whether the maps lie on the objects: pointing game and energy in the boxes."""
+    from l2d.checkpoint import add_scores
     from l2d.data import read_index
     from l2d.localization import localize as measure
     from l2d.runs import choose_device, load_network
 
-    with _sentences():
+    with sentences():
         model, card = load_network(checkpoint, choose_device(device))
         index = read_index(data, split)
-        with _progress("localize") as progress:
-            report = measure(model, card, index, progress=progress)
-        _print(report, as_json)
+        with progress("localize") as advance:
+            report = measure(model, card, index, progress=advance)
+        if save:
+            add_scores(checkpoint, {"localization": report})
+        print_report(report, as_json)
 
 
 @app.command()
@@ -154,13 +153,10 @@ def explain(
     """Draw the paper's figure: a row per label, the picture and a column per network, with its map and its probability."""
     from l2d.explain import explain_image
 
-    with _sentences():
-        explain_image(image, [Path(folder) for folder in _split(models)], out, _split(labels) if labels is not None else None, device)
+    with sentences():
+        shown = split_names(labels) if labels is not None else None
+        explain_image(image, [Path(folder) for folder in split_names(models)], out, shown, device)
         console.print(f"Wrote {out}")
-
-
-def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _run(options: dict[str, Any]) -> None:
@@ -169,22 +165,16 @@ def _run(options: dict[str, Any]) -> None:
     from l2d.recipe import Recipe
     from l2d.runs import Plan, execute
 
-    with _sentences():
+    with sentences():
         options["weights"] = _parse_weights(options.get("weights", []))
         options["train_size"] = options["train_size"] or options["image_size"]
         if options["teacher"] and not options["teacher_size"]:
             options["teacher_size"] = read_card(options["teacher"]).image_size
         recipe = Recipe(**_pick(Recipe, options))
         plan = Plan(**_pick(Plan, options), recipe=recipe)
-        with _bars() as bars:
-            task = bars.add_task("epoch 1", total=None)
-
-            def on_step(step: "StepReport") -> None:
-                losses = "  ".join(f"{name} {value:.1f}" for name, value in step.losses.items())
-                bars.update(task, description=f"epoch {step.epoch}/{recipe.epochs}  {losses}", completed=step.step, total=step.steps)
-
+        with follow_steps(recipe.epochs) as on_step:
             for report in execute(plan, device=options["device"], resume=options["resume"], on_step=on_step):
-                console.print(_describe_epoch(report, recipe.epochs))
+                console.print(describe_epoch(report, recipe.epochs))
         console.print(f"Wrote {plan.out}")
 
 
@@ -205,50 +195,4 @@ def _parse_weights(pairs: list[str]) -> dict[str, float]:
     return weights
 
 
-def _describe_epoch(report: "EpochReport", epochs: int) -> str:
-    losses = "  ".join(f"{name} {value:.1f}" for name, value in report.losses.items())
-    score = f"  held-out mAP {report.scores['mAP']:.2f}" if report.scores else ""
-    return f"epoch {report.epoch}/{epochs}  {losses}{score}  {report.seconds:.0f} s  {report.images_per_second:.0f} images/s"
-
-
-@contextlib.contextmanager
-def _sentences() -> Iterator[None]:
-    """Say what is wrong with the input in a sentence, without a traceback."""
-    try:
-        yield
-    except (ValueError, OSError, ArithmeticError) as error:
-        console.print(f"[red]Error:[/red] {rich.markup.escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
-
-
-def _bars() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    # In a log file a bar would only leave empty lines.
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-@contextlib.contextmanager
-def _progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar as a function of (done, total)."""
-    with _bars() as bars:
-        task = bars.add_task(description, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
-
-
-def _print(report: dict[str, Any], as_json: bool) -> None:
-    """A report as JSON, or as a table of its numbers."""
-    if as_json:
-        typer.echo(json.dumps(report))
-        return
-    table = Table("", "", box=None, show_header=False)
-    for name, value in _flatten(report):
-        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
-    output.print(table)
-
-
-def _flatten(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in report.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}", value
+reproduce, sweep, bench = (app.command()(command) for command in (experiments.reproduce, experiments.sweep, experiments.bench))

@@ -1,0 +1,251 @@
+"""What training costs: every time beside the one it is to be compared with, taken in turns on the same machine."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
+
+from l2d.data import read_index
+from l2d.data.augmentation import augment
+from l2d.data.images import Index, Pictures
+from l2d.distill import METHODS, Distiller
+from l2d.losses.embeddings import cd, id
+from l2d.losses.logits import mld
+from l2d.losses.relations import find_pairs
+from l2d.memory import build_untrained, compare_memory
+from l2d.outputs import Outputs
+from l2d.recipe import Recipe
+from l2d.train import choose_memory_format, create_optimizer, supports_bfloat16
+
+# Labels of a photograph of MS-COCO, on average.
+POSITIVES = 2.9
+# No label stands in more than this share of the pictures.
+COMMONEST = 0.6
+
+
+def bench_losses(
+    *, images: int = 64, labels: int = 80, width: int = 768, rounds: int = 9, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Time cd + id + mld, forward and backward, against a loop over labels and images that follows their definitions.
+
+    Returns:
+        `setting`, `pairs` (that the relation losses compare), `milliseconds` (the medians of ours and of the loop), `ratio` (the median
+        of the rounds' ratios), and `disagreement` (of the two sums, relative: both compute the same).
+    """
+    device = torch.device(device)
+    targets = draw_targets(images, labels)
+    generator = torch.Generator().manual_seed(1)
+    student, teacher = (_draw_outputs(images, labels, width, generator, device) for _ in range(2))
+    teacher = Outputs((), teacher.embeddings.detach(), teacher.logits.detach())
+    sums = {"ours": lambda: sum_losses(student, teacher, targets), "loop": lambda: loop_over_losses(student, teacher, targets)}
+    values = {name: float(compute().detach()) for name, compute in sums.items()}
+    seconds = measure_in_turns(
+        {name: lambda compute=compute: _differentiate(compute, student) for name, compute in sums.items()}, rounds, device
+    )
+    return {
+        "setting": _describe(device) | {"images": images, "labels": labels, "width": width, "positives": float(targets.sum()) / images},
+        "pairs": {"cd": len(find_pairs(targets.T).first), "id": len(find_pairs(targets).first)},
+        "milliseconds": {name: 1000 * statistics.median(times) for name, times in seconds.items()},
+        "ratio": statistics.median(loop / ours for ours, loop in zip(seconds["ours"], seconds["loop"], strict=True)),
+        "disagreement": abs(values["ours"] - values["loop"]) / abs(values["loop"]),
+        "rounds": rounds,
+    }
+
+
+def draw_targets(images: int, labels: int, seed: int = 0) -> Tensor:
+    """Labels as unevenly frequent as those of photographs, 2.9 a picture where there are labels enough: (N, C).
+
+    The k-th label is 1/k as frequent as the first (Zipf), as MS-COCO's nearly are.
+    """
+    frequencies = 1 / torch.arange(1, labels + 1)
+    frequencies = (frequencies * POSITIVES / frequencies.sum()).clamp(max=COMMONEST)
+    return (torch.rand(images, labels, generator=torch.Generator().manual_seed(seed)) < frequencies).float()
+
+
+def sum_losses(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
+    """The losses that l2d adds to the labels' own, unweighted."""
+    return cd(student, teacher, targets) + id(student, teacher, targets) + mld(student, teacher, targets)
+
+
+def loop_over_losses(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
+    """The same sum, label by label and image by image, as the definitions read."""
+    images, labels = targets.shape
+    total = student.logits.new_zeros(())
+    for label in range(labels):
+        s, t = student.logits[:, label], teacher.logits[:, label]
+        present = t.sigmoid() * (F.logsigmoid(t) - F.logsigmoid(s))
+        absent = (-t).sigmoid() * (F.logsigmoid(-t) - F.logsigmoid(-s))
+        total = total + (present + absent).sum() / images
+        total = total + _compare_group(student.embeddings[:, label], teacher.embeddings[:, label], targets[:, label])
+    for image in range(images):
+        total = total + _compare_group(student.embeddings[image], teacher.embeddings[image], targets[image])
+    return total
+
+
+def _compare_group(student: Tensor, teacher: Tensor, membership: Tensor) -> Tensor:
+    """Huber losses of all ordered pairs of a group's members, over the number of members, from embeddings (M, E)."""
+    members = membership.nonzero()[:, 0].to(student.device)
+    if len(members) < 2:
+        return student.new_zeros(())
+    distances = [_relative_distances(one[members]) for one in (student, teacher)]
+    return F.smooth_l1_loss(distances[0], distances[1], reduction="sum") / len(members)
+
+
+def _relative_distances(embeddings: Tensor) -> Tensor:
+    squared = (embeddings[:, None] - embeddings[None]).square().sum(-1)
+    apart = ~torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    distances = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+    return distances / distances[apart].mean()
+
+
+def bench_training(
+    data: str = "shapes",
+    *,
+    teacher: str = "resnet50",
+    student: str = "mobilenetv2_100",
+    method: str = "l2d",
+    image_size: int = 224,
+    batch_size: int = 64,
+    rounds: int = 5,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Take a step of distillation apart, with random weights.
+
+    Returns:
+        `setting`, `milliseconds` (median of every part of a step: `wait` for pictures, `augment`, `teacher` forward, `student_forward`,
+        `losses` forward and backward, `student_backward`, `optimizer`), `shares` (the same as shares of the step), `images_per_second`
+        (of the step, and of the `data` path alone: decoding with nothing kept), and `memory`, see `compare_memory`.
+    """
+    device = torch.device(device)
+    index = read_index(data, "train")
+    step = Step(index, teacher, student, method, image_size, batch_size, device)
+    times = [parts for parts, _ in zip(step.run(rounds + 1), range(rounds + 1), strict=True)][1:]
+    medians = {name: statistics.median(parts[name] for parts in times) for name in times[0]}
+    whole = sum(medians.values())
+    return {
+        "setting": _describe(device)
+        | {"data": data, "teacher": teacher, "student": student, "method": method, "image_size": image_size, "batch_size": step.batch_size},
+        "milliseconds": {name: 1000 * seconds for name, seconds in medians.items()},
+        "shares": {name: seconds / whole for name, seconds in medians.items()},
+        "images_per_second": {"step": step.batch_size / whole, "data": measure_data_path(index, image_size, step.batch_size, rounds)},
+        "memory": compare_memory(teacher, student, index.targets[: step.batch_size], method, image_size, device),
+        "rounds": rounds,
+    }
+
+
+class Step:
+    """A step of distillation whose parts can be timed one by one: the same operations in the same order as in training.
+
+    The losses are differentiated as far as the student's outputs, and the student from there on.
+    """
+
+    def __init__(self, index: Index, teacher: str, student: str, method: str, image_size: int, batch_size: int, device: torch.device):
+        self.index, self.device = index, device
+        self.batch_size = min(batch_size, len(index.paths))
+        self.recipe = Recipe(method=method, train_size=image_size, teacher_size=image_size)
+        self.pictures = Pictures(index.paths, image_size, keep=False, pinned=device.type == "cuda")
+        self.teacher = build_untrained(teacher, len(index.labels), image_size, device).eval().requires_grad_(False)
+        self.student = build_untrained(student, len(index.labels), image_size, device).train()
+        self.distiller = Distiller(METHODS[method], self.student, self.teacher).to(device)
+        self.optimizer, _ = create_optimizer(nn.ModuleList([self.student, self.distiller]), self.recipe, 1)
+
+    def run(self, steps: int) -> Iterator[dict[str, float]]:
+        """Seconds of every part, step by step."""
+        generator = torch.Generator().manual_seed(0)
+        rows = [[(step * self.batch_size + place) % len(self.index.paths) for place in range(self.batch_size)] for step in range(steps)]
+        clock = Clock(self.device)
+        for chosen, batch in zip(rows, self.pictures.batches(rows), strict=True):
+            clock.lap("wait")
+            self.take(augment(batch.to(self.device, non_blocking=True), generator), self.index.targets[chosen], clock)
+            yield clock.read()
+
+    def take(self, images: Tensor, targets: Tensor, clock: "Clock") -> None:
+        """One step on pictures (N, 3, S, S) in [0, 1]."""
+        clock.lap("augment")
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
+            with torch.no_grad():
+                taught = self.teacher(images.contiguous(memory_format=torch.channels_last))
+            clock.lap("teacher")
+            outputs = self.student(images.contiguous(memory_format=choose_memory_format(self.student, self.device)))
+            clock.lap("student_forward")
+            leaves = Outputs(tuple(_cut(one) for one in outputs.features), _cut(outputs.embeddings), _cut(outputs.logits))
+            parts = self.distiller(leaves, taught, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()
+        clock.lap("losses")
+        ends = [(end, leaf.grad) for end, leaf in zip(tree_leaves(outputs), tree_leaves(leaves), strict=True) if leaf.grad is not None]
+        torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
+        clock.lap("student_backward")
+        self.optimizer.step()
+        clock.lap("optimizer")
+
+
+class Clock:
+    """Seconds between laps; waits for the device, so that work is counted where it was ordered."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.laps = device, dict[str, float]()
+        self.last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """The time since the last lap belongs to this part."""
+        _synchronise(self.device)
+        now = time.perf_counter()
+        self.laps[name], self.last = now - self.last, now
+
+    def read(self) -> dict[str, float]:
+        """The laps so far; the next one starts now."""
+        laps, self.laps, self.last = self.laps, {}, time.perf_counter()
+        return laps
+
+
+def measure_data_path(index: Index, image_size: int, batch_size: int, batches: int) -> float:
+    """Pictures per second that the loader delivers alone, decoding each."""
+    rows = [[(batch * batch_size + place) % len(index.paths) for place in range(batch_size)] for batch in range(batches)]
+    pictures = Pictures(index.paths, image_size, keep=False)
+    start = time.perf_counter()
+    count = sum(len(batch) for batch in pictures.batches(rows))
+    return count / (time.perf_counter() - start)
+
+
+def measure_in_turns(candidates: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each candidate in every round, after one round to warm up; a machine that gets slower does so for all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(rounds + 1):
+        for name, run in candidates.items():
+            _synchronise(device)
+            start = time.perf_counter()
+            run()
+            _synchronise(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _differentiate(compute: Callable[[], Tensor], student: Outputs) -> None:
+    student.embeddings.grad = student.logits.grad = None
+    compute().backward()
+
+
+def _draw_outputs(images: int, labels: int, width: int, generator: torch.Generator, device: torch.device) -> Outputs:
+    embeddings, logits = torch.randn(images, labels, width, generator=generator), torch.randn(images, labels, generator=generator)
+    return Outputs((), *(one.to(device).requires_grad_() for one in (embeddings, logits)))
+
+
+def _cut(output: Tensor) -> Tensor:
+    return output.detach().requires_grad_()
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _describe(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return {"device": name, "torch": torch.__version__}

@@ -1,0 +1,206 @@
+"""Commands that train or time many networks: reproduce, sweep, bench."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from l2d.terminal import AsJson, Data, Device, console, describe_epoch, follow_steps, output, print_report, sentences, split_names
+
+if TYPE_CHECKING:  # the commands import torch themselves, so that --help answers at once
+    from l2d.data.images import Index
+    from l2d.reproduce import Row, Settings
+    from l2d.series import Training
+
+FIGURE = "figure1"
+
+Rows = Annotated[str, typer.Option(help="rows of the table by number or teacher:student, separated by commas; all if not given")]
+Methods = Annotated[str, typer.Option(help="methods, separated by commas; the paper's eight if not given")]
+SeriesOut = Annotated[Path | None, typer.Option(help="folder of all trainings and results; runs/reproduce-DATA if not given")]
+Seeds = Annotated[str, typer.Option(help="seeds, separated by commas; each student is trained with every one")]
+Epochs = Annotated[int | None, typer.Option(help="passes over the training pictures, instead of the recipe's")]
+ImageSize = Annotated[int | None, typer.Option(help="side of the input in pixels, instead of the recipe's")]
+InitFolder = Annotated[Path | None, typer.Option(help="folder with initial weights, TIMM_NAME.safetensors", exists=True, file_okay=False)]
+Pretrained = Annotated[bool | None, typer.Option(help="start from timm's ImageNet weights; the default for photographs")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would be trained, with an estimate of its time, and stop")]
+
+
+def reproduce(
+    what: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or figure1")],
+    data: Data,
+    rows: Rows = "",
+    methods: Methods = "",
+    out: SeriesOut = None,
+    seeds: Seeds = "0",
+    epochs: Epochs = None,
+    image_size: ImageSize = None,
+    init: InitFolder = None,
+    pretrained: Pretrained = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Train what a table or figure of the paper needs, and lay our numbers beside the paper's; goes on where it was stopped."""
+    from l2d.reproduce import Settings, choose_rows, read_recipes, read_rows
+
+    with sentences():
+        place = out or Path("runs") / f"reproduce-{data.partition(':')[0]}"
+        chosen = tuple(split_names(methods) or read_recipes()["methods"])
+        settings = Settings(data, place, chosen, _parse_numbers(seeds), epochs, image_size, init, pretrained)
+        if what == FIGURE:
+            _reproduce_figure(settings, device, dry_run)
+        else:
+            _reproduce_table(what, choose_rows(read_rows(what), split_names(rows)), settings, device, dry_run)
+
+
+def _reproduce_table(table: str, rows: "Sequence[Row]", settings: "Settings", device: str, dry_run: bool) -> None:
+    from l2d.report import write_table
+    from l2d.reproduce import collect_table, plan_rows
+
+    def write() -> list[Path]:
+        return write_table(settings.out, collect_table(table, rows, settings))
+
+    _work_through(plan_rows(rows, settings), settings.data, write, device, dry_run, scored=True)
+
+
+def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
+    from l2d.report import write_sweep
+    from l2d.reproduce import describe_deviations, plan_figure1, read_recipes
+    from l2d.sweep import collect_sweep, plan_sweep
+
+    figure = read_recipes()[FIGURE]
+    teacher, student = plan_figure1(settings)
+    notes = [*describe_deviations(figure["data"], settings), "The paper shows these curves without numbers."]
+
+    def write() -> list[Path]:
+        return write_sweep(student.out, collect_sweep(student, figure["factors"]) | {"notes": notes})
+
+    _work_through([teacher, *plan_sweep(student, figure["factors"])], settings.data, write, device, dry_run)
+
+
+def sweep(
+    teacher: Annotated[Path, typer.Option(help="the teacher's checkpoint folder; best one that did not see the pictures held out")],
+    student: Annotated[str, typer.Option(help="timm name of the student's backbone")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="folder of all trainings and results")],
+    method: Annotated[str, typer.Option(help="the method whose weights are varied")] = "l2d",
+    factors: Annotated[str, typer.Option(help="multiples of each published weight, separated by commas")] = "0.1,0.3,1,3,10",
+    holdout: Annotated[float, typer.Option(help="share of the training pictures that the scores are taken on")] = 0.1,
+    epochs: Annotated[int, typer.Option(help="passes over the training pictures")] = 80,
+    batch_size: Annotated[int, typer.Option(help="pictures per step")] = 64,
+    lr: Annotated[float, typer.Option(help="peak learning rate")] = 1e-4,
+    image_size: Annotated[int, typer.Option(help="side of the student's input in pixels")] = 224,
+    init: Annotated[Path | None, typer.Option(help="safetensors file with the backbone's initial weights", exists=True)] = None,
+    pretrained: Annotated[bool, typer.Option(help="start from timm's ImageNet weights (downloads them)")] = False,
+    seed: Annotated[int, typer.Option(help="of initialisation, order, augmentation and dropout")] = 0,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Vary each loss weight with the others as published, and draw the score on pictures held out as curves."""
+    from l2d.checkpoint import read_card
+    from l2d.recipe import Recipe
+    from l2d.report import write_sweep
+    from l2d.runs import Plan
+    from l2d.sweep import collect_sweep, plan_sweep
+
+    with sentences():
+        card = read_card(teacher)
+        sizes = {"train_size": image_size, "teacher_size": card.image_size}
+        recipe = Recipe(method=method, epochs=epochs, batch_size=batch_size, lr=lr, holdout=holdout, seed=seed, **sizes)
+        plan = Plan(student, data, out, recipe, teacher, init, pretrained, image_size, width=card.width, feedforward=card.feedforward)
+        multiples = _parse_numbers(factors, float)
+        _work_through(plan_sweep(plan, multiples), data, lambda: write_sweep(out, collect_sweep(plan, multiples)), device, dry_run)
+
+
+def bench(
+    what: Annotated[str, typer.Argument(help="loss or train")],
+    data: Annotated[str, typer.Option(help="train: pictures to read, as for the other commands")] = "shapes",
+    teacher: Annotated[str, typer.Option(help="train: timm name")] = "resnet50",
+    student: Annotated[str, typer.Option(help="train: timm name")] = "mobilenetv2_100",
+    method: Annotated[str, typer.Option(help="train: a distillation method")] = "l2d",
+    image_size: Annotated[int, typer.Option(help="train: side of the input in pixels")] = 224,
+    labels: Annotated[int, typer.Option(help="loss: number of labels")] = 80,
+    width: Annotated[int, typer.Option(help="loss: width of the label-wise embeddings")] = 768,
+    batch_size: Annotated[int, typer.Option(help="pictures per step")] = 64,
+    rounds: Annotated[int, typer.Option(help="measurements of which the median is taken")] = 5,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Time the losses against a loop over their definitions, or take a training step apart; random weights."""
+    from l2d.bench import bench_losses, bench_training
+    from l2d.runs import choose_device
+
+    with sentences():
+        place = choose_device(device)
+        if what == "loss":
+            report = bench_losses(images=batch_size, labels=labels, width=width, rounds=rounds, device=place)
+        elif what == "train":
+            sizes = {"image_size": image_size, "batch_size": batch_size, "rounds": rounds}
+            report = bench_training(data, teacher=teacher, student=student, method=method, device=place, **sizes)
+        else:
+            raise ValueError(f"Unknown benchmark {what!r}; the known ones are loss and train.")
+        print_report(report, as_json)
+
+
+def _parse_numbers(text: str, kind: Callable[[str], Any] = int) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(number) for number in split_names(text))
+    except ValueError:
+        raise ValueError(f"Expected numbers separated by commas; got {text!r}.") from None
+
+
+def _work_through(
+    trainings: "Sequence[Training]", data: str, write: Callable[[], list[Path]], device: str, dry_run: bool, scored: bool = False
+) -> None:
+    """Train what is missing, one after the other, and write the results anew after each; or only say what there is to do.
+
+    `scored`: measure every finished network on the test pictures.
+    """
+    from l2d.data import read_index
+    from l2d.series import FINISHED, check_finished, score_training
+
+    index = read_index(data, "train")
+    check_finished(trainings, index)
+    if dry_run:
+        _print_plan(trainings, index, device)
+        return
+    test = read_index(data, "test") if scored else None
+    files = []
+    for number, training in enumerate(trainings, 1):
+        title = f"{number}/{len(trainings)} {training.plan.out.name}"
+        if training.state != FINISHED:
+            _train(training, title, device)
+        if test is not None:
+            console.print(f"{title}  test mAP {score_training(training, test, device=device)['mAP']:.2f}")
+        files = write()
+    console.print(f"Wrote {', '.join(map(str, files))}")
+
+
+def _train(training: "Training", title: str, device: str) -> None:
+    from l2d.series import run_training
+
+    with follow_steps(training.epochs, f"{title}  ") as on_step:
+        for report in run_training(training, device=device, on_step=on_step):
+            console.print(f"{title}  {describe_epoch(report, training.epochs)}")
+
+
+def _print_plan(trainings: "Sequence[Training]", index: "Index", device: str) -> None:
+    from l2d.series import FINISHED, Estimate, find_teacher
+
+    estimate, total = Estimate(index, device), 0.0
+    table = Table("training", "state", "epochs", "estimate", box=None)
+    for training in trainings:
+        seconds = 0.0 if training.state == FINISHED else estimate.seconds(training, find_teacher(training, trainings))
+        total += seconds
+        table.add_row(str(training.plan.out), training.state, str(training.epochs), _format_time(seconds))
+    table.add_row("", "", "", _format_time(total))
+    output.print(table)
+    console.print(
+        "Estimated from one timed step for every pair of networks; leaves out scoring, and what is done of an interrupted training."
+    )
+
+
+def _format_time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes else f"{seconds:.0f} s"

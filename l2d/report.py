@@ -1,0 +1,173 @@
+"""Results of a series of trainings as files: JSON for programs, Markdown for people, a plot."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from l2d.checkpoint import replace_file
+from l2d.reproduce import MEASURES
+
+TITLES = {
+    "teacher": "Teacher",
+    "vanilla": "Vanilla",
+    "rkd": "RKD",
+    "pkt": "PKT",
+    "reviewkd": "ReviewKD",
+    "mse": "MSE",
+    "ps": "PS",
+    "mld": "MLD",
+    "l2d": "L2D",
+    "led": "LED (CD + ID)",
+    "mld+cd": "MLD + CD",
+    "mld+id": "MLD + ID",
+}
+OURS, PAPER, INK = "#3b5bdb", "#868e96", "#1c1c1e"
+# Inches.
+PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.0
+DPI = 200
+# Beside a curve on its logarithmic axis, as a factor.
+MARGIN = 1.5
+
+
+def write_table(folder: Path, report: dict[str, Any]) -> list[Path]:
+    """A table of `l2d.reproduce.collect_table` as NAME.json, NAME.md and NAME.png; return the files."""
+    return _write(folder, report["table"], report, table_as_markdown(report), plot_table(report))
+
+
+def write_sweep(folder: Path, report: dict[str, Any]) -> list[Path]:
+    """Curves of `l2d.sweep.collect_sweep` as sweep.json, sweep.md and sweep.png; return the files."""
+    return _write(folder, "sweep", report, sweep_as_markdown(report), plot_sweep(report))
+
+
+def table_as_markdown(report: dict[str, Any]) -> str:
+    """Ours beside the paper's, a section per row of the table."""
+    number = report["table"].removeprefix("table")
+    parts = [f"# Table {number} on {report['data']}", f"Percent on the test pictures. Source of the paper's numbers: {report['source']}."]
+    parts += [_as_list(report["notes"]), *(_row_as_markdown(row) for row in report["rows"])]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _row_as_markdown(row: dict[str, Any]) -> str:
+    titles = [f"{name} {measure}" for measure in MEASURES for name in ("ours", "paper")]
+    header = ["Method", *titles, "mAP: ours - paper", "gain", "paper's gain"]
+    lines = [_table_line(header), _table_line(["---"] + ["---:"] * (len(header) - 1))]
+    for method, entry in row["methods"].items():
+        spread = entry["spread"]
+        cells = [
+            _percent(entry[name].get(measure), spread.get(measure) if name == "ours" else None)
+            for measure in MEASURES
+            for name in ("ours", "paper")
+        ]
+        gains = [_signed(value) for value in (entry["difference"].get("mAP"), entry.get("gain"), entry.get("paper_gain"))]
+        lines.append(_table_line([TITLES.get(method, method), *cells, *gains]))
+    return f"## {row['teacher']} → {row['student']} (paper: {row['data']})\n\n" + "\n".join(lines)
+
+
+def plot_table(report: dict[str, Any]) -> Figure:
+    """mAP of every method, ours and the paper's, a panel per row of the table."""
+    figure, panels = _make_panels(len(report["rows"]))
+    for axes, row in zip(panels, report["rows"], strict=True):
+        names = [name for name in row["methods"] if name != "teacher"]
+        for key, colour, marker in (("paper", PAPER, "D"), ("ours", OURS, "o")):
+            _draw_scores(axes, row["methods"], names, key, colour, marker)
+        axes.set_xticks(range(len(names)), [TITLES.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
+        axes.set_title(f"{row['teacher']} → {row['student']}", fontsize=9)
+        axes.set_ylabel("mAP (%)", fontsize=8)
+    if panels:
+        panels[0].legend(fontsize=7)
+    return figure
+
+
+def _draw_scores(axes: Axes, entries: dict[str, Any], names: Sequence[str], key: str, colour: str, marker: str) -> None:
+    known = [(place, entries[name]) for place, name in enumerate(names) if "mAP" in entries[name][key]]
+    heights = [entry[key]["mAP"] for _, entry in known]
+    spreads = [entry["spread"].get("mAP", 0.0) if key == "ours" else 0.0 for _, entry in known]
+    places = [place for place, _ in known]
+    axes.errorbar(places, heights, yerr=spreads, fmt=marker, color=colour, markersize=4, label="ours" if key == "ours" else "paper")
+    if "mAP" in entries["teacher"][key]:
+        axes.axhline(entries["teacher"][key]["mAP"], color=colour, linewidth=0.8, linestyle="--")
+
+
+def sweep_as_markdown(report: dict[str, Any]) -> str:
+    """A section per curve: weight and score of every point, the best and the published ones marked."""
+    parts = [f"# Sensitivity to the loss weights, on {report['data']}", _describe_sweep(report), _as_list(report.get("notes", []))]
+    for loss, curve in report["curves"].items():
+        lines = [_table_line(["weight", "mAP, held out", ""]), _table_line(["---:", "---:", "---"])]
+        for point in curve["points"]:
+            marks = [word for word in ("published", "best") if point["weight"] == curve[word]]
+            lines.append(_table_line([f"{point['weight']:g}", _percent(point["mAP"]), ", ".join(marks)]))
+        parts.append(f"## {loss}\n\n" + "\n".join(lines))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _describe_sweep(report: dict[str, Any]) -> str:
+    return (
+        f"{report['teacher']} → {report['student']}, method {report['method']}: each weight varied with the others as published. Scores on "
+        f"{report['holdout']:.0%} of the training pictures, held out; the test pictures took no part."
+    )
+
+
+def plot_sweep(report: dict[str, Any]) -> Figure:
+    """A panel per loss: held-out mAP over its weight, the published weight as a line."""
+    figure, panels = _make_panels(len(report["curves"]))
+    for axes, (loss, curve) in zip(panels, report["curves"].items(), strict=True):
+        weights = [point["weight"] for point in curve["points"]]
+        # Before anything is drawn: a single point gives matplotlib no range to choose.
+        axes.set_xscale("log")
+        axes.set_xlim(min(weights) / MARGIN, max(weights) * MARGIN)
+        points = [(point["weight"], point["mAP"]) for point in curve["points"] if point["mAP"] is not None]
+        axes.plot(*zip(*points, strict=True) if points else ([], []), marker="o", markersize=4, color=OURS)
+        axes.axvline(curve["published"], color=PAPER, linewidth=0.8, linestyle="--", label="published")
+        axes.set_xticks(weights, [f"{weight:g}" for weight in weights], fontsize=8)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_title(f"weight of {loss}", fontsize=9)
+        axes.set_ylabel("mAP, held out (%)", fontsize=8)
+    if panels:
+        panels[0].legend(fontsize=7)
+    return figure
+
+
+def _make_panels(count: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(PANEL_WIDTH * max(count, 1), PANEL_HEIGHT), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = [figure.add_subplot(1, count, place + 1) for place in range(count)]
+    for axes in panels:
+        axes.tick_params(labelsize=8, colors=INK)
+        axes.grid(axis="y", linewidth=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def _write(folder: Path, name: str, report: dict[str, Any], markdown: str, figure: Figure) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}{suffix}" for suffix in (".json", ".md", ".png")]
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    replace_file(paths[0], lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(paths[1], lambda path: path.write_text(markdown, encoding="utf-8"))
+    replace_file(paths[2], lambda path: figure.savefig(path, format="png", dpi=DPI))
+    return paths
+
+
+def _as_list(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _table_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(value: float | None, spread: float | None = None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if spread is None else f"{value:.2f} ± {spread:.2f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"

@@ -1,0 +1,249 @@
+"""The paper's tables as trainings: which networks, with which recipe, into which folders, and what came of them."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from l2d.checkpoint import read_card
+from l2d.data import READERS
+from l2d.distill import METHODS
+from l2d.recipe import Recipe
+from l2d.runs import Plan
+from l2d.series import FINISHED, Training
+
+TABLES = ("table1", "table2", "table3", "table4")
+MEASURES = ("mAP", "OF1", "CF1")
+
+
+class Row(NamedTuple):
+    """One teacher-student pair of a table.
+
+    Attributes:
+        number: 1 for the table's first.
+        data, teacher, student: as the paper writes them.
+        scores: the paper's, method -> measure -> percent; the teacher's own under "teacher".
+    """
+
+    number: int
+    data: str
+    teacher: str
+    student: str
+    scores: dict[str, dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a table is reproduced; what is None is as in the paper's recipe.
+
+    Attributes:
+        data: as `l2d.data.read_index` takes it.
+        out: folder of all trainings; those that tables share are trained once.
+        methods: names in `l2d.distill.METHODS`.
+        seeds: every student is trained once with each; the teacher with the first.
+        epochs, image_size: instead of the recipe's.
+        init: folder with initial weights, one safetensors file per backbone under its timm name, instead of timm's hub.
+        pretrained: take ImageNet weights; None does so for photographs, not for drawn pictures.
+    """
+
+    data: str
+    out: Path
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+    epochs: int | None = None
+    image_size: int | None = None
+    init: Path | None = None
+    pretrained: bool | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.methods if name not in METHODS]:
+            raise ValueError(f"Unknown method {unknown[0]!r}; the known ones are {', '.join(METHODS)}.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"Expected seeds, at least one and none twice; got {', '.join(map(str, self.seeds)) or 'none'}.")
+
+    @property
+    def kind(self) -> str:
+        """The kind of data set: coco, voc, ..., shapes."""
+        return self.data.partition(":")[0]
+
+
+def read_recipes() -> dict[str, Any]:
+    """The recipes that ship with the package."""
+    recipes: dict[str, Any] = json.loads((resources.files("l2d") / "recipes.json").read_text(encoding="utf-8"))
+    return recipes
+
+
+def read_rows(table: str) -> list[Row]:
+    """The rows of a table, with the paper's scores.
+
+    Raises:
+        ValueError: for an unknown table.
+    """
+    if table not in TABLES:
+        raise ValueError(f"Unknown table {table!r}; the known ones are {', '.join(TABLES)}.")
+    reference = json.loads((resources.files("l2d") / "reference.json").read_text(encoding="utf-8"))
+    rows = [row for row in reference["rows"] if f"table{row['table']}" == table]
+    return [Row(number, row["data"], row["teacher"], row["student"], row["scores"]) for number, row in enumerate(rows, 1)]
+
+
+def choose_rows(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """The rows with these numbers or names, in the table's order; all, if there are no names.
+
+    A name is teacher:student in timm's spelling, of which the beginning is enough: `resnet50:mobilenetv2`, `swin:resnet18`.
+
+    Raises:
+        ValueError: for a name that no row has, listing the rows.
+    """
+    chosen = set()
+    for name in names:
+        found = {row.number for row in rows if name == str(row.number) or _is_called(row, name)}
+        if not found:
+            known = ", ".join(f"{row.number} ({':'.join(name_pair(row))})" for row in rows)
+            raise ValueError(f"No row {name!r} in the table; it has {known}.")
+        chosen |= found
+    return [row for row in rows if not names or row.number in chosen]
+
+
+def name_pair(row: Row) -> tuple[str, str]:
+    """Teacher and student by timm name."""
+    backbones = read_recipes()["backbones"]
+    return backbones[row.teacher], backbones[row.student]
+
+
+def _is_called(row: Row, name: str) -> bool:
+    parts = name.split(":")
+    return len(parts) == 2 and all(part and full.startswith(part) for part, full in zip(parts, name_pair(row), strict=True))
+
+
+def plan_rows(rows: Sequence[Row], settings: Settings) -> list[Training]:
+    """Every training that the rows need, teachers before their students, each once."""
+    trainings: dict[Path, Training] = {}
+    for row in rows:
+        teacher, student = name_pair(row)
+        for training in (plan_teacher(teacher, settings), *plan_students(teacher, student, settings).values()):
+            trainings.setdefault(training.plan.out, training)
+    return list(trainings.values())
+
+
+def plan_teacher(backbone: str, settings: Settings, **changes: Any) -> Training:
+    """The training of a teacher; as in the paper it stops before its schedule does."""
+    recipes = read_recipes()
+    plan = _plan(backbone, f"teacher-{backbone}", settings, seed=settings.seeds[0], **changes)
+    # The same share of a shorter schedule.
+    stop = recipes["teacher_stops_at"] * plan.recipe.epochs / recipes["recipe"]["epochs"]
+    return Training(plan, max(1, round(stop)))
+
+
+def plan_students(teacher: str, student: str, settings: Settings) -> dict[tuple[str, int], Training]:
+    """The trainings of a pair's students by method and seed. The vanilla student is the same one under every teacher."""
+    plans = {}
+    for method in settings.methods:
+        for seed in settings.seeds:
+            taught = f"-by-{teacher}" if METHODS[method] else ""
+            name = f"{student}-{method}{taught}-seed{seed}"
+            plan = _plan(student, name, settings, method=method, seed=seed)
+            plans[method, seed] = Training(dataclasses.replace(plan, teacher=settings.out / f"teacher-{teacher}"))
+    return plans
+
+
+def _plan(backbone: str, name: str, settings: Settings, **changes: Any) -> Plan:
+    recipes = read_recipes()
+    drawn = settings.kind not in READERS
+    size = settings.image_size or recipes["drawn" if drawn else "network"]["image_size"]
+    epochs = {"epochs": settings.epochs} if settings.epochs is not None else {}
+    recipe = Recipe(**recipes["recipe"] | epochs | {"train_size": size, "teacher_size": size} | changes)
+    pretrained = settings.pretrained if settings.pretrained is not None else not drawn
+    return Plan(
+        backbone,
+        settings.data,
+        settings.out / name,
+        recipe,
+        init=settings.init / f"{backbone}.safetensors" if settings.init else None,
+        pretrained=pretrained and settings.init is None,
+        **recipes["network"] | {"image_size": size},
+    )
+
+
+def plan_figure1(settings: Settings) -> tuple[Training, Plan]:
+    """The teacher of Figure 1, and the student as `l2d.sweep.plan_sweep` varies it.
+
+    The pictures that weights are chosen by are held out from the teacher's training, too.
+    """
+    recipes = read_recipes()
+    figure = recipes["figure1"]
+    inside = dataclasses.replace(settings, out=settings.out / "figure1")
+    teacher = plan_teacher(recipes["backbones"][figure["teacher"]], inside, holdout=figure["holdout"])
+    student = recipes["backbones"][figure["student"]]
+    plan = _plan(student, "", inside, method="l2d", seed=settings.seeds[0], holdout=figure["holdout"])
+    return teacher, dataclasses.replace(plan, teacher=teacher.plan.out)
+
+
+def collect_table(table: str, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
+    """What is measured so far, beside the paper's numbers; ready for JSON.
+
+    Returns:
+        `table`, `data`, `notes` (sentences on what differs from the paper), `source`, and `rows`: per row its names, and under `methods`
+        (the teacher first) for each method `ours` and `paper` (measure -> percent), `spread` (standard deviation over the seeds, where
+        there are several), `difference` (ours - paper), `gain` and `paper_gain` (mAP above the vanilla student), `runs` (the folders).
+        What is not measured, or not published, is missing.
+    """
+    results = [
+        {"number": row.number, "data": row.data, "teacher": row.teacher, "student": row.student, "methods": collect_row(row, settings)}
+        for row in rows
+    ]
+    return {"table": table, "data": settings.data, "notes": describe_deviations(rows[0].data, settings), "rows": results} | {
+        "source": read_recipes()["source"]
+    }
+
+
+def collect_row(row: Row, settings: Settings) -> dict[str, dict[str, Any]]:
+    """One row's entries of `collect_table`, by method."""
+    teacher, student = name_pair(row)
+    groups: dict[str, list[Training]] = {"teacher": [plan_teacher(teacher, settings)]}
+    for (method, _), training in plan_students(teacher, student, settings).items():
+        groups.setdefault(method, []).append(training)
+    entries = {method: _compare(trainings, row.scores.get(method, {})) for method, trainings in groups.items()}
+    bases = {
+        ("gain", "ours"): entries["vanilla"]["ours"] if "vanilla" in entries else {},
+        ("paper_gain", "paper"): row.scores.get("vanilla", {}),
+    }
+    for method in [name for name in entries if name not in ("teacher", "vanilla")]:
+        for (gain, scores), base in bases.items():
+            if "mAP" in base and "mAP" in entries[method][scores]:
+                entries[method][gain] = entries[method][scores]["mAP"] - base["mAP"]
+    return entries
+
+
+def _compare(trainings: Sequence[Training], paper: dict[str, float]) -> dict[str, Any]:
+    done = [(training, scores) for training in trainings if (scores := read_scores(training))]
+    values = {measure: [scores[measure] for _, scores in done] for measure in MEASURES} if done else {}
+    ours = {measure: statistics.fmean(numbers) for measure, numbers in values.items()}
+    spread = {measure: statistics.stdev(numbers) for measure, numbers in values.items() if len(numbers) > 1}
+    difference = {measure: ours[measure] - paper[measure] for measure in ours if measure in paper}
+    runs = [str(training.plan.out) for training, _ in done]
+    return {"ours": ours, "spread": spread, "paper": paper, "difference": difference, "runs": runs}
+
+
+def read_scores(training: Training) -> dict[str, float]:
+    """mAP, OF1 and CF1 on the test pictures in the paper's protocol; empty while they are not measured."""
+    scores = read_card(training.plan.out).scores if training.state == FINISHED else {}
+    return {"mAP": scores["mAP"], **{name: scores["oracle_k"][name] for name in ("OF1", "CF1")}} if "mAP" in scores else {}
+
+
+def describe_deviations(data: str, settings: Settings) -> list[str]:
+    """In sentences, where these trainings differ from the paper's, whose data set is `data`."""
+    recipes = read_recipes()
+    plan = _plan("any", "any", settings)
+    notes = []
+    if recipes["data"][data] != settings.kind:
+        notes.append(f"The data set is {settings.kind}, the paper's is {data}: compare the order and gains of methods, not numbers.")
+    if plan.recipe.epochs != recipes["recipe"]["epochs"]:
+        notes.append(f"{plan.recipe.epochs} epochs instead of {recipes['recipe']['epochs']}.")
+    if plan.image_size != recipes["network"]["image_size"]:
+        notes.append(f"Pictures of {plan.image_size} pixels a side instead of {recipes['network']['image_size']}.")
+    if not plan.pretrained and plan.init is None:
+        notes.append("Networks start from random weights instead of ImageNet's.")
+    return notes + recipes["deviations"]

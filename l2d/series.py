@@ -1,0 +1,145 @@
+"""Trainings that belong together: what is missing is run, what was interrupted is resumed, what is finished is read."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from l2d.checkpoint import CARD, ModelCard, read_card, write_card
+from l2d.data.images import Index
+from l2d.distill import METHODS
+from l2d.evaluate import evaluate
+from l2d.runs import STATE, Plan, choose_device, create_network, execute, load_network
+from l2d.train import EpochReport, Network, StepCallback, fit
+
+FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
+# Pictures per step that times a network on a CPU, where a step of the recipe's size may take a minute.
+TIMED_PICTURES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One training of a series.
+
+    Attributes:
+        stop: epochs after which it ends, though its schedule would go on; None trains to the schedule's end.
+    """
+
+    plan: Plan
+    stop: int | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that it really runs."""
+        return min(self.stop or self.plan.recipe.epochs, self.plan.recipe.epochs)
+
+    @property
+    def state(self) -> str:
+        """finished, interrupted or missing: what its folder holds."""
+        if (self.plan.out / STATE).exists():
+            return INTERRUPTED
+        return FINISHED if (self.plan.out / CARD).exists() else MISSING
+
+    @property
+    def teacher(self) -> Path | None:
+        """The teacher's folder, if the method looks at it."""
+        return self.plan.teacher if METHODS[self.plan.recipe.method] else None
+
+
+def run_training(training: Training, *, device: str = "auto", on_step: StepCallback | None = None) -> Iterator[EpochReport]:
+    """Train to the end, from wherever it was left."""
+    reports = execute(training.plan, device=device, resume=True, on_step=on_step)
+    for report in reports:
+        yield report
+        if report.epoch >= training.epochs:
+            break
+    (training.plan.out / STATE).unlink(missing_ok=True)
+
+
+def check_finished(trainings: Iterable[Training], index: Index) -> None:
+    """Refuse a folder that was trained in another way than this series plans.
+
+    Args:
+        index: the training pictures of all of them.
+
+    Raises:
+        ValueError: naming the folder and what differs.
+    """
+    for training in trainings:
+        if training.state == FINISHED and (changed := _find_changes(training, read_card(training.plan.out), index)):
+            raise ValueError(
+                f"{training.plan.out} was trained with another {', '.join(changed)} than asked for now: choose another --out, or remove "
+                "the folder to train it anew."
+            )
+
+
+def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str]:
+    plan = training.plan
+    planned: dict[str, Any] = plan.recipe.as_dict() | {"backbone": plan.backbone, "labels": index.labels}
+    planned |= {name: getattr(plan, name) for name in ("image_size", "output_stride", "width", "feedforward")}
+    # As JSON has it: the card's recipe was read from a file.
+    found = {name: card.recipe.get(name, getattr(card, name, None)) for name in planned}
+    changed = [name for name, value in planned.items() if found[name] != value]
+    if card.data.get("images") != len(index.paths):
+        changed.append("number of pictures")
+    if (card.lineage.get("init") == "random") == (plan.pretrained or plan.init is not None):
+        changed.append("kind of initial weights")
+    if training.teacher is not None and (training.teacher / CARD).exists():
+        taught_by = (card.teacher or {}).get("sha256")
+        changed += ["teacher"] if taught_by != read_card(training.teacher).sha256 else []
+    return changed
+
+
+def score_training(training: Training, index: Index, *, device: str = "auto") -> dict[str, Any]:
+    """The scores of a finished training on test pictures, measured once and then kept in its card."""
+    card = read_card(training.plan.out)
+    if "mAP" not in card.scores:
+        model, card = load_network(training.plan.out, choose_device(device))
+        card = dataclasses.replace(card, scores=card.scores | evaluate(model, card, index))
+        write_card(training.plan.out, card)
+    return card.scores
+
+
+class Estimate:
+    """Time that trainings take, from a short timed step of every pair of networks.
+
+    Networks are built with random weights and trained for two steps by the very code that will train them; the second is timed. On a
+    CPU with few pictures a step, so it is a rough number, and it leaves the scoring out.
+    """
+
+    def __init__(self, index: Index, device: str = "auto"):
+        self.index, self.device = index, choose_device(device)
+        self.speeds: dict[tuple[str, str | None, int], float] = {}
+
+    def seconds(self, training: Training, teacher: Plan | None) -> float:
+        """Time of all its epochs; `teacher` is what `find_teacher` gives. All methods with a teacher are taken to be as fast as l2d."""
+        key = (training.plan.backbone, teacher and teacher.backbone, training.plan.image_size)
+        if key not in self.speeds:
+            self.speeds[key] = self._measure(training.plan, teacher)
+        pictures = len(self.index.paths) * (1 - training.plan.recipe.holdout)
+        return training.epochs * pictures / self.speeds[key]
+
+    def _measure(self, plan: Plan, teacher: Plan | None) -> float:
+        """Pictures per second."""
+        taught = self._build(teacher, None) if teacher is not None else None
+        method = "l2d" if taught is not None else "vanilla"
+        count = min(plan.recipe.batch_size, len(self.index.paths), TIMED_PICTURES if self.device.type == "cpu" else 2**31)
+        # Two epochs of one step each, on the same pictures: the first one warms up and decodes.
+        recipe = dataclasses.replace(plan.recipe, method=method, weights={}, epochs=2, batch_size=count, holdout=0.0)
+        reports = fit(self._build(plan, taught), self.index.select(range(count)), recipe, teacher=taught, device=self.device)
+        return list(reports)[-1].images_per_second
+
+    def _build(self, plan: Plan, teacher: Network | None) -> Network:
+        return create_network(dataclasses.replace(plan, pretrained=False, init=None), self.index, teacher)
+
+
+def find_teacher(training: Training, trainings: Sequence[Training]) -> Plan | None:
+    """The plan of the network that a training learns from: one of these trainings, or a checkpoint made before them."""
+    if training.teacher is None:
+        return None
+    planned = [other.plan for other in trainings if other.plan.out == training.teacher]
+    if planned:
+        return planned[0]
+    card = read_card(training.teacher)
+    sizes = {name: getattr(card, name) for name in ("image_size", "output_stride", "width", "feedforward")}
+    return Plan(card.backbone, training.plan.data, training.teacher, training.plan.recipe, **sizes)

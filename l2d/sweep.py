@@ -1,0 +1,90 @@
+"""How sensitive a student is to the weight of each loss: one varied, the others as published, as in the paper's Figure 1.
+
+Settings are chosen by pictures that are set aside from the training pictures, never by test pictures.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from l2d.checkpoint import read_card
+from l2d.distill import METHODS
+from l2d.runs import Plan
+from l2d.series import FINISHED, Training
+
+# Multiples of the published weight.
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+def plan_sweep(template: Plan, factors: Sequence[float] = FACTORS) -> list[Training]:
+    """One training per point of the curves; the published weights, where the curves meet, are trained once.
+
+    Args:
+        template: how each student is trained; `out` is the folder of all of them, and the recipe holds pictures out to score by.
+        factors: multiples of the published weight, above 0; the published weight itself is always among the points.
+
+    Raises:
+        ValueError: for a method without losses, factors that are not positive or there twice, or a recipe that holds nothing out.
+    """
+    published = METHODS[template.recipe.method]
+    if not published:
+        known = ", ".join(name for name, weights in METHODS.items() if weights)
+        raise ValueError(f"Method {template.recipe.method} has no weights to vary; choose one of {known}.")
+    if not factors or min(factors) <= 0 or len(set(factors)) < len(factors):
+        raise ValueError(f"Expected factors above 0, none twice; got {', '.join(f'{factor:g}' for factor in factors) or 'none'}.")
+    if not template.recipe.holdout:
+        raise ValueError("A sweep chooses by pictures that are held out; give a holdout above 0, for example 0.1.")
+    points = [published | {loss: weight} for loss in published for weight in _choose_weights(published[loss], factors)]
+    trainings = [_plan_point(template, weights) for weights in points]
+    return list({training.plan.out: training for training in trainings}.values())
+
+
+def collect_sweep(template: Plan, factors: Sequence[float] = FACTORS) -> dict[str, Any]:
+    """What is measured so far, ready for JSON.
+
+    Returns:
+        `data`, `teacher`, `student`, `method`, `holdout` (share of the training pictures), and `curves`: for every loss `published` and
+        `best` (weights; None before anything is measured) and `points`: `weight`, `mAP` (percent on the pictures held out, None while
+        not measured), `run` (the folder).
+    """
+    published = METHODS[template.recipe.method]
+    curves = {loss: _collect_curve(template, loss, factors) for loss in published}
+    recipe = template.recipe
+    return {
+        "data": template.data,
+        "teacher": template.teacher.name if template.teacher is not None else None,
+        "student": template.backbone,
+        "method": recipe.method,
+        "holdout": recipe.holdout,
+        "curves": curves,
+    }
+
+
+def _collect_curve(template: Plan, loss: str, factors: Sequence[float]) -> dict[str, Any]:
+    published = METHODS[template.recipe.method]
+    points = []
+    for weight in _choose_weights(published[loss], factors):
+        training = _plan_point(template, published | {loss: weight})
+        points.append({"weight": weight, "mAP": read_held_out(training), "run": str(training.plan.out)})
+    measured = [point for point in points if point["mAP"] is not None]
+    best = max(measured, key=lambda point: point["mAP"])["weight"] if measured else None
+    return {"published": published[loss], "best": best, "points": points}
+
+
+def read_held_out(training: Training) -> float | None:
+    """mAP in percent on the pictures held out, at the end of a finished training."""
+    if training.state != FINISHED:
+        return None
+    score: float | None = read_card(training.plan.out).scores.get("held_out", {}).get("mAP")
+    return score
+
+
+def _plan_point(template: Plan, weights: dict[str, float]) -> Training:
+    name = "-".join(f"{loss}={weight:g}" for loss, weight in weights.items())
+    recipe = dataclasses.replace(template.recipe, weights=weights)
+    return Training(dataclasses.replace(template, out=template.out / name, recipe=recipe))
+
+
+def _choose_weights(published: float, factors: Sequence[float]) -> list[float]:
+    # Without the last binary digits of a product, which would give one weight two names.
+    return sorted({float(f"{published * factor:.6g}") for factor in (*factors, 1.0)})

@@ -1,0 +1,91 @@
+"""What commands have in common: where they print, how progress looks, and how they say what is wrong."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import rich.markup
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:  # torch would be imported with it, and --help should answer at once
+    from l2d.train import EpochReport, StepCallback, StepReport
+
+# Progress and messages; results alone go to standard output, so that they can be piped.
+console = Console(stderr=True)
+output = Console()
+
+Data = Annotated[str, typer.Option(help="coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE or shapes")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+
+@contextlib.contextmanager
+def sentences() -> Iterator[None]:
+    """Say what is wrong with the input in a sentence, without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ArithmeticError) as error:
+        console.print(f"[red]Error:[/red] {rich.markup.escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@contextlib.contextmanager
+def follow_steps(epochs: int, title: str = "") -> Iterator["StepCallback"]:
+    """A progress bar as a function of the steps of a training."""
+    with _bars() as bars:
+        task = bars.add_task(f"{title}epoch 1", total=None)
+
+        def on_step(step: "StepReport") -> None:
+            losses = "  ".join(f"{name} {value:.1f}" for name, value in step.losses.items())
+            bars.update(task, description=f"{title}epoch {step.epoch}/{epochs}  {losses}", completed=step.step, total=step.steps)
+
+        yield on_step
+
+
+@contextlib.contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function of (done, total)."""
+    with _bars() as bars:
+        task = bars.add_task(description, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def describe_epoch(report: "EpochReport", epochs: int) -> str:
+    """One line: losses, score, time."""
+    losses = "  ".join(f"{name} {value:.1f}" for name, value in report.losses.items())
+    score = f"  held-out mAP {report.scores['mAP']:.2f}" if report.scores else ""
+    return f"epoch {report.epoch}/{epochs}  {losses}{score}  {report.seconds:.0f} s  {report.images_per_second:.0f} images/s"
+
+
+def split_names(names: str) -> list[str]:
+    """Names separated by commas; empty ones are left out."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def print_report(report: dict[str, Any], as_json: bool) -> None:
+    """A report as JSON, or as a table of its numbers."""
+    if as_json:
+        typer.echo(json.dumps(report))
+        return
+    table = Table("", "", box=None, show_header=False)
+    for name, value in _flatten(report):
+        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
+    output.print(table)
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    # In a log file a bar would only leave empty lines.
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _flatten(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in report.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", value
