@@ -1,0 +1,306 @@
+"""The paper's tables and figure: what is planned, run, resumed and written, tried with tiny networks on drawn pictures."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from l2d import reproduce
+from l2d.checkpoint import ModelCard, load_checkpoint, read_card, write_card
+from l2d.cli import app
+from l2d.data import READERS, read_index
+from l2d.distill import METHODS
+from l2d.model import BACKBONES
+from l2d.report import table_as_markdown, write_table
+from l2d.reproduce import (
+    TABLES,
+    Settings,
+    choose_rows,
+    collect_row,
+    collect_table,
+    name_pair,
+    plan_figure1,
+    plan_rows,
+    plan_students,
+    plan_teacher,
+    read_recipes,
+    read_rows,
+)
+from l2d.runs import STATE
+from l2d.series import Training, check_finished, run_training
+from l2d.sweep import collect_sweep, plan_sweep
+
+PUBLISHED = {"epochs": 80, "batch_size": 64, "lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.2, "cutout": 0.5, "train_size": 224}
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All networks are tiny ones, and 24 pictures are drawn at most."""
+    recipes = read_recipes()
+    recipes["backbones"] = dict.fromkeys(recipes["backbones"], "test_resnet") | {"MobileNet v2": "test_efficientnet"}
+    recipes |= {"network": {"image_size": 32, "width": 16, "feedforward": 24}, "drawn": {"image_size": 32, "pretrained": False}}
+    recipes["figure1"]["factors"] = [1]
+    monkeypatch.setattr(reproduce, "read_recipes", lambda: recipes)
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def make_settings(out: Path = Path("out"), data: str = "shapes:24", **changes: Any) -> Settings:
+    return Settings(data, out, **{"methods": ("vanilla", "l2d"), **changes})
+
+
+def run(*words: str) -> tuple[int, str]:
+    """Exit code, and all that the program said, on one line."""
+    result = CliRunner().invoke(app, words)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+def reproduce_table4(*words: str) -> tuple[int, str]:
+    return run("reproduce", "table4", "--data", "shapes:24", "--rows", "3", "--device", "cpu", "--out", "out", *words)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_row_is_planned_as_published(table: str):
+    for row in read_rows(table):
+        assert set(name_pair(row)) <= set(BACKBONES)
+        assert set(row.scores) == {"teacher", *read_recipes()["methods"]}
+        settings = make_settings(data=f"{read_recipes()['data'][row.data]}:ROOT", methods=("l2d",))
+        student = plan_students(*name_pair(row), settings)["l2d", 0].plan
+        recipe = student.recipe.as_dict()
+        assert {name: recipe[name] for name in PUBLISHED} == PUBLISHED
+        assert recipe["weights"] == METHODS["l2d"]
+        assert (student.image_size, student.width, student.feedforward, student.pretrained) == (224, 768, 2048, True)
+
+
+def test_recipes_name_readers_and_methods_that_exist():
+    recipes = read_recipes()
+    assert set(recipes["data"].values()) <= set(READERS)
+    assert set(recipes["methods"]) <= set(METHODS)
+    assert sorted(recipes["backbones"].values()) == sorted(BACKBONES)
+
+
+def test_unknown_tables_rows_methods_and_seeds_are_refused():
+    with pytest.raises(ValueError, match=r"Unknown table 'table5'; the known ones are table1, .*table4"):
+        read_rows("table5")
+    with pytest.raises(ValueError, match=r"No row '7' in the table; it has 1 \(resnet50:repvgg_a0\), 2 \(swin_tiny.*:resnet18\)"):
+        choose_rows(read_rows("table4"), ["7"])
+    with pytest.raises(ValueError, match=r"Unknown method 'kd'; the known ones are vanilla, "):
+        make_settings(methods=("kd",))
+    with pytest.raises(ValueError, match=r"none twice; got 1, 1"):
+        make_settings(seeds=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"), [([], [1, 2, 3, 4]), (["4", "1"], [1, 4]), (["resnet50:mobile"], [3]), (["swin:mobile", "swin:resnet18"], [2, 4])]
+)
+def test_rows_by_number_or_by_the_beginning_of_their_names(names: list[str], numbers: list[int]):
+    assert [row.number for row in choose_rows(read_rows("table4"), names)] == numbers
+
+
+def test_what_rows_share_is_trained_once_and_teachers_first():
+    settings = make_settings(methods=tuple(read_recipes()["methods"]))
+    trainings = plan_rows(read_rows("table4"), settings)
+    outs = [training.plan.out for training in trainings]
+    assert len(set(outs)) == len(outs) == 2 + 3 + 4 * 7  # teachers, vanilla students, seven methods for each pair
+    taught = [training for training in trainings if training.plan.teacher is not None]
+    assert all(outs.index(training.plan.teacher) < outs.index(training.plan.out) for training in taught)
+
+
+@pytest.mark.parametrize(("epochs", "stop"), [(None, 30), (8, 3), (1, 1)])
+def test_the_teacher_stops_at_the_same_share_of_its_schedule(epochs: int | None, stop: int):
+    training = plan_teacher("resnet18", make_settings(epochs=epochs))
+    assert (training.epochs, training.plan.recipe.epochs) == (stop, epochs or 80)
+
+
+def test_where_networks_start_from():
+    assert plan_teacher("resnet18", make_settings(data="voc:ROOT")).plan.pretrained
+    assert not plan_teacher("resnet18", make_settings(data="shapes")).plan.pretrained
+    from_files = plan_teacher("resnet18", make_settings(data="voc:ROOT", init=Path("weights"))).plan
+    assert (from_files.init, from_files.pretrained) == (Path("weights/resnet18.safetensors"), False)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_table_from_the_command_line_to_its_files():
+    code, said = reproduce_table4("--epochs", "1", "--methods", "vanilla,mld")
+    assert code == 0, said
+    report = json.loads(Path("out/table4.json").read_text())
+    (row,) = report["rows"]
+    assert list(row["methods"]) == ["teacher", "vanilla", "mld"]
+    for method, entry in row["methods"].items():
+        scores = read_card(Path(entry["runs"][0])).scores
+        published = read_rows("table4")[2].scores[method]
+        assert entry["ours"] == {"mAP": scores["mAP"], "OF1": scores["oracle_k"]["OF1"], "CF1": scores["oracle_k"]["CF1"]}
+        assert entry["difference"]["OF1"] == pytest.approx(scores["oracle_k"]["OF1"] - published["OF1"])
+    ours = {method: entry["ours"]["mAP"] for method, entry in row["methods"].items()}
+    assert row["methods"]["mld"]["gain"] == pytest.approx(ours["mld"] - ours["vanilla"])
+    assert row["methods"]["mld"]["paper_gain"] == pytest.approx(86.38 - 86.12)
+    text = Path("out/table4.md").read_text()
+    assert f"| MLD | {ours['mld']:.2f} | 86.38 |" in text
+    assert "The data set is shapes, the paper's is VOC 2007" in text
+    assert Path("out/table4.png").stat().st_size > 5000
+
+    # Again: nothing is trained. After a student is gone: that one alone.
+    before = {path: path.stat().st_mtime_ns for path in Path("out").glob("*/model.safetensors")}
+    gone = Path(row["methods"]["mld"]["runs"][0])
+    for path in gone.iterdir():
+        path.unlink()
+    assert reproduce_table4("--epochs", "1", "--methods", "vanilla,mld")[0] == 0
+    changed = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
+    assert changed == [gone / "model.safetensors"]
+    assert json.loads(Path("out/table4.json").read_text())["rows"][0]["methods"]["mld"]["ours"]["mAP"] == ours["mld"]
+
+    # What was trained in another way is not passed off as this.
+    code, said = reproduce_table4("--epochs", "2", "--methods", "vanilla,mld")
+    assert code == 1
+    assert "teacher-test_resnet was trained with another epochs than asked for now" in said
+
+
+@pytest.mark.usefixtures("tiny")
+def test_dry_run_plans_and_estimates_and_trains_nothing():
+    code, said = reproduce_table4("--dry-run", "--epochs", "40", "--methods", "vanilla,l2d")
+    assert code == 0
+    assert "teacher-test_resnet missing 15" in said
+    assert "test_efficientnet-l2d-by-test_resnet-seed0 missing 40" in said
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_interrupted_training_ends_as_if_it_had_never_been_stopped():
+    whole, parts = (plan_teacher("test_resnet", make_settings(Path(name), epochs=6)) for name in ("whole", "parts"))
+    assert len(list(run_training(whole))) == whole.epochs == 2
+    first = run_training(parts)
+    next(first)
+    first.close()
+    assert (whole.state, parts.state) == ("finished", "interrupted")
+    list(run_training(parts))
+    assert parts.state == "finished"
+    assert not (parts.plan.out / STATE).exists()
+    assert read_card(whole.plan.out).sha256 == read_card(parts.plan.out).sha256
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_student_of_another_teacher_is_refused():
+    settings = make_settings(epochs=1, methods=("l2d",))
+    trainings = plan_rows(read_rows("table4")[2:3], settings)
+    for training in trainings:
+        list(run_training(training))
+    index = read_index(settings.data, "train")
+    check_finished(trainings, index)
+    teacher = trainings[0].plan.out
+    write_card(teacher, dataclasses.replace(read_card(teacher), sha256="of another one"))
+    with pytest.raises(ValueError, match=r"l2d-by-test_resnet-seed0 was trained with another teacher than"):
+        check_finished(trainings, index)
+    with pytest.raises(ValueError, match=r"another number of pictures"):
+        check_finished(trainings[:1], index.select(range(8)))
+
+
+def finish(training: Training, score: float) -> None:
+    """Leave a card as if the training had been run and scored."""
+    training.plan.out.mkdir(parents=True)
+    scores = {"mAP": score, "oracle_k": {"OF1": score + 1, "CF1": score + 2}, "held_out": {"images": 2, "mAP": score}}
+    card = ModelCard("a", "A", "student", "l2d", training.plan.backbone, ("x",), 32, recipe=training.plan.recipe.as_dict(), scores=scores)
+    write_card(training.plan.out, card)
+
+
+def test_seeds_give_mean_and_spread(tmp_path: Path):
+    row = read_rows("table3")[1]
+    settings = make_settings(tmp_path, data="voc:ROOT", seeds=(0, 1, 2), methods=("vanilla", "l2d", "led"))
+    students = plan_students(*name_pair(row), settings)
+    for seed, score in enumerate((80.0, 82.0, 87.0)):
+        finish(students["vanilla", seed], 70.0)
+        finish(students["l2d", seed], score)
+    entries = collect_row(row, settings)
+    assert entries["l2d"]["ours"] == {"mAP": 83.0, "OF1": 84.0, "CF1": 85.0}
+    assert entries["l2d"]["spread"]["mAP"] == pytest.approx(13**0.5)
+    assert entries["l2d"]["gain"] == 13.0
+    assert entries["l2d"]["difference"]["mAP"] == pytest.approx(83.0 - 85.71)
+    # Neither measured nor in the paper.
+    assert entries["led"] == {"ours": {}, "spread": {}, "paper": {}, "difference": {}, "runs": []}
+    text = table_as_markdown(collect_table("table3", [row], settings))
+    assert "| L2D | 83.00 ± 3.61 | 85.71 | 84.00 ± 3.61 | 85.70 | 85.00 ± 3.61 | 82.11 | -2.71 | +13.00 | +1.70 |" in text
+    assert "| LED (CD + ID) | – | – |" in text
+
+
+def test_nothing_measured_yet_is_a_table_too(tmp_path: Path):
+    settings = make_settings(tmp_path / "none", data="coco:ROOT")
+    files = write_table(tmp_path, collect_table("table2", read_rows("table2"), settings))
+    assert [file.name for file in files] == ["table2.json", "table2.md", "table2.png"]
+
+
+def test_figure1_holds_its_pictures_out_from_the_teacher_too():
+    teacher, student = plan_figure1(make_settings(data="coco:ROOT"))
+    assert (teacher.plan.backbone, student.backbone, student.teacher) == ("resnet101", "resnet34", teacher.plan.out)
+    assert teacher.plan.recipe.holdout == student.recipe.holdout == 0.1
+    assert len(plan_sweep(student, read_recipes()["figure1"]["factors"])) == 3 * 5 - 2
+
+
+def test_sweep_varies_one_weight_and_keeps_the_others():
+    _, student = plan_figure1(make_settings())
+    weights = [training.plan.recipe.weights for training in plan_sweep(student, (0.1, 10))]
+    published = METHODS["l2d"]
+    assert weights.count(published) == 1
+    others = [{name for name in published if chosen[name] != published[name]} for chosen in weights if chosen != published]
+    assert sorted(map(list, others)) == [["cd"], ["cd"], ["id"], ["id"], ["mld"], ["mld"]]
+    assert sorted(chosen["cd"] for chosen in weights if chosen["cd"] != 100) == [10, 1000]
+
+
+def test_sweep_names_the_best_weight_of_each_curve(tmp_path: Path):
+    _, student = plan_figure1(make_settings(tmp_path))
+    for training in plan_sweep(student, (0.1,)):
+        # Best at a tenth of mld, and at the published weights of the other two.
+        weights = training.plan.recipe.weights
+        finish(training, 50 - weights["mld"] + (weights["cd"] + weights["id"]) / 100)
+    curves = collect_sweep(student, (0.1,))["curves"]
+    assert {loss: (curve["published"], curve["best"]) for loss, curve in curves.items()} == {
+        "mld": (10, 1),
+        "cd": (100, 100),
+        "id": (1000, 1000),
+    }
+    assert [point["mAP"] for point in curves["mld"]["points"]] == [60.0, 51.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "factors", "sentence"),
+    [
+        ({"method": "vanilla"}, (1.0,), "Method vanilla has no weights to vary; choose one of rkd, "),
+        ({"holdout": 0.0}, (1.0,), "give a holdout above 0"),
+        ({}, (0.0, 1.0), "Expected factors above 0, none twice; got 0, 1"),
+    ],
+)
+def test_sweeps_that_make_no_sense_are_refused(changes: dict[str, Any], factors: tuple[float, ...], sentence: str):
+    _, student = plan_figure1(make_settings())
+    with pytest.raises(ValueError, match=sentence):
+        plan_sweep(dataclasses.replace(student, recipe=dataclasses.replace(student.recipe, **changes)), factors)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_sweep_from_the_command_line_to_its_files():
+    teacher = plan_teacher("test_resnet", make_settings(epochs=1))
+    list(run_training(teacher))
+    words = ["sweep", "--teacher", str(teacher.plan.out), "--student", "test_efficientnet", "--data", "shapes:24", "--out", "curves"]
+    words += ["--method", "mld", "--factors", "0.5", "--holdout", "0.25", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
+    code, said = run(*words, "--dry-run")
+    assert (code, "mld=5 missing 1" in said) == (0, True)
+    assert run(*words)[0] == 0
+    report = json.loads(Path("curves/sweep.json").read_text())
+    assert [point["weight"] for point in report["curves"]["mld"]["points"]] == [5, 10]
+    for point in report["curves"]["mld"]["points"]:
+        assert read_card(Path(point["run"])).scores["held_out"] == {"images": 6, "mAP": point["mAP"]}
+    assert "published" in Path("curves/sweep.md").read_text()
+    assert Path("curves/sweep.png").stat().st_size > 5000
+    # The points are checkpoints like any other.
+    assert load_checkpoint(Path("curves/mld=5"))[1].recipe["weights"] == {"mld": 5.0}
+
+
+@pytest.mark.usefixtures("tiny")
+def test_figure1_from_the_command_line():
+    code, said = run("reproduce", "figure1", "--data", "shapes:24", "--epochs", "1", "--device", "cpu", "--out", "out")
+    assert code == 0, said
+    report = json.loads(Path("out/figure1/sweep.json").read_text())
+    assert list(report["curves"]) == ["mld", "cd", "id"]
+    assert all(point["mAP"] is not None for curve in report["curves"].values() for point in curve["points"])
+    assert "The paper shows these curves without numbers." in report["notes"]
