@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,11 +43,9 @@ def bench_losses(
     generator = torch.Generator().manual_seed(1)
     student, teacher = (_draw_outputs(images, labels, width, generator, device) for _ in range(2))
     teacher = Outputs((), teacher.embeddings.detach(), teacher.logits.detach())
-    sums = {"ours": lambda: sum_losses(student, teacher, targets), "loop": lambda: loop_over_losses(student, teacher, targets)}
+    sums = {"ours": partial(sum_losses, student, teacher, targets), "loop": partial(loop_over_losses, student, teacher, targets)}
     values = {name: float(compute().detach()) for name, compute in sums.items()}
-    seconds = measure_in_turns(
-        {name: lambda compute=compute: _differentiate(compute, student) for name, compute in sums.items()}, rounds, device
-    )
+    seconds = measure_in_turns({name: partial(_differentiate, compute, student) for name, compute in sums.items()}, rounds, device)
     return {
         "setting": _describe(device) | {"images": images, "labels": labels, "width": width, "positives": float(targets.sum()) / images},
         "pairs": {"cd": len(find_pairs(targets.T).first), "id": len(find_pairs(targets).first)},

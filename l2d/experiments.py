@@ -106,8 +106,16 @@ def sweep(
 
     with sentences():
         card = read_card(teacher)
-        sizes = {"train_size": image_size, "teacher_size": card.image_size}
-        recipe = Recipe(method=method, epochs=epochs, batch_size=batch_size, lr=lr, holdout=holdout, seed=seed, **sizes)
+        recipe = Recipe(
+            method=method,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            train_size=image_size,
+            teacher_size=card.image_size,
+            holdout=holdout,
+            seed=seed,
+        )
         plan = Plan(student, data, out, recipe, teacher, init, pretrained, image_size, width=card.width, feedforward=card.feedforward)
         multiples = _parse_numbers(factors, float)
         _work_through(plan_sweep(plan, multiples), data, lambda: write_sweep(out, collect_sweep(plan, multiples)), device, dry_run)

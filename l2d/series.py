@@ -113,7 +113,7 @@ class Estimate:
 
     def seconds(self, training: Training, teacher: Plan | None) -> float:
         """Time of all its epochs; `teacher` is what `find_teacher` gives. All methods with a teacher are taken to be as fast as l2d."""
-        key = (training.plan.backbone, teacher and teacher.backbone, training.plan.image_size)
+        key = (training.plan.backbone, teacher.backbone if teacher is not None else None, training.plan.image_size)
         if key not in self.speeds:
             self.speeds[key] = self._measure(training.plan, teacher)
         pictures = len(self.index.paths) * (1 - training.plan.recipe.holdout)

@@ -62,7 +62,7 @@ def collect_sweep(template: Plan, factors: Sequence[float] = FACTORS) -> dict[st
 
 def _collect_curve(template: Plan, loss: str, factors: Sequence[float]) -> dict[str, Any]:
     published = METHODS[template.recipe.method]
-    points = []
+    points: list[dict[str, Any]] = []
     for weight in _choose_weights(published[loss], factors):
         training = _plan_point(template, published | {loss: weight})
         points.append({"weight": weight, "mAP": read_held_out(training), "run": str(training.plan.out)})
