@@ -1,0 +1,69 @@
+"""The shipped networks: they load, they are what their cards say, and the table beside them says what the cards say."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from l2d.checkpoint import load_checkpoint, read_card
+
+FOLDER = Path(__file__).parents[1] / "checkpoints"
+NAMES = ("coco-edgetpu-teacher", "coco-mobilenetv2-vanilla", "coco-mobilenetv2-reviewkd", "coco-mobilenetv2-l2d")
+STUDENTS = NAMES[1:]
+MEGABYTE = 2**20
+# What must be the same for three students that are compared: all but the method and its loss weights.
+COMPARED = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "train_size", "teacher_size", "min_area", "colour", "cutout")
+COMPARED += ("freeze_stages", "averaging", "holdout", "seed")
+
+
+def read_rows() -> dict[str, list[str]]:
+    """The rows of the table in checkpoints/README.md, by model."""
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = [[cell.strip(" *`") for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `coco-")]
+    return {row[0]: row[1:] for row in rows}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_and_tells_labels_apart(name: str) -> None:
+    model, card = load_checkpoint(FOLDER / name)
+    generator = torch.Generator().manual_seed(0)
+    logits = model(torch.randn(2, 3, card.image_size, card.image_size, generator=generator)).logits
+    assert logits.shape == (2, 80) == (2, len(card.labels))
+    assert logits.std(1).min() > 0.1
+    assert card.role == ("teacher" if "teacher" in name else "student")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_table_repeats_the_card(name: str) -> None:
+    scores = read_card(FOLDER / name).scores
+    local = scores["localization"]
+    numbers = (scores["mAP"], scores["oracle_k"]["OF1"], scores["oracle_k"]["CF1"], local["pointing_game"], local["energy_in_box"])
+    assert [f"{number:.2f}" for number in numbers] == read_rows()[name][-5:]
+
+
+def test_students_differ_in_method_alone() -> None:
+    cards = [read_card(FOLDER / name) for name in STUDENTS]
+    for card in cards:
+        assert [card.recipe[field] for field in COMPARED] == [cards[0].recipe[field] for field in COMPARED]
+        assert card.lineage == cards[0].lineage
+        assert card.data == cards[0].data
+        taught = {"name": NAMES[0], "sha256": read_card(FOLDER / NAMES[0]).sha256}
+        assert card.teacher == (None if card.method == "vanilla" else taught)
+    assert [card.method for card in cards] == ["vanilla", "reviewkd", "l2d"]
+
+
+def test_labels_are_the_same_for_all() -> None:
+    assert len({read_card(FOLDER / name).labels for name in NAMES}) == 1
+
+
+def test_small_enough_for_a_repository() -> None:
+    sizes = [path.stat().st_size for path in FOLDER.rglob("*.safetensors")]
+    assert sum(sizes) < 50 * MEGABYTE
+
+
+def test_every_shipped_folder_is_described() -> None:
+    folders = {path.name for path in FOLDER.iterdir() if path.is_dir()}
+    assert folders == set(NAMES)
+    assert set(read_rows()) >= folders
+    assert re.search(r"l2d evaluate", (FOLDER / "README.md").read_text(encoding="utf-8"))
