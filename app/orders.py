@@ -83,7 +83,7 @@ FIRST_BACKBONE = "mobilenetv2_100"
 
 
 def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
-    """A job of about two minutes on two cores that shows a student learning where to look.
+    """A small job that needs no data set: the form on a fresh install.
 
     So few steps suffice only from weights that know something of pictures: those of a model that is there, if it fits.
 

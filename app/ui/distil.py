@@ -105,7 +105,7 @@ def _build_field(bench: "Bench", name: str, first: dict[str, Any]) -> Any:
 
 def _build_view() -> tuple[gr.Dropdown, gr.HTML, dict[str, gr.Button], gr.HTML, gr.Slider, gr.HTML, gr.HTML]:
     chosen: gr.Dropdown = gr.Dropdown([], label="Jobs", info="Newest first.")
-    status = gr.HTML("<p>No job yet. The form holds one that ends in about two minutes: start it.</p>")
+    status = gr.HTML("<p>No job yet. The form holds a small one that needs no data set: start it.</p>")
     with gr.Row():
         buttons = {
             "stop": gr.Button("Stop and keep the best", size="sm", visible=False),
