@@ -14,7 +14,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Split = Annotated[str, typer.Option(help="train or test")]
 Out = Annotated[Path, typer.Option(help="folder of the checkpoint; also keeps what --resume needs")]
-Init = Annotated[Path | None, typer.Option(help="safetensors file with the backbone's initial weights", exists=True, dir_okay=False)]
+Init = Annotated[
+    Path | None,
+    typer.Option(help="safetensors file with the backbone's initial weights, or a checkpoint folder to go on from", exists=True),
+]
 Pretrained = Annotated[bool, typer.Option(help="start from timm's ImageNet weights (downloads them)")]
 ImageSize = Annotated[int, typer.Option(help="side of the input in pixels")]
 TrainSize = Annotated[int | None, typer.Option(help="side of the input while training; --image-size if not given")]

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from l2d.checkpoint import CARD, ModelCard, hash_file, load_checkpoint, save_checkpoint
+from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import read_index
 from l2d.data.images import Index
-from l2d.model import create_model
+from l2d.model import LabelNet, create_model, load_weights
 from l2d.recipe import Recipe
 from l2d.train import EpochReport, Network, StepCallback, fit
 
@@ -27,7 +27,7 @@ class Plan:
         data: as `l2d.data.read_index` takes it.
         out: the checkpoint folder.
         teacher: checkpoint folder of the teacher; None trains without one.
-        init: safetensors file with the backbone's initial weights.
+        init: safetensors file with the backbone's initial weights, or a checkpoint folder to go on from, head included.
         pretrained: start from timm's ImageNet weights instead.
         image_size, output_stride, width, feedforward: of the network, see `ModelCard`.
     """
@@ -74,6 +74,7 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
 
 def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network:
     """The untrained network of a plan, with the card that it will be saved with."""
+    earlier = plan.init if plan.init is not None and plan.init.is_dir() else None
     model = create_model(
         plan.backbone,
         len(index.labels),
@@ -82,8 +83,10 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         width=plan.width,
         feedforward=plan.feedforward,
         pretrained=plan.pretrained,
-        init=plan.init,
+        init=plan.init if earlier is None else None,
     )
+    if earlier is not None:
+        load_network_weights(model, earlier, index.labels)
     name, scaling = plan.out.resolve().name, model.backbone.pretrained_cfg
     card = ModelCard(
         name=name,
@@ -106,6 +109,20 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         created=datetime.date.today().isoformat(),
     )
     return Network(model, card)
+
+
+def load_network_weights(model: LabelNet, folder: Path, labels: tuple[str, ...]) -> None:
+    """Copy a whole checkpoint, head included, into a network for the same labels.
+
+    Raises:
+        ValueError: if the checkpoint cannot be read, has other labels or another order of them, or is of another network.
+    """
+    known, card = load_checkpoint(folder)
+    if card.labels != labels:
+        raise ValueError(
+            f"{folder} knows other labels, or in another order, than the data set; give its {WEIGHTS} to take the backbone alone."
+        )
+    load_weights(model, known.state_dict(), folder)
 
 
 def load_network(folder: Path, device: torch.device) -> Network:
@@ -132,6 +149,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def _describe_lineage(plan: Plan) -> dict[str, Any]:
+    if plan.init is not None and plan.init.is_dir():
+        card = read_card(plan.init)
+        return {"init": f"all weights of {card.name}", "sha256": card.sha256, "before": {"recipe": card.recipe, "lineage": card.lineage}}
     if plan.init is not None:
         return {"init": plan.init.name, "sha256": hash_file(plan.init)}
     return {"init": f"timm, pretrained {plan.backbone}" if plan.pretrained else "random"}

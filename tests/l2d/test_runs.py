@@ -1,5 +1,6 @@
 """From a plan to a checkpoint folder, also when the way there is interrupted."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,22 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="cuda:1 was asked for, but torch sees no CUDA device"):
         choose_device("cuda:1")
     assert choose_device("auto") == torch.device("cpu")
+
+
+def test_a_run_goes_on_from_a_whole_checkpoint(coco: Path, tmp_path: Path, teacher: Path) -> None:
+    # A learning rate that moves no weight by more than half precision can tell: what comes out is what went in, head included.
+    plan = make_plan(coco, tmp_path / "longer", recipe={"epochs": 1, "lr": 1e-8, "weight_decay": 0.0, "freeze_stages": 5}, init=teacher)
+    (report,) = execute(plan, device="cpu")
+    before, card = load_checkpoint(teacher)
+    torch.testing.assert_close(report.model.head.classifier.detach(), before.head.classifier, rtol=0, atol=1e-5)
+    torch.testing.assert_close(report.model.head.queries, before.head.queries, rtol=0, atol=0)
+    assert read_card(plan.out).lineage == {
+        "init": "all weights of teacher",
+        "sha256": card.sha256,
+        "before": {"recipe": card.recipe, "lineage": card.lineage},
+    }
+
+
+def test_a_run_does_not_go_on_with_other_labels(coco: Path, tmp_path: Path, teacher: Path) -> None:
+    with pytest.raises(ValueError, match="teacher knows other labels"):
+        next(execute(dataclasses.replace(make_plan(coco, tmp_path / "other", init=teacher), data="shapes"), device="cpu"))
