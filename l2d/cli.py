@@ -34,6 +34,7 @@ Cutout = Annotated[float, typer.Option(help="side of the hole cut into every sec
 FreezeStages = Annotated[int, typer.Option(help="number of backbone stages that stay as initialised")]
 Averaging = Annotated[float, typer.Option(help="decay of an exponential average of the weights; 0 for none")]
 Holdout = Annotated[float, typer.Option(help="share of the training pictures set aside to follow the score by")]
+Share = Annotated[float, typer.Option(help="share of the training pictures, those held out aside, that is trained on")]
 Save = Annotated[bool, typer.Option("--save", help="also write the scores into the checkpoint's card")]
 Seed = Annotated[int, typer.Option(help="of initialisation, order, augmentation and dropout")]
 Resume = Annotated[bool, typer.Option(help="go on where an interrupted run stopped")]
@@ -62,6 +63,7 @@ def train(
     freeze_stages: FreezeStages = 0,
     averaging: Averaging = 0.0,
     holdout: Holdout = 0.0,
+    share: Share = 1.0,
     device: Device = "auto",
     seed: Seed = 0,
     resume: Resume = False,
@@ -97,6 +99,7 @@ def distill(
     freeze_stages: FreezeStages = 0,
     averaging: Averaging = 0.0,
     holdout: Holdout = 0.0,
+    share: Share = 1.0,
     device: Device = "auto",
     seed: Seed = 0,
     resume: Resume = False,

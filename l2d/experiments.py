@@ -22,6 +22,10 @@ SeriesOut = Annotated[Path | None, typer.Option(help="folder of all trainings an
 Seeds = Annotated[str, typer.Option(help="seeds, separated by commas; each student is trained with every one")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the training pictures, instead of the recipe's")]
 ImageSize = Annotated[int | None, typer.Option(help="side of the input in pixels, instead of the recipe's")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="paper, or short: for a few epochs on part of a data set")]
+Share = Annotated[float, typer.Option(help="share of the training pictures that is trained on")]
+Teacher = Annotated[Path | None, typer.Option(help="checkpoint folder that teaches instead of the rows' teachers", exists=True)]
+Student = Annotated[str | None, typer.Option(help="timm name of the network that learns instead of the rows' students")]
 InitFolder = Annotated[Path | None, typer.Option(help="folder with initial weights, TIMM_NAME.safetensors", exists=True, file_okay=False)]
 Pretrained = Annotated[bool | None, typer.Option(help="start from timm's ImageNet weights; the default for photographs")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would be trained, with an estimate of its time, and stop")]
@@ -36,6 +40,10 @@ def reproduce(
     seeds: Seeds = "0",
     epochs: Epochs = None,
     image_size: ImageSize = None,
+    recipe: RecipeName = "paper",
+    share: Share = 1.0,
+    teacher: Teacher = None,
+    student: Student = None,
     init: InitFolder = None,
     pretrained: Pretrained = None,
     device: Device = "auto",
@@ -47,7 +55,8 @@ def reproduce(
     with sentences():
         place = out or Path("runs") / f"reproduce-{data.partition(':')[0]}"
         chosen = tuple(split_names(methods) or read_recipes()["methods"])
-        settings = Settings(data, place, chosen, _parse_numbers(seeds), epochs, image_size, init, pretrained)
+        given = {"recipe": recipe, "share": share, "teacher": teacher, "student": student, "init": init, "pretrained": pretrained}
+        settings = Settings(data, place, chosen, _parse_numbers(seeds), epochs, image_size, **given)
         if what == FIGURE:
             _reproduce_figure(settings, device, dry_run)
         else:
@@ -69,6 +78,8 @@ def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
     from l2d.reproduce import describe_deviations, plan_figure1, read_recipes
     from l2d.sweep import collect_sweep, plan_sweep
 
+    if settings.teacher is not None or settings.student is not None:
+        raise ValueError("figure1 has its own teacher and student; the curves of others are drawn by l2d sweep.")
     figure = read_recipes()[FIGURE]
     teacher, student = plan_figure1(settings)
     notes = [*describe_deviations(figure["data"], settings), "The paper shows these curves without numbers."]

@@ -1,6 +1,7 @@
 """How a network is trained: every number that decides the result, checked before anything starts."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from l2d.distill import choose_weights
@@ -20,6 +21,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "freeze_stages": (0, 16),
     "averaging": (0.0, 0.99999),
     "holdout": (0.0, 0.5),
+    "share": (0.001, 1.0),
     "seed": (0, 2**31),
 }
 
@@ -43,6 +45,7 @@ class Recipe:
             backward pass (the usual choice in detection, where it is called FREEZE_AT).
         averaging: decay per step of an exponential average of the weights, which is then the result; 0 for none.
         holdout: share of the training pictures set aside to follow the score during training and to choose settings by.
+        share: of the training pictures that are not held out, this share is trained on, the same ones for every seed and method.
         seed: of initialisation, order, augmentation and dropout.
 
     Raises:
@@ -64,6 +67,7 @@ class Recipe:
     freeze_stages: int = 0
     averaging: float = 0.0
     holdout: float = 0.0
+    share: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,6 +78,12 @@ class Recipe:
                 raise ValueError(f"{name} must be a {'whole ' if whole else ''}number; got {value!r}.")
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie between {low:g} and {high:g}; got {value:g}.")
+
+    def find_changes(self, recorded: Mapping[str, Any]) -> list[str]:
+        """Names of the settings that differ in a recipe on record; one that the record does not have yet is taken at its default."""
+        known = {field.name for field in dataclasses.fields(self)}
+        earlier = Recipe(**{name: value for name, value in recorded.items() if name in known}).as_dict()
+        return [name for name, value in self.as_dict().items() if earlier[name] != value]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, with the loss weights that are really used."""

@@ -66,7 +66,7 @@ def _row_as_markdown(row: dict[str, Any]) -> str:
         ]
         gains = [_signed(value) for value in (entry["difference"].get("mAP"), entry.get("gain"), entry.get("paper_gain"))]
         lines.append(_table_line([TITLES.get(method, method), *cells, *gains]))
-    return f"## {row['teacher']} → {row['student']} (paper: {row['data']})\n\n" + "\n".join(lines)
+    return f"## {' → '.join(row['networks'])} (paper: {row['teacher']} → {row['student']} on {row['data']})\n\n" + "\n".join(lines)
 
 
 def plot_table(report: dict[str, Any]) -> Figure:
@@ -77,7 +77,7 @@ def plot_table(report: dict[str, Any]) -> Figure:
         for key, colour, marker in (("paper", PAPER, "D"), ("ours", OURS, "o")):
             _draw_scores(axes, row["methods"], names, key, colour, marker)
         axes.set_xticks(range(len(names)), [TITLES.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
-        axes.set_title(f"{row['teacher']} → {row['student']}", fontsize=9)
+        axes.set_title(" → ".join(row["networks"]), fontsize=9)
         axes.set_ylabel("mAP (%)", fontsize=8)
     if panels:
         panels[0].legend(fontsize=7)

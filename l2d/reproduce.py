@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from l2d.checkpoint import read_card
+from l2d.checkpoint import ModelCard, read_card
 from l2d.data import READERS
 from l2d.distill import METHODS
 from l2d.recipe import Recipe
@@ -45,6 +45,10 @@ class Settings:
         methods: names in `l2d.distill.METHODS`.
         seeds: every student is trained once with each; the teacher with the first.
         epochs, image_size: instead of the recipe's.
+        recipe: "paper", or another one of recipes.json.
+        share: of the training pictures that are trained on.
+        teacher: checkpoint folder that teaches instead of the row's teacher; it is not trained, and its scores are those in its card.
+        student: timm name of the network that learns instead of the row's student.
         init: folder with initial weights, one safetensors file per backbone under its timm name, instead of timm's hub.
         pretrained: take ImageNet weights; None does so for photographs, not for drawn pictures.
     """
@@ -55,12 +59,18 @@ class Settings:
     seeds: tuple[int, ...] = (0,)
     epochs: int | None = None
     image_size: int | None = None
+    recipe: str = "paper"
+    share: float = 1.0
+    teacher: Path | None = None
+    student: str | None = None
     init: Path | None = None
     pretrained: bool | None = None
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.methods if name not in METHODS]:
             raise ValueError(f"Unknown method {unknown[0]!r}; the known ones are {', '.join(METHODS)}.")
+        if self.recipe not in (known := read_recipes()["recipes"]):
+            raise ValueError(f"Unknown recipe {self.recipe!r}; the known ones are {', '.join(known)}.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"Expected seeds, at least one and none twice; got {', '.join(map(str, self.seeds)) or 'none'}.")
 
@@ -122,39 +132,51 @@ def plan_rows(rows: Sequence[Row], settings: Settings) -> list[Training]:
     """Every training that the rows need, teachers before their students, each once."""
     trainings: dict[Path, Training] = {}
     for row in rows:
-        teacher, student = name_pair(row)
-        for training in (plan_teacher(teacher, settings), *plan_students(teacher, student, settings).values()):
+        teachers = [plan_teacher(name_pair(row)[0], settings)] if settings.teacher is None else []
+        for training in (*teachers, *plan_students(row, settings).values()):
             trainings.setdefault(training.plan.out, training)
     return list(trainings.values())
 
 
 def plan_teacher(backbone: str, settings: Settings, **changes: Any) -> Training:
     """The training of a teacher; as in the paper it stops before its schedule does."""
-    recipes = read_recipes()
+    recipe = read_recipes()["recipes"][settings.recipe]
     plan = _plan(backbone, f"teacher-{backbone}", settings, seed=settings.seeds[0], **changes)
     # The same share of a shorter schedule.
-    stop = recipes["teacher_stops_at"] * plan.recipe.epochs / recipes["recipe"]["epochs"]
+    stop = recipe["teacher_stops_at"] * plan.recipe.epochs / recipe["recipe"]["epochs"]
     return Training(plan, max(1, round(stop)))
 
 
-def plan_students(teacher: str, student: str, settings: Settings) -> dict[tuple[str, int], Training]:
-    """The trainings of a pair's students by method and seed. The vanilla student is the same one under every teacher."""
+def plan_students(row: Row, settings: Settings) -> dict[tuple[str, int], Training]:
+    """The trainings of a row's students by method and seed. The vanilla student is the same one under every teacher."""
+    teacher, student = name_pair(row)
+    backbone = settings.student or student
+    folder = settings.teacher or settings.out / f"teacher-{teacher}"
+    # A given teacher is shown views of the size that it learnt from.
+    sizes = {"teacher_size": _find_size(read_card(folder))} if settings.teacher is not None else {}
     plans = {}
     for method in settings.methods:
         for seed in settings.seeds:
-            taught = f"-by-{teacher}" if METHODS[method] else ""
-            name = f"{student}-{method}{taught}-seed{seed}"
-            plan = _plan(student, name, settings, method=method, seed=seed)
-            plans[method, seed] = Training(dataclasses.replace(plan, teacher=settings.out / f"teacher-{teacher}"))
+            taught = f"-by-{folder.resolve().name.removeprefix('teacher-')}" if METHODS[method] else ""
+            plan = _plan(backbone, f"{backbone}-{method}{taught}-seed{seed}", settings, method=method, seed=seed, **sizes)
+            plans[method, seed] = Training(dataclasses.replace(plan, teacher=folder))
     return plans
 
 
-def _plan(backbone: str, name: str, settings: Settings, **changes: Any) -> Plan:
+def _find_size(card: ModelCard) -> int:
+    size: int = card.recipe.get("train_size", card.image_size)
+    return size
+
+
+def _plan(backbone: str, name: str, settings: Settings, method: str = "vanilla", **changes: Any) -> Plan:
     recipes = read_recipes()
+    chosen = recipes["recipes"][settings.recipe]
     drawn = settings.kind not in READERS
-    size = settings.image_size or recipes["drawn" if drawn else "network"]["image_size"]
-    epochs = {"epochs": settings.epochs} if settings.epochs is not None else {}
-    recipe = Recipe(**recipes["recipe"] | epochs | {"train_size": size, "teacher_size": size} | changes)
+    size = settings.image_size or (recipes["drawn"] if drawn else chosen["network"])["image_size"]
+    given = {"share": settings.share, "train_size": size, "teacher_size": size}
+    given |= {"epochs": settings.epochs} if settings.epochs is not None else {}
+    weights = {loss: weight for loss, weight in chosen["weights"].items() if loss in METHODS[method]}
+    recipe = Recipe(method, weights, **chosen["recipe"] | given | changes)
     pretrained = settings.pretrained if settings.pretrained is not None else not drawn
     return Plan(
         backbone,
@@ -163,7 +185,7 @@ def _plan(backbone: str, name: str, settings: Settings, **changes: Any) -> Plan:
         recipe,
         init=settings.init / f"{backbone}.safetensors" if settings.init else None,
         pretrained=pretrained and settings.init is None,
-        **recipes["network"] | {"image_size": size},
+        **chosen["network"] | {"image_size": size},
     )
 
 
@@ -185,13 +207,15 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings) -> dict[s
     """What is measured so far, beside the paper's numbers; ready for JSON.
 
     Returns:
-        `table`, `data`, `notes` (sentences on what differs from the paper), `source`, and `rows`: per row its names, and under `methods`
-        (the teacher first) for each method `ours` and `paper` (measure -> percent), `spread` (standard deviation over the seeds, where
-        there are several), `difference` (ours - paper), `gain` and `paper_gain` (mAP above the vanilla student), `runs` (the folders).
-        What is not measured, or not published, is missing.
+        `table`, `data`, `notes` (sentences on what differs from the paper), `source`, and `rows`: per row the paper's names, those of
+        the `networks` (teacher and student) that were really used, and under `methods` (the teacher first) for each method `ours` and
+        `paper` (measure -> percent), `spread` (standard deviation over the seeds, where there are several), `difference` (ours -
+        paper), `gain` and `paper_gain` (mAP above the vanilla student), `runs` (the folders). What is not measured, or not published,
+        is missing.
     """
     results = [
-        {"number": row.number, "data": row.data, "teacher": row.teacher, "student": row.student, "methods": collect_row(row, settings)}
+        {"number": row.number, "data": row.data, "teacher": row.teacher, "student": row.student}
+        | {"networks": name_networks(row, settings), "methods": collect_row(row, settings)}
         for row in rows
     ]
     return {"table": table, "data": settings.data, "notes": describe_deviations(rows[0].data, settings), "rows": results} | {
@@ -199,13 +223,19 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings) -> dict[s
     }
 
 
+def name_networks(row: Row, settings: Settings) -> tuple[str, str]:
+    """Teacher and student that a row is reproduced with: timm names, or the checkpoint's where a teacher is given."""
+    teacher, student = name_pair(row)
+    return settings.teacher.resolve().name if settings.teacher is not None else teacher, settings.student or student
+
+
 def collect_row(row: Row, settings: Settings) -> dict[str, dict[str, Any]]:
     """One row's entries of `collect_table`, by method."""
-    teacher, student = name_pair(row)
-    groups: dict[str, list[Training]] = {"teacher": [plan_teacher(teacher, settings)]}
-    for (method, _), training in plan_students(teacher, student, settings).items():
-        groups.setdefault(method, []).append(training)
-    entries = {method: _compare(trainings, row.scores.get(method, {})) for method, trainings in groups.items()}
+    groups: dict[str, list[Path]] = {"teacher": _find_teacher(row, settings)}
+    for (method, _), training in plan_students(row, settings).items():
+        groups.setdefault(method, [])
+        groups[method] += [training.plan.out] if training.state == FINISHED else []
+    entries = {method: _compare(folders, row.scores.get(method, {})) for method, folders in groups.items()}
     bases = {
         ("gain", "ours"): entries["vanilla"]["ours"] if "vanilla" in entries else {},
         ("paper_gain", "paper"): row.scores.get("vanilla", {}),
@@ -217,33 +247,60 @@ def collect_row(row: Row, settings: Settings) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _compare(trainings: Sequence[Training], paper: dict[str, float]) -> dict[str, Any]:
-    done = [(training, scores) for training in trainings if (scores := read_scores(training))]
-    values = {measure: [scores[measure] for _, scores in done] for measure in MEASURES} if done else {}
+def _find_teacher(row: Row, settings: Settings) -> list[Path]:
+    if settings.teacher is not None:
+        return [settings.teacher]
+    training = plan_teacher(name_pair(row)[0], settings)
+    return [training.plan.out] if training.state == FINISHED else []
+
+
+def _compare(folders: Sequence[Path], paper: dict[str, float]) -> dict[str, Any]:
+    done = {folder: scores for folder in folders if (scores := read_scores(folder))}
+    values = {measure: [scores[measure] for scores in done.values()] for measure in MEASURES} if done else {}
     ours = {measure: statistics.fmean(numbers) for measure, numbers in values.items()}
     spread = {measure: statistics.stdev(numbers) for measure, numbers in values.items() if len(numbers) > 1}
     difference = {measure: ours[measure] - paper[measure] for measure in ours if measure in paper}
-    runs = [str(training.plan.out) for training, _ in done]
-    return {"ours": ours, "spread": spread, "paper": paper, "difference": difference, "runs": runs}
+    return {"ours": ours, "spread": spread, "paper": paper, "difference": difference, "runs": list(map(str, done))}
 
 
-def read_scores(training: Training) -> dict[str, float]:
-    """mAP, OF1 and CF1 on the test pictures in the paper's protocol; empty while they are not measured."""
-    scores = read_card(training.plan.out).scores if training.state == FINISHED else {}
+def read_scores(folder: Path) -> dict[str, float]:
+    """A checkpoint's mAP, OF1 and CF1 on the test pictures in the paper's protocol; empty while they are not measured."""
+    scores = read_card(folder).scores
     return {"mAP": scores["mAP"], **{name: scores["oracle_k"][name] for name in ("OF1", "CF1")}} if "mAP" in scores else {}
 
 
 def describe_deviations(data: str, settings: Settings) -> list[str]:
     """In sentences, where these trainings differ from the paper's, whose data set is `data`."""
     recipes = read_recipes()
-    plan = _plan("any", "any", settings)
+    paper, plan = recipes["recipes"]["paper"], _plan("any", "any", settings)
     notes = []
     if recipes["data"][data] != settings.kind:
         notes.append(f"The data set is {settings.kind}, the paper's is {data}: compare the order and gains of methods, not numbers.")
-    if plan.recipe.epochs != recipes["recipe"]["epochs"]:
-        notes.append(f"{plan.recipe.epochs} epochs instead of {recipes['recipe']['epochs']}.")
-    if plan.image_size != recipes["network"]["image_size"]:
-        notes.append(f"Pictures of {plan.image_size} pixels a side instead of {recipes['network']['image_size']}.")
+    if settings.share < 1:
+        notes.append(f"Trained on {settings.share:.0%} of the training pictures.")
+    if settings.teacher is not None:
+        notes.append("The teacher was trained before, in its own way; its scores, at its own input size, are those in its card.")
+    if plan.recipe.epochs != paper["recipe"]["epochs"]:
+        notes.append(f"{plan.recipe.epochs} epochs instead of {paper['recipe']['epochs']}.")
+    if plan.image_size != paper["network"]["image_size"]:
+        notes.append(f"Pictures of {plan.image_size} pixels a side instead of {paper['network']['image_size']}.")
     if not plan.pretrained and plan.init is None:
         notes.append("Networks start from random weights instead of ImageNet's.")
-    return notes + recipes["deviations"]
+    return notes + _describe_recipe(recipes, settings.recipe) + recipes["deviations"]
+
+
+def _describe_recipe(recipes: dict[str, Any], name: str) -> list[str]:
+    """How a recipe differs from the paper's, in sentences; the number of epochs and the pictures' size are told apart from it."""
+    paper, chosen = recipes["recipes"]["paper"], recipes["recipes"][name]
+    told = ("epochs", "image_size")
+    changes = {
+        setting: value
+        for part in ("recipe", "network")
+        for setting, value in chosen[part].items()
+        if setting not in told and value != paper[part].get(setting, getattr(Recipe, setting, None))
+    }
+    sentences = [f"Recipe {name}: {', '.join(f'{setting} {value:g}' for setting, value in changes.items())}."] if changes else []
+    if chosen["weights"]:
+        weights = ", ".join(f"{loss} {weight:g}" for loss, weight in chosen["weights"].items())
+        sentences.append(f"Loss weights {weights}: {chosen['weights_from']}")
+    return sentences

@@ -75,11 +75,9 @@ def check_finished(trainings: Iterable[Training], index: Index) -> None:
 
 def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str]:
     plan = training.plan
-    planned: dict[str, Any] = plan.recipe.as_dict() | {"backbone": plan.backbone, "labels": index.labels}
+    planned: dict[str, Any] = {"backbone": plan.backbone, "labels": index.labels}
     planned |= {name: getattr(plan, name) for name in ("image_size", "output_stride", "width", "feedforward")}
-    # As JSON has it: the card's recipe was read from a file.
-    found = {name: card.recipe.get(name, getattr(card, name, None)) for name in planned}
-    changed = [name for name, value in planned.items() if found[name] != value]
+    changed = plan.recipe.find_changes(card.recipe) + [name for name, value in planned.items() if getattr(card, name) != value]
     if card.data.get("images") != len(index.paths):
         changed.append("number of pictures")
     if (card.lineage.get("init") == "random") == (plan.pretrained or plan.init is not None):
@@ -116,7 +114,7 @@ class Estimate:
         key = (training.plan.backbone, teacher.backbone if teacher is not None else None, training.plan.image_size)
         if key not in self.speeds:
             self.speeds[key] = self._measure(training.plan, teacher)
-        pictures = len(self.index.paths) * (1 - training.plan.recipe.holdout)
+        pictures = len(self.index.paths) * (1 - training.plan.recipe.holdout) * training.plan.recipe.share
         return training.epochs * pictures / self.speeds[key]
 
     def _measure(self, plan: Plan, teacher: Plan | None) -> float:
@@ -125,7 +123,7 @@ class Estimate:
         method = "l2d" if taught is not None else "vanilla"
         count = min(plan.recipe.batch_size, len(self.index.paths), TIMED_PICTURES if self.device.type == "cpu" else 2**31)
         # Two epochs of one step each, on the same pictures: the first one warms up and decodes.
-        recipe = dataclasses.replace(plan.recipe, method=method, weights={}, epochs=2, batch_size=count, holdout=0.0)
+        recipe = dataclasses.replace(plan.recipe, method=method, weights={}, epochs=2, batch_size=count, holdout=0.0, share=1.0)
         reports = fit(self._build(plan, taught), self.index.select(range(count)), recipe, teacher=taught, device=self.device)
         return list(reports)[-1].images_per_second
 

@@ -113,7 +113,7 @@ class _Run:
 
     def __init__(self, student: Network, index: Index, recipe: Recipe, teacher: Network | None, device: torch.device):
         self.recipe, self.device, self.card = recipe, device, student.card
-        self.training, self.held_out = split_index(index, recipe.holdout)
+        self.training, self.held_out = split_index(index, recipe.holdout, recipe.share)
         count = len(self.training.paths)
         if count < 2:
             raise ValueError(f"Training needs at least two pictures besides those held out; the data set leaves {count}.")
@@ -234,8 +234,7 @@ class _Run:
     def _check_state(self, state: Any) -> None:
         if not isinstance(state, dict) or not {*self._parts(), "epoch", "seconds", "recipe"} <= state.keys():
             raise ValueError("it does not hold the state of such a run")
-        recipe = dataclasses.asdict(self.recipe)
-        if changed := [name for name, value in recipe.items() if state["recipe"].get(name) != value]:
+        if changed := self.recipe.find_changes(state["recipe"]):
             raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)})")
         steps = self.recipe.epochs * self.steps
         if state["scheduler"]["total_steps"] != steps:
@@ -246,11 +245,12 @@ class _Run:
         return parts | ({"average": self.average} if self.average is not None else {})
 
 
-def split_index(index: Index, holdout: float) -> tuple[Index, Index | None]:
-    """Set a share of the pictures aside, the same ones for every seed and method."""
+def split_index(index: Index, holdout: float, share: float = 1.0) -> tuple[Index, Index | None]:
+    """Set a share of the pictures aside, and take a share of the others to train on: the same ones for every seed and method."""
     order = torch.randperm(len(index.paths), generator=torch.Generator().manual_seed(0)).tolist()
-    count = round(holdout * len(order))
-    return index.select(sorted(order[count:])), index.select(sorted(order[:count])) if count else None
+    held_out = round(holdout * len(order))
+    end = held_out + round(share * (len(order) - held_out))
+    return index.select(sorted(order[held_out:end])), index.select(sorted(order[:held_out])) if held_out else None
 
 
 def prepare(view: Tensor, size: int, card: ModelCard) -> Tensor:

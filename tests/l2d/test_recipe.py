@@ -49,6 +49,15 @@ def test_a_recipe_tells_the_weights_that_are_really_used() -> None:
     assert Recipe(**recipe.as_dict()).as_dict() == recipe.as_dict()
 
 
+def test_a_recipe_on_record_differs_in_what_it_says_otherwise_not_in_what_it_does_not_know_yet() -> None:
+    recipe = Recipe(method="l2d", lr=1e-3)
+    recorded = {name: value for name, value in recipe.as_dict().items() if name != "share"} | {"gone": 1}
+    assert recipe.find_changes(recorded) == []
+    assert recipe.find_changes(recorded | {"weights": {}}) == []  # the method's own
+    assert dataclasses.replace(recipe, share=0.5, lr=1e-4).find_changes(recorded) == ["lr", "share"]
+    assert dataclasses.replace(recipe, weights={"cd": 1.0}).find_changes(recorded) == ["weights"]
+
+
 def test_the_defaults_are_the_papers() -> None:
     recipe = Recipe()
     assert (recipe.lr, recipe.batch_size, recipe.epochs, recipe.weight_decay, recipe.warmup) == (1e-4, 64, 80, 1e-4, 0.2)

@@ -41,7 +41,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """All networks are tiny ones, and 24 pictures are drawn at most."""
     recipes = read_recipes()
     recipes["backbones"] = dict.fromkeys(recipes["backbones"], "test_resnet") | {"MobileNet v2": "test_efficientnet"}
-    recipes |= {"network": {"image_size": 32, "width": 16, "feedforward": 24}, "drawn": {"image_size": 32, "pretrained": False}}
+    for recipe in recipes["recipes"].values():
+        recipe["network"] = {"image_size": 32, "width": 16, "feedforward": 24}
+    recipes["drawn"] = {"image_size": 32, "pretrained": False}
     recipes["figure1"]["factors"] = [1]
     monkeypatch.setattr(reproduce, "read_recipes", lambda: recipes)
     monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
@@ -69,7 +71,7 @@ def test_every_row_is_planned_as_published(table: str):
         assert set(name_pair(row)) <= set(BACKBONES)
         assert set(row.scores) == {"teacher", *read_recipes()["methods"]}
         settings = make_settings(data=f"{read_recipes()['data'][row.data]}:ROOT", methods=("l2d",))
-        student = plan_students(*name_pair(row), settings)["l2d", 0].plan
+        student = plan_students(row, settings)["l2d", 0].plan
         recipe = student.recipe.as_dict()
         assert {name: recipe[name] for name in PUBLISHED} == PUBLISHED
         assert recipe["weights"] == METHODS["l2d"]
@@ -90,6 +92,8 @@ def test_unknown_tables_rows_methods_and_seeds_are_refused():
         choose_rows(read_rows("table4"), ["7"])
     with pytest.raises(ValueError, match=r"Unknown method 'kd'; the known ones are vanilla, "):
         make_settings(methods=("kd",))
+    with pytest.raises(ValueError, match=r"Unknown recipe 'long'; the known ones are paper, short"):
+        make_settings(recipe="long")
     with pytest.raises(ValueError, match=r"none twice; got 1, 1"):
         make_settings(seeds=(1, 1))
 
@@ -209,7 +213,7 @@ def finish(training: Training, score: float) -> None:
 def test_seeds_give_mean_and_spread(tmp_path: Path):
     row = read_rows("table3")[1]
     settings = make_settings(tmp_path, data="voc:ROOT", seeds=(0, 1, 2), methods=("vanilla", "l2d", "led"))
-    students = plan_students(*name_pair(row), settings)
+    students = plan_students(row, settings)
     for seed, score in enumerate((80.0, 82.0, 87.0)):
         finish(students["vanilla", seed], 70.0)
         finish(students["l2d", seed], score)
@@ -275,6 +279,33 @@ def test_sweeps_that_make_no_sense_are_refused(changes: dict[str, Any], factors:
     _, student = plan_figure1(make_settings())
     with pytest.raises(ValueError, match=sentence):
         plan_sweep(dataclasses.replace(student, recipe=dataclasses.replace(student.recipe, **changes)), factors)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_given_teacher_teaches_another_student_by_the_short_recipe():
+    taught = plan_teacher("test_resnet", make_settings(Path("runs"), epochs=1))
+    list(run_training(taught))
+    words = ["--teacher", "runs/teacher-test_resnet", "--student", "test_byobnet", "--recipe", "short", "--share", "0.5"]
+    code, said = reproduce_table4("--epochs", "1", "--image-size", "48", "--methods", "vanilla,l2d", *words)
+    assert code == 0, said
+    assert not list(Path("out").glob("teacher-*"))
+    report = json.loads(Path("out/table4.json").read_text())
+    (row,) = report["rows"]
+    assert row["networks"] == ["teacher-test_resnet", "test_byobnet"]
+    # The teacher's scores would be those in its card, and nobody measured them.
+    assert row["methods"]["teacher"]["ours"] == {}
+    card = read_card(Path(row["methods"]["l2d"]["runs"][0]))
+    assert (card.backbone, card.image_size, card.teacher["name"]) == ("test_byobnet", 48, "teacher-test_resnet")
+    assert {name: card.recipe[name] for name in ("train_size", "teacher_size", "share", "lr")} == {
+        "train_size": 48, "teacher_size": 32, "share": 0.5, "lr": 4e-4,
+    }  # fmt: skip
+    assert card.recipe["weights"] == {"mld": 64, "cd": 3, "id": 100}
+    text = Path("out/table4.md").read_text()
+    assert "## teacher-test_resnet → test_byobnet (paper: ResNet-50 → MobileNet v2 on VOC 2007)" in text
+    for note in ("50% of the training pictures", "Recipe short: lr 0.0004, ", "Loss weights ", "The teacher was trained before"):
+        assert note in text
+    code, said = run("reproduce", "figure1", "--data", "shapes:24", "--out", "out", *words[:2])
+    assert (code, "drawn by l2d sweep" in said) == (1, True)
 
 
 @pytest.mark.usefixtures("tiny")

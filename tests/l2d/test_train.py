@@ -241,6 +241,10 @@ def test_pictures_held_out_are_the_same_for_every_seed_and_not_trained_on(bands:
     assert again is not None
     assert again.paths == held_out.paths
     assert split_index(bands, 0.0)[1] is None
+    half, same_held_out = split_index(bands, 0.25, 0.5)
+    assert same_held_out is not None
+    assert (len(half.paths), same_held_out.paths) == (9, held_out.paths)
+    assert set(half.paths) <= set(training.paths)
 
 
 def test_the_caller_may_stop_and_go_on(bands: Index, tmp_path: Path) -> None:
