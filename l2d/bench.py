@@ -15,7 +15,7 @@ from l2d.data import read_index
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures
 from l2d.distill import METHODS, Distiller
-from l2d.losses.embeddings import cd, id
+from l2d.losses.embeddings import cd, id, one_batch
 from l2d.losses.logits import mld
 from l2d.losses.relations import find_pairs
 from l2d.memory import build_untrained, compare_memory
@@ -67,8 +67,9 @@ def draw_targets(images: int, labels: int, seed: int = 0) -> Tensor:
 
 
 def sum_losses(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
-    """The losses that l2d adds to the labels' own, unweighted."""
-    return cd(student, teacher, targets) + id(student, teacher, targets) + mld(student, teacher, targets)
+    """The losses that l2d adds to the labels' own, unweighted, as a `Distiller` computes them."""
+    with one_batch():
+        return cd(student, teacher, targets) + id(student, teacher, targets) + mld(student, teacher, targets)
 
 
 def loop_over_losses(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:

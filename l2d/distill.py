@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from l2d.losses import LOSSES, Loss, bce
+from l2d.losses.embeddings import one_batch
 from l2d.model import LabelNet
 from l2d.outputs import Outputs
 
@@ -67,9 +68,10 @@ class Distiller(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor) -> dict[str, Tensor]:
         """Weighted losses by name; their sum is what is minimised. `targets` (N, C) should stay on the host, where pairs are found."""
         parts = {"bce": bce(student, teacher, targets)}
-        if teacher is not None:
-            parts |= {name: self.weights[name] * loss(student, teacher, targets) for name, loss in self.losses.items()}
-        return parts
+        if teacher is None:
+            return parts
+        with one_batch():
+            return parts | {name: self.weights[name] * loss(student, teacher, targets) for name, loss in self.losses.items()}
 
 
 def _build(name: str, student: LabelNet, teacher: LabelNet) -> Loss:

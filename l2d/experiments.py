@@ -55,8 +55,20 @@ def reproduce(
     with sentences():
         place = out or Path("runs") / f"reproduce-{data.partition(':')[0]}"
         chosen = tuple(split_names(methods) or read_recipes()["methods"])
-        given = {"recipe": recipe, "share": share, "teacher": teacher, "student": student, "init": init, "pretrained": pretrained}
-        settings = Settings(data, place, chosen, _parse_numbers(seeds), epochs, image_size, **given)
+        settings = Settings(
+            data,
+            place,
+            chosen,
+            _parse_numbers(seeds),
+            epochs=epochs,
+            image_size=image_size,
+            recipe=recipe,
+            share=share,
+            teacher=teacher,
+            student=student,
+            init=init,
+            pretrained=pretrained,
+        )
         if what == FIGURE:
             _reproduce_figure(settings, device, dry_run)
         else:

@@ -1,12 +1,31 @@
 """Label-wise embedding distillation (LED): keep the teacher's distances between label-wise embeddings.
 
-Source: L2D (arXiv 2308.06453), equations of section 3.3; the sums are those of the published code.
+Source: L2D (arXiv 2308.06453), equations of section 3.3; the sums are those of the published code. Several processes compare the
+embeddings of all of them, so that their shares of a batch count as one batch.
 """
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 from torch import Tensor
 
+from l2d import processes
 from l2d.losses.relations import find_pairs, relation_loss
 from l2d.outputs import Outputs
+
+# The rows taken out of embeddings so far, while several losses of one batch are computed.
+_taken: ContextVar[dict[Tensor, Tensor] | None] = ContextVar("taken", default=None)
+
+
+@contextlib.contextmanager
+def one_batch() -> Iterator[None]:
+    """Let the losses of one batch share what they take out of the embeddings, and its gradient cross that large tensor once for all."""
+    token = _taken.set({})
+    try:
+        yield
+    finally:
+        _taken.reset(token)
 
 
 def cd(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
@@ -15,7 +34,11 @@ def cd(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
     Labels with fewer than two positive images take no part. Positives come from `targets` (N, C), while the published code takes
     the rows of the masked embeddings that are not all zero: the same but for an embedding that is exactly zero.
     """
-    return relation_loss(student.embeddings.transpose(0, 1), teacher.embeddings.transpose(0, 1), find_pairs(targets.T))
+    everyones = processes.gather(targets)
+    # The pairs go label by label, the positives image by image.
+    order = everyones.nonzero()[:, 1].argsort(stable=True).to(student.embeddings.device, non_blocking=True)
+    mine, theirs = (_take_positives(one.embeddings, targets, everyones).index_select(0, order) for one in (student, teacher))
+    return relation_loss(mine, theirs, find_pairs(everyones.T))
 
 
 def id(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
@@ -23,4 +46,19 @@ def id(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
 
     Images with fewer than two labels take no part.
     """
-    return relation_loss(student.embeddings, teacher.embeddings, find_pairs(targets))
+    everyones = processes.gather(targets)
+    mine, theirs = (_take_positives(one.embeddings, targets, everyones) for one in (student, teacher))
+    return relation_loss(mine, theirs, find_pairs(everyones))
+
+
+def _take_positives(embeddings: Tensor, targets: Tensor, everyones: Tensor) -> Tensor:
+    """The embeddings of all processes' positive labels, image by image, (K, E), out of (N, C, E); no process sends more to others."""
+    taken = _taken.get()
+    if taken is not None and embeddings in taken:
+        return taken[embeddings]
+    places = targets.flatten().nonzero()[:, 0].to(embeddings.device, non_blocking=True)
+    lengths = everyones.reshape(processes.count(), -1).count_nonzero(1)
+    rows = processes.gather_rows(embeddings.flatten(0, 1).index_select(0, places), lengths)
+    if taken is not None:
+        taken[embeddings] = rows
+    return rows

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from l2d import processes
 from l2d.losses.relations import find_pairs, relation_loss
 from l2d.outputs import Outputs
 
@@ -28,7 +29,7 @@ def rkd(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
     mine, theirs = _pool(student), _pool(teacher).detach()
     pairs = find_pairs(torch.ones(1, len(mine)))
     angles = F.smooth_l1_loss(_cosines(mine), _cosines(theirs))
-    return RKD_DISTANCE * relation_loss(mine[None], theirs[None], pairs) + RKD_ANGLE * angles
+    return RKD_DISTANCE * relation_loss(mine, theirs, pairs) + RKD_ANGLE * angles
 
 
 def pkt(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
@@ -125,8 +126,8 @@ def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _pool(outputs: Outputs) -> Tensor:
-    """The last map averaged over its positions, (N, D)."""
-    return outputs.features[-1].float().mean((2, 3))
+    """The last map averaged over its positions, (N, D), of the pictures of all processes: these losses compare pictures."""
+    return processes.gather(outputs.features[-1].float().mean((2, 3)))
 
 
 def _unit(vectors: Tensor) -> Tensor:

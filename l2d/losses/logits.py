@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from l2d import processes
 from l2d.outputs import Outputs
 
 # Stands for a label that takes no part in a softmax. Finite, so that a row of nothing else has a gradient of 0 instead of NaN.
@@ -10,9 +11,13 @@ ABSENT = -1e30
 
 
 def bce(student: Outputs, teacher: Outputs | None, targets: Tensor) -> Tensor:
-    """Binary cross-entropy with the labels, **summed** over images and labels as published: the methods' weights assume that scale."""
+    """Binary cross-entropy with the labels, **summed** over images and labels as published: the methods' weights assume that scale.
+
+    Several processes sum over the images of all: the mean over the processes, which is what they take of every loss and gradient, is
+    the sum over the whole batch.
+    """
     targets = targets.to(student.logits, non_blocking=True)
-    return F.binary_cross_entropy_with_logits(student.logits.float(), targets.float(), reduction="sum")
+    return processes.count() * F.binary_cross_entropy_with_logits(student.logits.float(), targets.float(), reduction="sum")
 
 
 def mld(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:

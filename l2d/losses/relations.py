@@ -1,10 +1,14 @@
 """Distances within groups of embeddings, over the pairs that exist and no others."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+# Numbers that a CPU subtracts at once: they stay in its cache, and torch calls no second thread for them, which would cost more.
+BLOCK = 2**15 - 1
 
 
 class Pairs(NamedTuple):
@@ -37,40 +41,63 @@ def find_pairs(membership: Tensor) -> Pairs:
     return Pairs(group, member, second - rank[second] + within, second, sizes)
 
 
-def relative_distances(first: Tensor, second: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Euclidean distances (P,) of two lists of embeddings (P, E), divided by the mean non-zero distance of their group.
-
-    A distance of exactly zero stays zero, with a zero gradient instead of the square root's infinite one.
-    """
-    squared = (first - second).float().square().sum(-1)
-    apart = squared > 0
-    distance = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
-    total = distance.new_zeros(groups).index_add(0, group, distance)
-    count = distance.new_zeros(groups).index_add(0, group, apart.to(distance.dtype))
-    return distance / (total / count.clamp(min=1.0)).clamp(min=torch.finfo(distance.dtype).tiny)[group]
-
-
 def relation_loss(student: Tensor, teacher: Tensor, pairs: Pairs) -> Tensor:
     """Huber loss between the relative distances of student and teacher embeddings.
 
     Args:
-        student, teacher: embeddings by group and member, (G, M, E_s) and (G, M, E_t); widths may differ.
+        student, teacher: embeddings of the groups' members, one for each entry of `pairs`, (K, E_s) and (K, E_t); widths may differ.
         pairs: the pairs to compare.
 
     Returns:
         Sum over ordered pairs of Huber(D^S - D^T) (beta 1), divided by the size of the pair's group, summed over groups.
         Without any pair: exactly zero, with a zero gradient.
     """
-    group, member, first, second, sizes = (index.to(student.device, non_blocking=True) for index in pairs)
-    # The members' rows are taken out once: the gradient then crosses all embeddings once, and not once for either end of the pairs.
-    of_pair = group[first]
+    if not len(pairs.first):
+        return student[:0].float().sum()
+    pairs = Pairs(*(index.to(student.device, non_blocking=True) for index in pairs))
     with torch.no_grad():
-        target = _distances_of_pairs(teacher[group, member], first, second, of_pair, len(sizes))
-    distance = _distances_of_pairs(student[group, member], first, second, of_pair, len(sizes))
-    huber = F.smooth_l1_loss(distance, target, reduction="none")
-    return 2 * (huber / sizes[of_pair]).sum()
+        target = relative_distances(teacher, pairs)
+    huber = F.smooth_l1_loss(relative_distances(student, pairs), target, reduction="none")
+    return 2 * (huber / pairs.sizes[pairs.group[pairs.first]]).sum()
 
 
-def _distances_of_pairs(rows: Tensor, first: Tensor, second: Tensor, group: Tensor, groups: int) -> Tensor:
-    # index_select and not [...]: on CPUs its gradient is added up several times faster.
-    return relative_distances(rows.index_select(0, first), rows.index_select(0, second), group, groups)
+def relative_distances(embeddings: Tensor, pairs: Pairs) -> Tensor:
+    """Euclidean distances (P,) within pairs of embeddings (K, E), divided by the mean non-zero distance of their group.
+
+    A distance of exactly zero stays zero, with a zero gradient instead of the square root's infinite one.
+    """
+    distance: Tensor = _Distances.apply(embeddings.float(), pairs)
+    group = pairs.group[pairs.first]
+    total = distance.new_zeros(len(pairs.sizes)).index_add(0, group, distance)
+    count = distance.new_zeros(len(pairs.sizes)).index_add(0, group, (distance > 0).to(distance.dtype))
+    return distance / (total / count.clamp(min=1.0)).clamp(min=torch.finfo(distance.dtype).tiny)[group]
+
+
+class _Distances(torch.autograd.Function):
+    """Distances (P,) within pairs of rows (K, E), with a gradient of its own: nothing of size P x E is kept or added up.
+
+    With w the gradient of a distance, divided by the distance, row i's gradient is  sum_j w_ij (x_i - x_j), j its partners:
+    x_i times a sum of weights, less a weighted sum of rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, pairs: Pairs) -> Tensor:
+        size = max(BLOCK // rows.shape[1], 1) if rows.device.type == "cpu" else len(pairs.first)
+        blocks = zip(pairs.first.split(size), pairs.second.split(size), strict=True)
+        distance = torch.cat([torch.linalg.vector_norm(rows.index_select(0, a) - rows.index_select(0, b), dim=1) for a, b in blocks])
+        ctx.save_for_backward(rows, distance, *pairs)
+        return distance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        rows, distance, *indices = ctx.saved_tensors
+        pairs = Pairs(*indices)
+        weight = torch.where(distance > 0, gradient / distance, 0.0)
+        # Every pair stands twice, once for either end; sorted by that end, the partners of a row lie together.
+        ends, order = torch.cat([pairs.first, pairs.second]).sort()
+        partners, weights = (torch.cat(two)[order] for two in ((pairs.second, pairs.first), (weight, weight)))
+        count = pairs.sizes[pairs.group] - 1
+        sums = weight.new_zeros(len(rows)).index_add_(0, ends, weights)
+        pulled = F.embedding_bag(partners, rows, count.cumsum(0) - count, mode="sum", per_sample_weights=weights)
+        return rows * sums[:, None] - pulled, None

@@ -67,6 +67,20 @@ def test_work_grows_with_the_pairs():
     assert (more - nothing) / (fewer - nothing) == pytest.approx((40 * 39) / (20 * 19), rel=0.2)
 
 
+def test_the_gradient_is_that_of_the_loop_in_double_precision():
+    targets = draw_targets(16, 12)
+    student, teacher = (draw_outputs(16, 12, seed, width=32) for seed in (0, 1))
+    double = [Outputs((), *(part.detach().double().requires_grad_() for part in one[1:])) for one in (student, teacher)]
+    # One shared direction: distances far smaller than the embeddings are long.
+    with torch.no_grad():
+        for one in (student, double[0]):
+            one.embeddings.add_(10)
+    sum_losses(student, teacher, targets).backward()
+    loop_over_losses(*double, targets.double()).backward()
+    torch.testing.assert_close(student.embeddings.grad.double(), double[0].embeddings.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(student.logits.grad.double(), double[0].logits.grad, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("loss", [cd, id])
 def test_no_value_is_fetched_from_the_device(loss: Any):
     """Meta tensors have no values: whatever asked for one would fail, forward or backward."""

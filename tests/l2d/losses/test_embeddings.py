@@ -1,12 +1,15 @@
 """CD and ID against the definitions in double precision, one pair at a time."""
 
+import contextlib
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from l2d.losses.embeddings import cd, id
+from l2d.losses.embeddings import cd, id, one_batch
 from l2d.outputs import Outputs
 
 
@@ -117,3 +120,36 @@ def test_the_two_look_along_different_sides():
     student, teacher, targets = random_batch(4)
     turned = [only_embeddings(part.transpose(0, 1)) for part in (student, teacher)]
     assert cd(*turned, targets.T) == id(only_embeddings(student), only_embeddings(teacher), targets)
+
+
+def test_losses_of_one_batch_share_the_rows_and_change_no_number():
+    student, teacher, targets = random_batch(seed=3)
+    results = []
+    for scope in (contextlib.nullcontext, one_batch):
+        embeddings = student.clone().requires_grad_()
+        with scope():
+            parts = [loss(only_embeddings(embeddings), only_embeddings(teacher), targets) for loss in (cd, id)]
+        (cd_from, id_from) = (_find_rows(part) for part in parts)
+        assert (cd_from is id_from) == (scope is one_batch)
+        sum(parts).backward()
+        results.append((*(part.detach() for part in parts), embeddings.grad))
+    for alone, shared in zip(*results, strict=True):
+        torch.testing.assert_close(alone, shared)
+
+
+def _find_rows(loss: Tensor) -> object:
+    """The node of a loss's graph that takes rows out of the embeddings: the one before the embeddings themselves."""
+    node = loss.grad_fn
+    while "View" not in (below := node.next_functions[0][0]).name() and "Accumulate" not in below.name():
+        node = next(function for function, _ in node.next_functions if function is not None)
+    return node
+
+
+def test_nothing_of_a_batch_is_left_behind():
+    student, teacher, targets = random_batch(seed=3)
+    rows = weakref.ref(student)
+    with one_batch():
+        cd(only_embeddings(student), only_embeddings(teacher), targets)
+    del student
+    gc.collect()
+    assert rows() is None

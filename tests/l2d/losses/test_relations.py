@@ -31,22 +31,22 @@ def test_number_of_pairs_not_of_places_decides_the_work():
 
 
 def test_distances_are_relative_to_their_groups_mean():
-    first = torch.tensor([[0.0], [0.0], [0.0], [5.0]])
-    second = torch.tensor([[1.0], [3.0], [0.0], [9.0]])
-    distances = relative_distances(first, second, torch.tensor([0, 0, 0, 2]), 3)
-    assert distances.tolist() == pytest.approx([0.5, 1.5, 0.0, 1.0])
+    embeddings = torch.tensor([[0.0], [1.0], [1.0], [5.0], [5.0], [9.0]])
+    distances = relative_distances(embeddings, find_pairs(torch.tensor([[1, 1, 1, 0], [0, 0, 1, 0], [1, 1, 0, 0]])))
+    # A group of three with two equal ones, one of a single member, one of two.
+    assert distances.tolist() == pytest.approx([1.0, 1.0, 0.0, 1.0])
 
 
 def test_huge_and_tiny_embeddings_keep_their_relations():
     generator = torch.Generator().manual_seed(0)
-    members = torch.randn(1, 6, 4, generator=generator)
+    members = torch.randn(6, 4, generator=generator)
     pairs = find_pairs(torch.ones(1, 6))
     for scale in (1e-12, 1e12):
         assert float(relation_loss(scale * members, members, pairs)) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_teacher_takes_no_gradient():
-    members = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    members = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
     student, teacher = members.clone().requires_grad_(), (members**2).requires_grad_()
     relation_loss(student, teacher, find_pairs(torch.ones(2, 5))).backward()
     assert student.grad.any()

@@ -1,0 +1,106 @@
+"""Several processes that train one network, each on its share of every batch; in a single process everything here does nothing.
+
+torchrun and `accelerate launch` start them alike: a process finds its number and its peers in environment variables, and torch does the
+rest. What is said of a process below holds on several hosts as well.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn import functional as F
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that a launcher started, if one did; leave them at the end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(choose_gpu())
+    # On machines with GPUs torch takes NCCL for what lies on them and Gloo for what lies on the host.
+    distributed.init_process_group()
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def choose_gpu() -> int:
+    """The number of this process's own GPU on its host."""
+    return int(os.environ.get("LOCAL_RANK", "0")) % max(torch.cuda.device_count(), 1)
+
+
+def count() -> int:
+    """Number of processes."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return rank() == 0
+
+
+def share(size: int) -> slice:
+    """This process's part of a batch of `size` pictures, which the number of processes divides."""
+    part = size // count()
+    return slice(rank() * part, (rank() + 1) * part)
+
+
+def average(values: Tensor) -> Tensor:
+    """The mean over the processes."""
+    if count() > 1:
+        distributed.all_reduce(values)
+    return values / count()
+
+
+def gather(own: Tensor) -> Tensor:
+    """Every process's tensor (n, ...), one after the other, (count * n, ...), with a gradient.
+
+    The gradient of a tensor is the sum of what all processes make of it: with a loss of the whole batch in each of them, the mean of
+    their gradients, which is what DistributedDataParallel takes, is the gradient of that loss.
+    """
+    return _Gather.apply(own) if count() > 1 else own
+
+
+def gather_rows(own: Tensor, lengths: Tensor) -> Tensor:
+    """`gather` for matrices of different lengths, of which every process knows all, on the host."""
+    if count() == 1:
+        return own
+    longest = int(lengths.max())
+    parts = gather(F.pad(own, (0, 0, 0, longest - len(own)))).split(longest)
+    return torch.cat([part[:length] for part, length in zip(parts, lengths.tolist(), strict=True)])
+
+
+def gather_objects(own: Any) -> list[Any]:
+    """Every process's object, in order, in each of them."""
+    if count() == 1:
+        return [own]
+    everyones: list[Any] = [None] * count()
+    distributed.all_gather_object(everyones, own)
+    return everyones
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(count())]
+        distributed.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total.chunk(count())[rank()]
