@@ -1,5 +1,6 @@
 """The command line: one command per verb."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
@@ -167,21 +168,27 @@ def explain(
 
 def _run(options: dict[str, Any]) -> None:
     """Train with the options of `train` or `distill`, showing how it goes."""
+    from l2d import processes
     from l2d.checkpoint import read_card
     from l2d.recipe import Recipe
     from l2d.runs import Plan, execute
 
-    with sentences():
+    with sentences(), processes.joined():
         options["weights"] = _parse_weights(options.get("weights", []))
         options["train_size"] = options["train_size"] or options["image_size"]
         if options["teacher"] and not options["teacher_size"]:
             options["teacher_size"] = read_card(options["teacher"]).image_size
         recipe = Recipe(**_pick(Recipe, options))
         plan = Plan(**_pick(Plan, options), recipe=recipe)
-        with follow_steps(recipe.epochs) as on_step:
+        speak = console.print if processes.is_main() else _keep_quiet
+        with follow_steps(recipe.epochs) if processes.is_main() else contextlib.nullcontext() as on_step:
             for report in execute(plan, device=options["device"], resume=options["resume"], on_step=on_step):
-                console.print(describe_epoch(report, recipe.epochs))
-        console.print(f"Wrote {plan.out}")
+                speak(describe_epoch(report, recipe.epochs))
+        speak(f"Wrote {plan.out}")
+
+
+def _keep_quiet(message: str) -> None:
+    """What a process that is not the main one does with a message."""
 
 
 def _pick(kind: type, options: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2d import processes
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index, Pictures, normalise
 from l2d.metrics import score_report
@@ -26,15 +27,22 @@ def evaluate(model: LabelNet, card: ModelCard, index: Index, *, progress: Progre
 
 
 def predict(model: LabelNet, card: ModelCard, index: Index, *, progress: Progress | None = None, batch_size: int = 64) -> Tensor:
-    """Probabilities of every label for every picture, (N, C), on the host; leaves the mode of every module as it was."""
+    """Probabilities of every label for every picture, (N, C), on the host; leaves the mode of every module as it was.
+
+    Several processes look at a part of the pictures each, and all of them know the whole at the end.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    own = index.select(range(processes.rank(), len(index.paths), processes.count()))
     try:
         with torch.inference_mode():
-            return torch.cat(list(_predict_batches(model, card, index, progress, batch_size)))
+            # A process may be left without a picture.
+            scores = torch.cat([torch.empty(0, len(index.labels)), *_predict_batches(model, card, own, progress, batch_size)])
     finally:
         for module, training in modes:
             module.training = training
+    parts = processes.gather_objects(scores)
+    return torch.stack([parts[row % len(parts)][row // len(parts)] for row in range(len(index.paths))]) if len(parts) > 1 else scores
 
 
 def check_labels(card: ModelCard, index: Index) -> None:
@@ -50,8 +58,8 @@ def check_labels(card: ModelCard, index: Index) -> None:
 def _predict_batches(model: LabelNet, card: ModelCard, index: Index, progress: Progress | None, batch_size: int) -> Iterator[Tensor]:
     device = next(model.parameters()).device
     pictures = Pictures(index.paths, card.image_size, keep=False)
-    rows = torch.arange(len(index.paths)).split(batch_size)
-    for step, batch in enumerate(pictures.batches([row.tolist() for row in rows]), 1):
+    rows = [range(start, min(start + batch_size, len(index.paths))) for start in range(0, len(index.paths), batch_size)]
+    for step, batch in enumerate(pictures.batches(rows), 1):
         images = normalise(batch.to(device).float() / 255, card.mean, card.std)
         yield model(images.contiguous(memory_format=torch.channels_last)).logits.float().sigmoid().cpu()
         if progress is not None:

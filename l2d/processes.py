@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 
 @contextlib.contextmanager
@@ -22,18 +23,14 @@ def joined() -> Iterator[None]:
         yield
         return
     if torch.cuda.is_available():
-        torch.cuda.set_device(choose_gpu())
+        # From here on "cuda" is this process's own GPU.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     # On machines with GPUs torch takes NCCL for what lies on them and Gloo for what lies on the host.
     distributed.init_process_group()
     try:
         yield
     finally:
         distributed.destroy_process_group()
-
-
-def choose_gpu() -> int:
-    """The number of this process's own GPU on its host."""
-    return int(os.environ.get("LOCAL_RANK", "0")) % max(torch.cuda.device_count(), 1)
 
 
 def count() -> int:
@@ -55,6 +52,23 @@ def share(size: int) -> slice:
     """This process's part of a batch of `size` pictures, which the number of processes divides."""
     part = size // count()
     return slice(rank() * part, (rank() + 1) * part)
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if count() > 1:
+        distributed.barrier()
+
+
+def parallelise(module: nn.Module) -> nn.Module:
+    """The module, in whose backward pass every gradient becomes the mean over the processes; they all start with the main one's weights."""
+    return DistributedDataParallel(module) if count() > 1 else module
+
+
+def share_buffers(*modules: nn.Module) -> None:
+    """Give all processes the main one's running statistics."""
+    for buffer in [buffer for module in modules for buffer in module.buffers()] if count() > 1 else []:
+        distributed.broadcast(buffer, 0)
 
 
 def average(values: Tensor) -> Tensor:

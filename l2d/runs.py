@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from l2d import processes
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import read_index
 from l2d.data.images import Index
@@ -67,9 +68,11 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     student = create_network(plan, index, teacher)
     for report in fit(student, index, plan.recipe, teacher=teacher, device=chosen, state=state, on_step=on_step):
         card = dataclasses.replace(student.card, seconds=round(report.total_seconds, 1), scores=_keep_scores(report))
-        save_checkpoint(plan.out, report.model, card)
+        if processes.is_main():
+            save_checkpoint(plan.out, report.model, card)
         yield report
-    state.unlink(missing_ok=True)
+    if processes.is_main():
+        state.unlink(missing_ok=True)
 
 
 def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network:

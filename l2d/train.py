@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from l2d import processes
 from l2d.checkpoint import ModelCard, replace_file
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures, normalise
@@ -83,6 +84,9 @@ def fit(
 ) -> Iterator[EpochReport]:
     """Train a student, in place, epoch by epoch; the caller may stop after any of them.
 
+    Within `l2d.processes.joined`, every process trains on its share of each batch, writes nothing but for the main one, and gives the
+    same reports.
+
     An epoch visits the pictures in random order, in full batches only: a last uneven batch would weigh its pictures more, and one of
     a single picture has no variance to normalise by. Its pictures are left out, others in every epoch.
 
@@ -100,10 +104,11 @@ def fit(
             check_labels(network.card, index)
     run = _Run(student, index, recipe, teacher, torch.device(device))
     if state is not None and state.exists() and (last := run.load(state)) is not None:
+        processes.wait()
         yield last
     while run.epoch < recipe.epochs:
         report = run.train_epoch(on_step)
-        if state is not None:
+        if state is not None and processes.is_main():
             run.save(state, report)
         yield report
 
@@ -131,20 +136,23 @@ class _Run:
         # Also for a method that ignores its teacher: students that are compared with each other see the same pixels.
         size = max(recipe.train_size, recipe.teacher_size) if teacher is not None else recipe.train_size
         self.pictures = Pictures(self.training.paths, size, pinned=device.type == "cuda")
-        self.batch_size = min(recipe.batch_size, count)
+        self.batch_size = choose_batch_size(recipe.batch_size, count)
+        self.share = processes.share(self.batch_size)
         self.steps = count // self.batch_size
         self.optimizer, self.scheduler = create_optimizer(nn.ModuleList([self.student, self.distiller]), recipe, self.steps)
         self.average = _create_average(self.student, recipe.averaging)
+        self.objective = processes.parallelise(_Objective(self.student, self.distiller))
         self.epoch, self.seconds = 0, 0.0
 
     def train_epoch(self, on_step: StepCallback | None) -> EpochReport:
         """One pass over the pictures, then the scores on those held out."""
         start = time.monotonic()
         # Every epoch draws from its own seeds, so a resumed run needs no state of any random generator.
-        torch.manual_seed(self._seed(self.epoch))
+        torch.manual_seed(self._seed(self.epoch) + processes.rank())
         generator = torch.Generator().manual_seed(self._seed(self.epoch))
         self._set_training_mode()
-        order = torch.randperm(len(self.training.paths), generator=generator)[: self.steps * self.batch_size].view(self.steps, -1).tolist()
+        shuffled = torch.randperm(len(self.training.paths), generator=generator)[: self.steps * self.batch_size]
+        order = shuffled.view(self.steps, -1)[:, self.share].tolist()
         totals: dict[str, Tensor] = {}
         means: dict[str, float] = {}
         for step, (rows, batch) in enumerate(zip(order, self.pictures.batches(order), strict=True), 1):
@@ -153,13 +161,14 @@ class _Run:
                 totals[name] = totals[name] + part.detach() if name in totals else part.detach()
             if step % REPORT_EVERY == 0 or step == self.steps:
                 # One transfer for all of them: each waits for the device.
-                sums = torch.stack(list(totals.values())).tolist()
+                sums = processes.average(torch.stack(list(totals.values()))).tolist()
                 means = {name: total / step for name, total in zip(totals, sums, strict=True)}
                 self._check(means)
                 if on_step is not None:
                     on_step(StepReport(self.epoch + 1, step, self.steps, means))
         trained = time.monotonic() - start
         self.epoch += 1
+        processes.share_buffers(self.student, self.result)
         scores = evaluate(self.result, self.card, self.held_out) if self.held_out is not None else None
         seconds = time.monotonic() - start
         self.seconds += seconds
@@ -180,8 +189,8 @@ class _Run:
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
             taught = self._teach(view)
-            outputs: Outputs = self.student(prepare(view, recipe.train_size, self.card).contiguous(memory_format=self.format))
-            parts = self.distiller(outputs, taught, targets)
+            images = prepare(view, recipe.train_size, self.card).contiguous(memory_format=self.format)
+            parts: dict[str, Tensor] = self.objective(images, taught, targets)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
         self.optimizer.step()
@@ -243,6 +252,31 @@ class _Run:
     def _parts(self) -> dict[str, Any]:
         parts = {"student": self.student, "distiller": self.distiller, "optimizer": self.optimizer, "scheduler": self.scheduler}
         return parts | ({"average": self.average} if self.average is not None else {})
+
+
+class _Objective(nn.Module):
+    """From pictures to losses: student and distiller as the one module that several processes train together."""
+
+    def __init__(self, student: LabelNet, distiller: Distiller):
+        super().__init__()
+        self.student, self.distiller = student, distiller
+
+    def forward(self, images: Tensor, taught: Outputs | None, targets: Tensor) -> dict[str, Tensor]:
+        parts: dict[str, Tensor] = self.distiller(self.student(images), taught, targets)
+        return parts
+
+
+def choose_batch_size(wanted: int, pictures: int) -> int:
+    """The batch that all processes share: no more than there are pictures, and as many for each.
+
+    Raises:
+        ValueError: for a batch that the processes cannot share evenly, or fewer pictures than processes.
+    """
+    count = processes.count()
+    size = min(wanted, pictures) // count * count
+    if wanted % count or not size:
+        raise ValueError(f"{count} processes share every batch evenly; a batch_size of {wanted} of {pictures} pictures cannot be shared.")
+    return size
 
 
 def split_index(index: Index, holdout: float, share: float = 1.0) -> tuple[Index, Index | None]:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from l2d import processes
+
 # Random numbers per picture: 5 for crop and flip, 3 for colour, 3 for cutout.
 DRAWS = 11
 
@@ -14,7 +16,7 @@ def augment(pictures: Tensor, generator: torch.Generator, *, min_area: float = 0
     """One random view of every picture: crop, flip, colour, cutout.
 
     It stands in for the paper's RandAugment and Cutout, whose operations do not run on batches. Random numbers are drawn on the host, so
-    every device sees the same views for a seed.
+    every device sees the same views for a seed, and for the pictures of all processes, so each sees the views that a single one would.
 
     Args:
         pictures: bytes (N, 3, S, S).
@@ -27,7 +29,8 @@ def augment(pictures: Tensor, generator: torch.Generator, *, min_area: float = 0
         Pixels in [0, 1], float (N, 3, S, S).
     """
     # All numbers of a batch cross to the device at once: one by one, each would wait for what the device does at the moment.
-    draws = torch.rand(DRAWS, len(pictures), generator=generator).to(pictures.device, non_blocking=True)
+    everyones = len(pictures) * processes.count()
+    draws = torch.rand(DRAWS, everyones, generator=generator)[:, processes.share(everyones)].to(pictures.device, non_blocking=True)
     pixels = pictures.float() / 255
     pixels = F.grid_sample(pixels, _crop_grid(pixels, draws[:5], min_area), mode="bilinear", padding_mode="reflection", align_corners=False)
     pixels = _jitter(pixels, draws[5:8], colour)

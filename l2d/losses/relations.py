@@ -98,6 +98,9 @@ class _Distances(torch.autograd.Function):
         ends, order = torch.cat([pairs.first, pairs.second]).sort()
         partners, weights = (torch.cat(two)[order] for two in ((pairs.second, pairs.first), (weight, weight)))
         count = pairs.sizes[pairs.group] - 1
+        # Seen from the first member of each group: numbers as small as the distances lose little in a difference.
+        starts = pairs.sizes.cumsum(0) - pairs.sizes
+        rows = rows - rows.index_select(0, starts[pairs.group])
         sums = weight.new_zeros(len(rows)).index_add_(0, ends, weights)
         pulled = F.embedding_bag(partners, rows, count.cumsum(0) - count, mode="sum", per_sample_weights=weights)
         return rows * sums[:, None] - pulled, None

@@ -1,0 +1,207 @@
+"""Two processes on one batch are one process on all of it: losses, gradients, views, scores, and a run that is taken up again."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from l2d import processes
+from l2d.checkpoint import read_card
+from l2d.data.images import Index
+from l2d.distill import METHODS, Distiller
+from l2d.evaluate import predict
+from l2d.model import LabelNet
+from l2d.train import choose_batch_size, fit
+from tests.l2d.test_train import make_network, make_recipe
+
+ROOT = Path(__file__).parents[2]
+IMAGES, SIDE = 64, 32
+# An uneven number: one process looks at a picture more than the other.
+SCORED = 23
+
+
+def compute_methods() -> dict[str, tuple[float, list[Tensor]]]:
+    """Loss and gradients of every method on one drawn batch, of which each process takes its share; nothing random, norms frozen."""
+    torch.manual_seed(0)
+    images = torch.rand(IMAGES, 3, SIDE, SIDE)
+    targets = (torch.rand(IMAGES, 3) < 0.4).float()
+    own = processes.share(IMAGES)
+    student, teacher = make_network(1).model, make_network(2, backbone="test_efficientnet", width=24).model
+    for network in (student, teacher):
+        # Frozen norms that fit the pictures: else all embeddings are nearly the same, and their distances rounding errors.
+        with torch.no_grad():
+            for _ in range(20):
+                network(images)
+        network.eval()
+    results = {}
+    for method, weights in METHODS.items():
+        torch.manual_seed(3)
+        module = nn.ModuleDict({"student": student, "distiller": Distiller(weights, student, teacher).eval()})
+        results[method] = compute_method(module, teacher, images[own], targets[own])
+    return results
+
+
+def compute_method(module: nn.ModuleDict, teacher: LabelNet, images: Tensor, targets: Tensor) -> tuple[float, list[Tensor]]:
+    module.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        taught = teacher(images)
+    step = processes.parallelise(_Step(module))
+    loss = step(images, taught, targets)
+    loss.backward()
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return float(processes.average(loss.detach().clone())), [gradient.clone() for gradient in gradients]
+
+
+class _Step(nn.Module):
+    def __init__(self, module: nn.ModuleDict):
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor, taught: Any, targets: Tensor) -> Tensor:
+        parts = self.module["distiller"](self.module["student"](images), taught, targets)
+        return torch.stack(list(parts.values())).sum()
+
+
+def watch_training(index: Index, folder: Path) -> list[Tensor]:
+    """What the student is given in a short training."""
+    seen: list[Tensor] = []
+    student = make_network()
+    student.model.register_forward_pre_hook(lambda model, given: seen.append(given[0].detach().clone()) if model.training else None)
+    recipe = make_recipe(method="l2d", holdout=0.2, averaging=0.5)
+    (*_, report) = fit(student, index, recipe, teacher=make_network(7), state=folder / "whole.pt")
+    torch.save((report.model.state_dict(), report.losses, report.scores), folder / f"whole{processes.rank()}")
+    return seen
+
+
+def train_in_two_parts(index: Index, folder: Path) -> dict[str, Tensor]:
+    recipe = make_recipe(method="l2d", holdout=0.2, averaging=0.5)
+    part = fit(make_network(), index, recipe, teacher=make_network(7), state=folder / "parts.pt")
+    next(part)
+    processes.wait()
+    del part
+    (*_, report) = fit(make_network(seed=5), index, recipe, teacher=make_network(7), state=folder / "parts.pt")
+    return report.model.state_dict()
+
+
+def work(index: Index, folder: Path) -> None:
+    """What each of the two processes does."""
+    with processes.joined():
+        model, card = make_network(4)
+        results: dict[str, Any] = {"methods": compute_methods()}
+        results["scores"] = predict(model, card, index.select(range(SCORED)), batch_size=5)
+        results["few"] = predict(model, card, index.select([0]))
+        results["views"] = watch_training(index, folder)
+        results["resumed"] = train_in_two_parts(index, folder)
+        with pytest.raises(ValueError, match="2 processes share every batch evenly; a batch_size of 9 of 24 pictures"):
+            choose_batch_size(9, 24)
+        torch.save(results, folder / f"results{processes.rank()}")
+
+
+def find_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def two(bands: Index, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder of two real processes, and what each of them found."""
+    folder = tmp_path_factory.mktemp("two")
+    torch.save(tuple(bands), folder / "index")
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": find_port(), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(Path(__file__)), str(folder)]
+    pair = [subprocess.Popen(words, env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    assert [one.wait(timeout=200) for one in pair] == [0, 0]
+    return folder, [torch.load(folder / f"results{rank}") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, tuple[float, list[Tensor]]]:
+    return compute_methods()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_the_batch_each_gives_loss_and_gradients_of_the_whole(
+    two: tuple[Path, list[dict[str, Any]]], alone: dict[str, tuple[float, list[Tensor]]], method: str
+) -> None:
+    loss, gradients = alone[method]
+    for one in two[1]:
+        shared, of_shares = one["methods"][method]
+        assert shared == pytest.approx(loss, rel=1e-5)
+        size = max(float(gradient.abs().max()) for gradient in gradients)
+        for mine, whole in zip(of_shares, gradients, strict=True):
+            torch.testing.assert_close(mine, whole, rtol=1e-5, atol=1e-5 * size)
+
+
+def test_scores_are_exact_and_known_to_both_though_the_pictures_are_uneven(two: tuple[Path, list[dict[str, Any]]], bands: Index) -> None:
+    model, card = make_network(4)
+    for name, rows in {"scores": range(SCORED), "few": range(1)}.items():
+        alone = predict(model, card, bands.select(rows))
+        for one in two[1]:
+            torch.testing.assert_close(one[name], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_each_sees_its_share_of_the_views_that_one_process_would(
+    two: tuple[Path, list[dict[str, Any]]], bands: Index, tmp_path: Path
+) -> None:
+    alone = watch_training(bands, tmp_path)
+    shared = [torch.cat(halves) for halves in zip(*(one["views"] for one in two[1]), strict=True)]
+    assert len(alone) == len(shared) == 4
+    assert all(torch.equal(whole, both) for whole, both in zip(alone, shared, strict=True))
+
+
+def test_both_end_with_the_same_network_and_reports_and_a_resumed_run_with_the_same_bits(two: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, found = two
+    weights, losses, scores = torch.load(folder / "whole0", weights_only=False)
+    others, other_losses, other_scores = torch.load(folder / "whole1", weights_only=False)
+    assert (losses, scores) == (other_losses, other_scores)
+    assert scores["images"] == 5
+    for other in (others, *(one["resumed"] for one in found)):
+        assert all(torch.equal(tensor, other[name]) for name, tensor in weights.items())
+
+
+def test_alone_nothing_is_shared() -> None:
+    tensor = torch.rand(3, 2)
+    assert (processes.count(), processes.rank(), processes.is_main()) == (1, 0, True)
+    assert processes.gather(tensor) is tensor
+    assert processes.gather_rows(tensor, torch.tensor([3])) is tensor
+    assert processes.parallelise(module := nn.Linear(2, 2)) is module
+    assert processes.share(7) == slice(0, 7)
+
+
+LAUNCHERS = {
+    "torch.distributed.run": ["--nproc-per-node", "2", "--master-port"],
+    "accelerate.commands.launch": ["--multi_gpu", "--num_processes", "2", "--main_process_port"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_launchers_leave_one_checkpoint_and_one_voice(tmp_path: Path, launcher: str) -> None:
+    pytest.importorskip(launcher, reason="Accelerate is no dependency; its launcher only has to start us as torchrun does")
+    common = ["--data", "shapes:24", "--epochs", "2", "--batch-size", "8", "--image-size", "32", "--width", "16", "--feedforward", "24"]
+    common += ["--device", "cpu", "--holdout", "0.2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "L2D_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def run(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", *words], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    run("l2d", "train", "--backbone", "test_resnet", "--out", "teacher", *common)
+    words = ["l2d", "distill", "--teacher", "teacher", "--student", "test_resnet", "--method", "l2d", "--out", "student", *common]
+    said = run(launcher, *LAUNCHERS[launcher], find_port(), "-m", *words)
+    assert said.count("epoch 2/2") == said.count("Wrote student") == 1
+    assert {path.name for path in (tmp_path / "student").iterdir()} == {"card.json", "model.safetensors"}
+    assert read_card(tmp_path / "student").scores["held_out"]["images"] == 5
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    work(Index(*torch.load(place / "index", weights_only=False)), place)
