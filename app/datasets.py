@@ -12,22 +12,12 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, Field, ValidationError
 
 from app.errors import ParameterError, describe_unknown
-from l2d.data import SPLITS
+from l2d.data import LAYOUTS, SPLITS, find_spec
 from l2d.data.check import check_data
 from l2d.data.shapes import COUNT, LABELS, TEST_SHARE
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 SHAPES = "shapes"
-# What a data set of each kind holds, looked for below its folder; the first that is there decides.
-MARKS = (
-    ("coco", "annotations/instances_train2014.json"),
-    ("voc", "ImageSets"),
-    ("voc", "VOC2007/ImageSets"),
-    ("voc", "VOCdevkit/VOC2007/ImageSets"),
-    ("nuswide", "ImageList"),
-    ("csv", "labels.csv"),
-)
-LAYOUTS = "annotations/instances_train2014.json (COCO), ImageSets/ (VOC), ImageList/ (NUS-WIDE) or labels.csv (a table)"
 
 
 class Dataset(NamedTuple):
@@ -87,11 +77,10 @@ class Datasets:
             raise ParameterError(describe_unknown("data set", name, self.names()))
         if name == SHAPES:
             return Dataset(name, SHAPES, SHAPES)
-        root = self.folder / name
-        for kind, mark in MARKS:
-            if (root / mark).exists():
-                return Dataset(name, kind, f"{kind}:{root / mark if kind == 'csv' else root}")
-        raise DatasetError(f"The data set {name!r} is laid out in none of the known ways; it needs {LAYOUTS}.")
+        spec = find_spec(self.folder / name)
+        if spec is None:
+            raise DatasetError(f"The data set {name!r} is laid out in none of the known ways; it needs {LAYOUTS}.")
+        return Dataset(name, spec.partition(":")[0], spec)
 
     def describe(self, name: str) -> DatasetFacts:
         """What is known of a data set without looking through it."""

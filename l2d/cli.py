@@ -208,4 +208,43 @@ def _parse_weights(pairs: list[str]) -> dict[str, float]:
     return weights
 
 
+data_sets = typer.Typer(no_args_is_help=True, help="Look at data sets.")
+app.add_typer(data_sets, name="data")
+
+
+@data_sets.command("check")
+def check(
+    root: Annotated[str, typer.Argument(help="folder of a data set, or coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes")],
+    split: Annotated[str | None, typer.Option(help="train or test; both if not given")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decode every picture and count every label; exit status 1 if a picture is missing or broken, naming it."""
+    from l2d.data import LAYOUTS, SPLITS, find_spec
+    from l2d.data.check import check_data
+
+    with sentences():
+        spec = find_spec(Path(root)) if Path(root).is_dir() else root
+        if spec is None:
+            raise ValueError(f"{root} is laid out in none of the known ways; a data set has {LAYOUTS}.")
+        reports = {}
+        for name in [split] if split else SPLITS:
+            with progress(f"check {name}") as advance:
+                reports[name] = check_data(spec, name, progress=advance)
+    if as_json:
+        print_report(reports, as_json)
+    else:
+        _print_findings(reports)
+    if any(report["broken"] for report in reports.values()):
+        raise typer.Exit(1)
+
+
+def _print_findings(reports: dict[str, dict[str, Any]]) -> None:
+    """Numbers as a table, then a line for every doubt and every broken picture."""
+    lists = ("warnings", "broken")
+    print_report({name: {key: value for key, value in report.items() if key not in lists} for name, report in reports.items()}, False)
+    for name, report in reports.items():
+        for sentence in dict.fromkeys(sentence for key in lists for sentence in report[key]):
+            typer.echo(f"{name}: {sentence}")
+
+
 reproduce, sweep, bench = (app.command()(command) for command in (experiments.reproduce, experiments.sweep, experiments.bench))

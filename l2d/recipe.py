@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from l2d.distill import choose_weights
 
 # Smallest and largest value of every number; whole numbers where the bounds are.
@@ -24,6 +26,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "share": (0.001, 1.0),
     "seed": (0, 2**31),
 }
+
+
+# What each loss that compares pairs compares, in words.
+PAIRED = {"cd": "pictures of a batch that show the same label", "id": "labels that a picture shows at once"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,3 +94,21 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, with the loss weights that are really used."""
         return dataclasses.asdict(self) | {"weights": choose_weights(self.method, self.weights)}
+
+    def find_doubts(self, targets: Tensor) -> list[str]:
+        """Sentences on losses of the method that would have hardly anything to compare in a batch of these pictures, (N, C)."""
+        count, size = len(targets), min(self.batch_size, len(targets))
+        labels, pictures = (targets.sum(dim) for dim in (0, 1))
+        # Any two pictures meet in a batch with this probability; a picture brings all its own pairs along.
+        meeting = size * (size - 1) / max(count * (count - 1), 1)
+        pairs = {"cd": meeting * _count_pairs(labels), "id": size / max(count, 1) * _count_pairs(pictures)}
+        weights = choose_weights(self.method, self.weights)
+        return [
+            f"The loss {name} compares {things}; of such pairs a batch of {size} has {pairs[name]:.2g} on average: it will hardly count."
+            for name, things in PAIRED.items()
+            if weights.get(name, 0.0) > 0 and pairs[name] < 1
+        ]
+
+
+def _count_pairs(members: Tensor) -> float:
+    return float((members * (members - 1) / 2).sum())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
 
     The folder keeps the state of the run until it is finished, so that `resume` can go on from the last finished epoch.
 
+    Warns of losses that would have hardly anything to compare.
+
     Raises:
         ValueError: if the folder holds a finished run, or an unfinished one and `resume` is not set, or anything of the plan does not
             fit.
@@ -61,6 +64,8 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     if (plan.out / CARD).exists() and not state.exists():
         raise ValueError(f"{plan.out} holds a finished checkpoint already: choose another folder, or remove this one to train it anew.")
     index = read_index(plan.data, "train")
+    for doubt in plan.recipe.find_doubts(index.targets):
+        warnings.warn(doubt, stacklevel=2)
     chosen = choose_device(device)
     teacher = load_network(plan.teacher, chosen) if plan.teacher is not None else None
     # Seeded before the head is made: the same seed gives every method the same initial weights.

@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import rich.markup
 import typer
@@ -25,12 +26,20 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
-    """Say what is wrong with the input in a sentence, without a traceback."""
+    """Say what is wrong with the input in a sentence, without a traceback; warnings too."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
     except (ValueError, OSError, ArithmeticError) as error:
         console.print(f"[red]Error:[/red] {rich.markup.escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    console.print(f"[yellow]Warning:[/yellow] {rich.markup.escape(str(message))}", soft_wrap=True)
 
 
 @contextlib.contextmanager

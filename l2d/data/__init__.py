@@ -16,6 +16,24 @@ SPLITS = ("train", "test")
 READERS: dict[str, Callable[[Path, str], Index]] = {"coco": read_coco, "voc": read_voc, "nuswide": read_nuswide, "csv": read_table}
 
 
+# What a data set of each kind holds below its folder; the first that is there decides.
+MARKS = (
+    ("coco", "annotations/instances_train2014.json"),
+    ("voc", "ImageSets"),
+    ("voc", "VOC2007/ImageSets"),
+    ("voc", "VOCdevkit/VOC2007/ImageSets"),
+    ("nuswide", "ImageList"),
+    ("csv", "labels.csv"),
+)
+LAYOUTS = "annotations/instances_train2014.json (COCO), ImageSets/ (VOC), ImageList/ (NUS-WIDE) or labels.csv (a table)"
+
+
+def find_spec(root: Path) -> str | None:
+    """A folder as `read_index` takes it, by what lies in it; None if it is laid out in none of the known ways."""
+    found = ((kind, root / mark if kind == "csv" else root) for kind, mark in MARKS if (root / mark).exists())
+    return next((f"{kind}:{place}" for kind, place in found), None)
+
+
 def read_index(spec: str, split: str) -> Index:
     """Read a data set's annotations, without opening a picture.
 
@@ -46,4 +64,4 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
-__all__ = ["READERS", "SPLITS", "Index", "read_index"]
+__all__ = ["LAYOUTS", "READERS", "SPLITS", "Index", "find_spec", "read_index"]

@@ -1,11 +1,13 @@
 """The command line: the spellings that scripts count on, and sentences instead of tracebacks."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from l2d.checkpoint import read_card
@@ -151,3 +153,42 @@ def test_help_answers_without_torch() -> None:
 def test_the_module_is_the_command() -> None:
     result = subprocess.run([sys.executable, "-m", "l2d", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(command in result.stdout for command in ("train", "distill", "evaluate", "localize", "explain"))
+
+
+@pytest.mark.filterwarnings("default:The loss")
+def test_losses_without_pairs_are_warned_about_before_the_training(tmp_path: Path) -> None:
+    rows = "\n".join(f"{number}.png,{'ab'[number % 2]},{'train' if number < 8 else 'test'}" for number in range(10))
+    (tmp_path / "labels.csv").write_text("file,labels,split\n" + rows)
+    for number in range(10):
+        Image.new("RGB", (40, 40), (25 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    data = ("--data", f"csv:{tmp_path / 'labels.csv'}")
+    assert "Warning" not in run("train", "--backbone", "test_resnet", *data, "--out", tmp_path / "t", *SMALL, *HEAD).stderr
+    words = ("--teacher", tmp_path / "t", "--student", "test_resnet", "--method", "l2d", *data, "--out", tmp_path / "s")
+    result = run("distill", *words, *SMALL, *HEAD)
+    assert result.exit_code == 0
+    said = " ".join(result.stderr.split())
+    assert said.startswith("Warning: The loss id compares labels that a picture shows at once")
+    assert "The loss cd" not in said
+
+
+def test_data_check_counts_and_names(coco: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(coco, root)
+    result = run("data", "check", root, "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["train"]["pictures"], report["test"]["pictures"]) == (0, 12, 6)
+    assert report["train"]["labels"]["red"] == 12
+    told = run("data", "check", f"coco:{root}", "--split", "train")
+    assert (told.exit_code, "train: 1 labels are in every picture" in told.stdout, "test" in told.stdout) == (0, True, False)
+
+    broken = root / "val2014" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    told = run("data", "check", root)
+    assert (told.exit_code, f"test: {broken}: " in told.stdout) == (1, True)
+    assert run("data", "check", root, "--split", "train").exit_code == 0
+    assert len(json.loads(run("data", "check", root, "--json").stdout)["test"]["broken"]) == 1
+
+    broken.unlink()
+    assert "1 of the 6 pictures named in" in refuse("data", "check", root)
+    assert "laid out in none of the known ways; a data set has annotations/" in refuse("data", "check", tmp_path)
+    assert "Expected data as coco:ROOT" in refuse("data", "check", tmp_path / "nowhere")

@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import pytest
+import torch
 
 from l2d.distill import METHODS
+from l2d.losses.relations import find_pairs
 from l2d.recipe import BOUNDS, Recipe
 
 
@@ -56,6 +59,39 @@ def test_a_recipe_on_record_differs_in_what_it_says_otherwise_not_in_what_it_doe
     assert recipe.find_changes(recorded | {"weights": {}}) == []  # the method's own
     assert dataclasses.replace(recipe, share=0.5, lr=1e-4).find_changes(recorded) == ["lr", "share"]
     assert dataclasses.replace(recipe, weights={"cd": 1.0}).find_changes(recorded) == ["weights"]
+
+
+@pytest.mark.parametrize(
+    ("method", "batch_size", "sentences"),
+    [
+        ("l2d", 64, []),
+        ("mld", 2, []),
+        # Each of 20 labels stands in 10 of 100 pictures: 20 x 45 pairs, of which 1 in 4950 meets in a batch of two.
+        ("mld+cd", 2, ["The loss cd compares pictures of a batch that show the same label; .* a batch of 2 has 0.18 on average"]),
+        ("l2d", 2, ["The loss cd"]),
+    ],
+)
+def test_a_batch_too_small_for_pairs_is_doubted(method: str, batch_size: int, sentences: list[str]) -> None:
+    targets = torch.eye(10).repeat(10, 1)
+    targets = torch.cat([targets, targets.roll(1, 1)], 1)
+    doubts = Recipe(method=method, batch_size=batch_size).find_doubts(targets)
+    assert len(doubts) == len(sentences)
+    for doubt, sentence in zip(doubts, sentences, strict=True):
+        assert re.match(sentence, doubt)
+
+
+def test_one_label_a_picture_is_doubted() -> None:
+    targets = torch.eye(5).repeat(20, 1)
+    (doubt,) = Recipe(method="l2d").find_doubts(targets)
+    assert doubt.startswith("The loss id compares labels that a picture shows at once; of such pairs a batch of 64 has 0 on average")
+    assert Recipe(method="l2d", weights={"id": 0.0}).find_doubts(targets) == []
+
+
+def test_the_expected_number_of_pairs_is_the_mean_over_batches() -> None:
+    targets = (torch.rand(30, 4, generator=torch.Generator().manual_seed(0)) < 0.05).float()
+    counted = [len(find_pairs(targets[torch.randperm(30, generator=torch.Generator().manual_seed(s))[:8]].T).first) for s in range(4000)]
+    (doubt, _) = Recipe(method="l2d", batch_size=8).find_doubts(targets)
+    assert float(re.search(r"has ([\d.e-]+) on average", doubt)[1]) == pytest.approx(sum(counted) / len(counted), rel=0.15)
 
 
 def test_the_defaults_are_the_papers() -> None:
