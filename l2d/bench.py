@@ -169,7 +169,7 @@ class Step:
         clock.lap("augment")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
             with torch.no_grad():
-                taught = self.teacher(images.contiguous(memory_format=torch.channels_last))
+                taught = self.distiller.keep(self.teacher(images.contiguous(memory_format=torch.channels_last)))
             clock.lap("teacher")
             outputs = self.student(images.contiguous(memory_format=choose_memory_format(self.student, self.device)))
             clock.lap("student_forward")

@@ -65,6 +65,10 @@ class Distiller(nn.Module):
         self.losses = {name: _build(name, student, teacher) for name in weights} if teacher is not None else {}
         self.owned = nn.ModuleDict({name: loss for name, loss in self.losses.items() if isinstance(loss, nn.Module)})
 
+    def keep(self, teacher: Outputs) -> Outputs:
+        """What the losses look at of a teacher's outputs; its stages are large, and only losses with weights of their own compare them."""
+        return teacher if self.owned else teacher._replace(features=teacher.features[-1:])
+
     def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor) -> dict[str, Tensor]:
         """Weighted losses by name; their sum is what is minimised. `targets` (N, C) should stay on the host, where pairs are found."""
         parts = {"bce": bce(student, teacher, targets)}

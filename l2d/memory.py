@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from l2d.distill import METHODS, Distiller
 from l2d.model import LabelNet, create_model
+from l2d.outputs import Outputs
 from l2d.recipe import Recipe
 from l2d.train import choose_memory_format, create_optimizer, supports_bfloat16
 
@@ -63,7 +64,7 @@ class _Step:
         # On the meta device there is no mixed precision.
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and supports_bfloat16(device)):
             with torch.no_grad():
-                taught = self.teacher(self.images)
+                taught: Outputs | None = self.distiller.keep(self.teacher(self.images))
             if not self.distiller.weights:
                 taught = None
             parts = self.distiller(self.student(self.images), taught, self.targets)

@@ -204,8 +204,7 @@ class _Run:
             return None
         with torch.no_grad():
             view = prepare(view, self.recipe.teacher_size, self.teacher.card)
-            outputs: Outputs = self.teacher.model(view.contiguous(memory_format=torch.channels_last))
-            return outputs
+            return self.distiller.keep(self.teacher.model(view.contiguous(memory_format=torch.channels_last)))
 
     def _set_training_mode(self) -> None:
         self.student.train()

@@ -84,6 +84,16 @@ def test_losses_that_own_weights_train_them_with_the_student(student: LabelNet, 
     assert owned.state_dict().keys() >= set(names)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_kept_of_the_teacher_is_enough_and_no_more(student: LabelNet, teacher: LabelNet, images: Tensor, method: str) -> None:
+    distiller = Distiller(METHODS[method], student, teacher).eval()
+    learnt, taught = student.eval()(images), teacher(images)
+    kept = distiller.keep(taught)
+    assert len(kept.features) == (len(taught.features) if method == "reviewkd" else 1)
+    whole, lean = distiller(learnt, taught, TARGETS), distiller(learnt, kept, TARGETS)
+    assert all(torch.equal(whole[name], lean[name]) for name in whole)
+
+
 def test_without_a_teacher_only_the_labels_are_learned(student: LabelNet, images: Tensor) -> None:
     outputs: Outputs = student(images)
     assert list(Distiller({}, student, None)(outputs, None, TARGETS)) == ["bce"]
