@@ -7,13 +7,17 @@ import pytest
 BROWSER = resources.files("app.ui") / "browser"
 SCRIPTS = "\n".join((BROWSER / name).read_text(encoding="utf-8") for name in ("draw.js", "labels.js", "grid.js"))
 SCENE = """
-const model = (name, labels, score, map) => ({ name, title: name.toUpperCase(), labels, mAP: 50, scores: new Map([["cat", score]]), maps: map ? { cat: map } : {}, timings: null });
+const model = (name, labels, score, map) => {
+  const maps = map ? { cat: map } : {};
+  return { name, title: name.toUpperCase(), labels, mAP: 50, scores: new Map([["cat", score]]), maps, timings: null };
+};
 const scene = { photo: { width: 100, height: 100, preview: "" }, labels: ["cat"], models: [
-  model("sure", ["cat"], 0.9, [[0, 2], [4, 1]]), model("unsure", ["cat"], 0.1, [[0, 2], [4, 1]]), model("blind", ["cat"], 0.6, [[0, 0], [0, 0]]),
-  model("stranger", ["dog"], undefined, null), model("waiting", ["cat"], 0.5, null),
+  model("sure", ["cat"], 0.9, [[0, 2], [4, 1]]), model("unsure", ["cat"], 0.1, [[0, 2], [4, 1]]),
+  model("blind", ["cat"], 0.6, [[0, 0], [0, 0]]), model("stranger", ["dog"], undefined, null), model("waiting", ["cat"], 0.5, null),
 ] };
 const colours = parseColours("ffffff".repeat(256));
-const view = { kind: "layercam", minus: "", scale: "row", smooth: false, opacity: 0.8, threshold: 0.5, even: true, colours, diverging: colours };
+const view = { kind: "layercam", minus: "", scale: "row", smooth: false, opacity: 0.8, threshold: 0.5, even: true };
+Object.assign(view, { colours, diverging: colours });
 const root = document.body.appendChild(document.createElement("div"));
 const grid = createGrid(root, { remove() {} });
 grid.build(scene);
@@ -21,7 +25,8 @@ grid.build(scene);
 READ = """[...root.querySelectorAll(".row figure:not(.bare-cell)")].map((cell) => {
   const canvas = cell.querySelector("canvas");
   const alpha = canvas.width ? canvas.getContext("2d").getImageData(0, 0, 1, 1).data[3] / 255 : 0;
-  return { alpha, note: cell.querySelector(".note").textContent, text: cell.querySelector("figcaption").innerText, sure: cell.classList.contains("sure") };
+  const text = cell.querySelector("figcaption").innerText, note = cell.querySelector(".note").textContent;
+  return { alpha, note, text, sure: cell.classList.contains("sure") };
 })"""
 
 

@@ -12,9 +12,12 @@ TRANSFER = """async (name) => {
   return transfer;
 }"""
 DROP = """([target, transfer]) => {
-  for (const type of ["dragenter", "dragover", "drop"]) target.dispatchEvent(new DragEvent(type, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  const details = { dataTransfer: transfer, bubbles: true, cancelable: true };
+  for (const type of ["dragenter", "dragover", "drop"]) target.dispatchEvent(new DragEvent(type, details));
 }"""
-PASTE = "(transfer) => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: transfer, bubbles: true, cancelable: true }))"
+PASTE = (
+    "(transfer) => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: transfer, bubbles: true, cancelable: true }))"
+)
 
 
 def hand_over(page, name):
