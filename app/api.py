@@ -147,7 +147,7 @@ async def predict_pictures(request: Request, model: ModelName, engine: EngineOfA
 async def explain_pictures(request: Request, model: ModelName, engine: EngineOfApp) -> ExplainAnswer:
     """Probabilities and maps of one model: one multipart picture, or several in KServe's JSON."""
     pictures, parameters = await _read_pictures(request, engine, ExplainRequest, ExplainParameters)
-    answers = await _run(request, explain, engine, pictures, model, parameters.labels, parameters.threshold)
+    answers = await _run(request, explain, engine, pictures, model, parameters.labels, parameters.threshold, parameters.kind)
     return ExplainAnswer(explanations=[_to_explanation(answer) for answer in answers])
 
 
@@ -168,10 +168,10 @@ async def compare_models(request: Request, engine: EngineOfApp) -> Response:
     """Several models on one picture: probabilities of all labels, maps of some, geometry and timings."""
     image, fields = await read_form(request, engine.settings.max_upload_bytes)
     form = parse_fields(CompareForm, fields, lists=("models", "labels"))
-    answer = await _run(request, compare, engine, image, form.models, form.labels, form.threshold)
+    answer = await _run(request, compare, engine, image, form.models, form.labels, form.threshold, form.kind)
     if form.format == "json":
         return Response(answer.model_dump_json(), media_type=JSON)
-    content = await _run(request, engine.run_aside, _export, engine, answer, image, form.format)
+    content = await _run(request, engine.run_aside, _export, engine, answer, image, form)
     name = f"compare-{answer.image.sha256[:12]}.{form.format}"
     return Response(content, media_type=MEDIA_TYPES[form.format], headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
@@ -265,10 +265,10 @@ def _select(ranked: list[Prediction], parameters: PredictParameters) -> list[Pre
 
 def _to_explanation(answer: CompareAnswer) -> Explanation:
     fields = answer.models[0].model_dump()
-    return Explanation(**fields, image=answer.image, labels=answer.labels, threshold=answer.threshold)
+    return Explanation(**fields, image=answer.image, labels=answer.labels, threshold=answer.threshold, kind=answer.kind)
 
 
-def _export(engine: Engine, answer: CompareAnswer, data: bytes, format: str) -> bytes:
-    if format == "npz":
+def _export(engine: Engine, answer: CompareAnswer, data: bytes, form: CompareForm) -> bytes:
+    if form.format == "npz":
         return export_numbers(answer)
-    return export_figure(answer, read_picture(data, engine.settings.max_pixels), format)
+    return export_figure(answer, read_picture(data, engine.settings.max_pixels), form.format, form)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from app.catalog import Entry
 from app.engine import Engine, Sight, Stages, View
 from app.errors import ParameterError, UnknownLabelError, describe_unknown
-from app.schemas import CompareAnswer, ImageFacts, ModelAnswer, Prediction, Timings
+from app.schemas import CompareAnswer, ImageFacts, MapKind, ModelAnswer, Prediction, Timings
 
 # Rows that are shown when a request names no label.
 DEFAULT_LABELS = 8
@@ -23,6 +23,7 @@ def compare(
     models: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
     threshold: float = 0.5,
+    kind: MapKind = "layercam",
 ) -> CompareAnswer:
     """Let models predict all their labels in one picture and map the evidence for some of them.
 
@@ -33,6 +34,7 @@ def compare(
         models: names in the catalogue, in the order of the answer; the catalogue's default ones by default.
         labels: labels to map; by default what any model predicts, by best score, at most 8, and if there is none, the 3 most probable.
         threshold: probability from which a label counts as predicted.
+        kind: of the maps, one of `l2d.cam.OWN_KINDS`.
 
     Raises:
         RequestError: in words, for a picture that cannot be read, an unknown model or label, a full queue, or too slow an answer.
@@ -40,17 +42,22 @@ def compare(
     entries = engine.catalog.choose(models, engine.settings.max_models)
     wanted = _check(labels or [], threshold, entries, engine.settings.max_labels)
     with engine.place() as deadline:
-        return _compare(engine, data, entries, wanted, threshold, deadline)
+        return _compare(engine, data, entries, wanted, threshold, kind, deadline)
 
 
 def explain(
-    engine: Engine, pictures: Sequence[bytes], model: str, labels: Sequence[str] | None = None, threshold: float = 0.5
+    engine: Engine,
+    pictures: Sequence[bytes],
+    model: str,
+    labels: Sequence[str] | None = None,
+    threshold: float = 0.5,
+    kind: MapKind = "layercam",
 ) -> list[CompareAnswer]:
     """One model's view of several pictures, in one place of the queue; otherwise as `compare`."""
     entries = [engine.catalog.find(model)]
     wanted = _check(labels or [], threshold, entries, engine.settings.max_labels)
     with engine.place() as deadline:
-        return [_compare(engine, data, entries, wanted, threshold, deadline) for data in pictures]
+        return [_compare(engine, data, entries, wanted, threshold, kind, deadline) for data in pictures]
 
 
 def predict(engine: Engine, pictures: Sequence[bytes], model: str) -> list[list[Prediction]]:
@@ -60,12 +67,14 @@ def predict(engine: Engine, pictures: Sequence[bytes], model: str) -> list[list[
         return [rank_predictions(engine.look(data, [entry], deadline)[0].sight) for data in pictures]
 
 
-def _compare(engine: Engine, data: bytes, entries: Sequence[Entry], wanted: list[str], threshold: float, deadline: float) -> CompareAnswer:
+def _compare(
+    engine: Engine, data: bytes, entries: Sequence[Entry], wanted: list[str], threshold: float, kind: MapKind, deadline: float
+) -> CompareAnswer:
     views = engine.look(data, entries, deadline)
     shown = wanted or choose_labels([view.sight for view in views], threshold)
-    seconds = engine.explain([view.sight for view in views], shown, deadline)
-    answers = [_describe_view(view, shown, spent) for view, spent in zip(views, seconds, strict=True)]
-    return CompareAnswer(image=describe_image(views[0].sight), labels=shown, threshold=threshold, models=answers)
+    seconds = engine.explain([view.sight for view in views], shown, deadline, kind)
+    answers = [_describe_view(view, shown, kind, spent) for view, spent in zip(views, seconds, strict=True)]
+    return CompareAnswer(image=describe_image(views[0].sight), labels=shown, threshold=threshold, kind=kind, models=answers)
 
 
 def choose_labels(sights: Sequence[Sight], threshold: float) -> list[str]:
@@ -97,7 +106,7 @@ def round_floats(numbers: NDArray[np.float32]) -> list[Any]:
     return rows
 
 
-def _describe_view(view: View, labels: Sequence[str], map_seconds: float) -> ModelAnswer:
+def _describe_view(view: View, labels: Sequence[str], kind: str, map_seconds: float) -> ModelAnswer:
     sight, detail = view.sight, view.sight.entry.detail
     known = sight.entry.card.labels
     return ModelAnswer(
@@ -109,7 +118,7 @@ def _describe_view(view: View, labels: Sequence[str], map_seconds: float) -> Mod
         image_size=detail.image_size,
         map_size=sight.map_size,
         predictions=rank_predictions(sight),
-        maps={label: round_floats(sight.maps[known.index(label)]) for label in labels if label in known},
+        maps={label: round_floats(sight.maps[kind, known.index(label)]) for label in labels if label in known},
         timings_ms=_describe_timings(view.stages, map_seconds),
         cached=view.cached,
     )

@@ -20,7 +20,7 @@ from app.catalog import Catalog, Entry
 from app.errors import BusyError, DeadlineError, RequestError, UnavailableError
 from app.settings import Settings
 from app.uploads import read_picture
-from l2d.cam import maps_from_features
+from l2d.cam import OWN_KINDS, maps_from_features
 from l2d.data.images import normalise, squash
 
 _TOO_SLOW = "The answer was not ready in time. Ask again later, or for fewer models."
@@ -54,7 +54,7 @@ class Sight:
         sha256: of the bytes that were uploaded.
         last_map: (1, D, h, w), on the network's device.
         scores: probability of each of the model's labels, (C,).
-        maps: index of a label -> its raw evidence (h, w), for the labels asked so far. Filled by the gate's thread alone.
+        maps: kind of map and index of a label -> its numbers (h, w), for what was asked so far. Filled by the gate's thread alone.
     """
 
     entry: Entry
@@ -64,7 +64,7 @@ class Sight:
     last_map: Tensor
     scores: NDArray[np.float32]
     stages: Stages
-    maps: dict[int, Map] = field(default_factory=dict)
+    maps: dict[tuple[str, int], Map] = field(default_factory=dict)
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -73,8 +73,8 @@ class Sight:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes once every label is mapped."""
-        return 4 * (self.last_map.numel() + self.scores.size * (1 + self.map_size[0] * self.map_size[1]))
+        """Memory that it takes once every label is mapped in every kind."""
+        return 4 * (self.last_map.numel() + self.scores.size * (1 + len(OWN_KINDS) * self.map_size[0] * self.map_size[1]))
 
 
 class View(NamedTuple):
@@ -147,14 +147,18 @@ class Engine:
             self._start(data, new)
         return [_view(sight_or_flight, deadline) for sight_or_flight in found]
 
-    def explain(self, sights: Sequence[Sight], labels: Sequence[str], deadline: float) -> list[float]:
+    def explain(self, sights: Sequence[Sight], labels: Sequence[str], deadline: float, kind: str = "layercam") -> list[float]:
         """Make sure that every sight holds the maps of those labels that its model knows; gives the seconds spent on each.
+
+        Args:
+            kind: one of `l2d.cam.OWN_KINDS`.
 
         Raises:
             DeadlineError: if the maps are not there in time.
         """
         futures = [
-            self._submit(self._gate, self._map, sight, labels, deadline) if missing_labels(sight, labels) else None for sight in sights
+            self._submit(self._gate, self._map, sight, labels, deadline, kind) if missing_labels(sight, labels, kind) else None
+            for sight in sights
         ]
         return [_wait(future, deadline) if future else 0.0 for future in futures]
 
@@ -249,16 +253,16 @@ class Engine:
         else:
             flight.future.set_exception(result)
 
-    def _map(self, sight: Sight, labels: Sequence[str], deadline: float) -> float:
+    def _map(self, sight: Sight, labels: Sequence[str], deadline: float, kind: str) -> float:
         """Add the maps that a sight lacks; gives the seconds that it took (gate's thread)."""
         _check_time(deadline)
         # Asked again here: another request may have brought them in the meantime.
-        missing = missing_labels(sight, labels)
+        missing = missing_labels(sight, labels, kind)
         if not missing:
             return 0.0
         start = time.perf_counter()
-        maps = maps_from_features(self.catalog.load(sight.entry), sight.last_map, missing).float().cpu().numpy()
-        sight.maps.update(zip(missing, maps, strict=True))
+        maps = maps_from_features(self.catalog.load(sight.entry), sight.last_map, missing, kind).float().cpu().numpy()
+        sight.maps.update({(kind, index): numbers for index, numbers in zip(missing, maps, strict=True)})
         return time.perf_counter() - start
 
     def _submit(self, pool: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
@@ -268,10 +272,10 @@ class Engine:
             raise UnavailableError(_CLOSING) from error
 
 
-def missing_labels(sight: Sight, labels: Sequence[str]) -> list[int]:
-    """Indices of those labels that the sight's model knows but has not mapped yet."""
+def missing_labels(sight: Sight, labels: Sequence[str], kind: str) -> list[int]:
+    """Indices of those labels that the sight's model knows but has not mapped yet in this kind."""
     known = sight.entry.card.labels
-    return [index for index in (known.index(label) for label in labels if label in known) if index not in sight.maps]
+    return [index for index in (known.index(label) for label in labels if label in known) if (kind, index) not in sight.maps]
 
 
 def _view(found: Sight | _Flight, deadline: float) -> View:

@@ -5,19 +5,21 @@ import io
 import numpy as np
 from PIL import Image
 
-from app.schemas import CompareAnswer, ModelAnswer
+from app.errors import ParameterError
+from app.schemas import CompareAnswer, FigureLook, ModelAnswer
 
 
 def export_numbers(answer: CompareAnswer) -> bytes:
     """An .npz without pickles.
 
-    It holds `labels` (the L shown ones), `models`, `threshold`, `json` (the whole answer as text) and for each model
+    It holds `labels` (the L shown ones), `models`, `threshold`, `kind` (of the maps), `json` (the whole answer as text) and for each model
     `NAME/labels` (C), `NAME/scores` (C) in the same order, and `NAME/maps` (L, h, w): NaN for labels that the model does not know.
     """
     arrays: dict[str, np.ndarray] = {
         "labels": np.array(answer.labels, dtype=np.str_),
         "models": np.array([model.name for model in answer.models], dtype=np.str_),
         "threshold": np.array(answer.threshold),
+        "kind": np.array(answer.kind),
         "json": np.array(answer.model_dump_json()),
     }
     for model in answer.models:
@@ -29,8 +31,12 @@ def export_numbers(answer: CompareAnswer) -> bytes:
     return buffer.getvalue()
 
 
-def export_figure(answer: CompareAnswer, image: Image.Image, format: str) -> bytes:
-    """The figure of an answer, as "png" or "pdf" at 300 dpi: rows are labels, columns are models."""
+def export_figure(answer: CompareAnswer, image: Image.Image, format: str, look: FigureLook) -> bytes:
+    """The figure of an answer, as "png" or "pdf" at 300 dpi: rows are labels, columns are models.
+
+    Raises:
+        ParameterError: if the model to subtract is not one of the answer's.
+    """
     # Here, not above: matplotlib would make every start of the app slower, and most never draw a figure.
     from l2d.figure import Column, draw_figure, save_figure
 
@@ -42,9 +48,26 @@ def export_figure(answer: CompareAnswer, image: Image.Image, format: str) -> byt
         )
         for model in answer.models
     ]
+    figure = draw_figure(
+        image,
+        columns,
+        answer.labels,
+        scale=look.scale,
+        colormap=look.colormap,
+        smooth=look.smooth,
+        threshold=answer.threshold,
+        minus=_find_reference(answer, look.minus),
+    )
     buffer = io.BytesIO()
-    save_figure(draw_figure(image, columns, answer.labels, threshold=answer.threshold), buffer, format)
+    save_figure(figure, buffer, format)
     return buffer.getvalue()
+
+
+def _find_reference(answer: CompareAnswer, name: str) -> int | None:
+    names = [model.name for model in answer.models]
+    if name and name not in names:
+        raise ParameterError(f"The model to subtract must be one of those compared, {', '.join(names)}; got {name!r}.")
+    return names.index(name) if name else None
 
 
 def _stack_maps(model: ModelAnswer, labels: list[str]) -> np.ndarray:

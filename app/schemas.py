@@ -4,6 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
+# What a map may hold, by the names of `l2d.cam.OWN_KINDS`.
+MapKind = Literal["layercam", "attention"]
+MAP_KIND = "layercam: evidence for the label; attention: where the head attends for the label, present or not, summing to 1"
+
 
 class ImageFacts(BaseModel):
     """The picture that was looked at, upright."""
@@ -61,6 +65,7 @@ class CompareAnswer(BaseModel):
     image: ImageFacts
     labels: list[str] = Field(description="the shown labels, in the order of the rows", examples=[["cat", "couch"]])
     threshold: float = Field(description="probability from which a label counts as predicted", examples=[0.5])
+    kind: MapKind = Field(description=MAP_KIND, examples=["layercam"])
     models: list[ModelAnswer]
 
 
@@ -131,7 +136,20 @@ class Instance(BaseModel):
     image: Base64
 
 
-class CompareForm(BaseModel):
+class FigureLook(BaseModel):
+    """How a figure is drawn: what the page shows, as a file."""
+
+    scale: Literal["row", "map", "grid"] = Field(
+        default="row", description="of a figure: what shares one scale of colours; a row's models, each map alone, or everything"
+    )
+    colormap: Literal["inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet"] = Field(
+        default="inferno", description="of a figure"
+    )
+    smooth: bool = Field(default=True, description="of a figure: interpolate between the cells of a map, or show them")
+    minus: str = Field(default="", description="of a figure: the model whose maps are subtracted from the others', if any")
+
+
+class CompareForm(FigureLook):
     """What a form may say besides the picture."""
 
     models: list[str] = Field(default=[], description="names between commas; without them the default ones")
@@ -139,6 +157,7 @@ class CompareForm(BaseModel):
         default=[], description="labels to map, between commas; without them what any model predicts, at most 8, else the 3 most probable"
     )
     threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a label counts as predicted")
+    kind: MapKind = Field(default="layercam", description=MAP_KIND)
     format: Literal["json", "npz", "png", "pdf"] = Field(default="json", description="numbers (json, npz) or the figure (png, pdf)")
 
 
@@ -158,6 +177,7 @@ class ExplainParameters(BaseModel):
 
     labels: list[str] | None = Field(default=None, description="labels to map; without them, those above the threshold, at most 8")
     threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a label counts as predicted")
+    kind: MapKind = Field(default="layercam", description=MAP_KIND)
 
 
 class PredictRequest(BaseModel):
@@ -190,6 +210,7 @@ class Explanation(ModelAnswer):
     image: ImageFacts
     labels: list[str]
     threshold: float
+    kind: MapKind
 
 
 class ExplainAnswer(BaseModel):

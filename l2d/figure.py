@@ -13,10 +13,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-SCALES = ("row", "map", "grid")
+from l2d.layers import SCALES, Layer, Numbers, build_layers, find_limits
+
 FORMATS = ("png", "pdf")
 # Perceptually uniform ones, and jet "as in the paper"; matplotlib's others work too.
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet")
+# For differences: zero in the middle.
+DIVERGING = "coolwarm"
 
 # Inches. The longer side of a cell is CELL, the shorter one at least NARROW: then a panorama has margins.
 CELL, NARROW = 1.7, 0.95
@@ -30,7 +33,6 @@ PIXELS = 510
 FAINT, STRONG = 0.35, 0.75
 INK, PALE = "#1c1c1e", "#48484a"
 
-Pixels = NDArray[np.floating[Any]]
 # Left, bottom, width and height as shares of the figure.
 Box = tuple[float, float, float, float]
 
@@ -58,6 +60,7 @@ def draw_figure(
     colormap: str = "inferno",
     smooth: bool = True,
     threshold: float = 0.5,
+    minus: int | None = None,
 ) -> Figure:
     """Draw one picture's maps: a row per label, the picture first and then a column per network.
 
@@ -73,26 +76,31 @@ def draw_figure(
         colormap: one of `COLORMAPS`, or another of matplotlib's.
         smooth: interpolate between a map's cells, or show them.
         threshold: probabilities from here on are bold.
+        minus: the column whose evidence is subtracted from the others', which then show differences from blue, less, to red, more. Its
+            own cells keep evidence, on scales of their own. With a scale per map the differences are those of shares of each maximum.
 
     Raises:
-        ValueError: for an unknown scale or colour map, no row or column, or a map that is not a table of numbers.
+        ValueError: for an unknown scale or colour map, no row or column, a column to subtract that is not there, or a map that is not a
+            table of numbers.
     """
     answers = [Column(*column) for column in columns]
-    _check(answers, labels, scale, colormap)
+    _check(answers, labels, scale, colormap, minus)
     photo = _fit(image)
-    layout = _Layout(photo.shape[1] / photo.shape[0], [answer.title for answer in answers], labels, scale)
+    layout = _Layout(photo.shape[1] / photo.shape[0], _name_columns(answers, minus), labels, scale, minus)
     figure = Figure(figsize=(layout.width, layout.height), facecolor="white")
     FigureCanvasAgg(figure)
     _draw_names(figure, layout)
-    limits = _find_limits(answers, labels, scale)
+    layers = build_layers([answer.maps for answer in answers], labels, scale, minus)
+    limits = find_limits(layers, scale, minus)
     for row, label in enumerate(labels):
         _show(figure, layout.cell(row, 0), photo)
-        for number, (answer, limit) in enumerate(zip(answers, limits[row], strict=True), 1):
-            axes = _draw_cell(figure, layout.cell(row, number), photo, answer, label, (limit, colormap, smooth))
+        for column, answer in enumerate(answers):
+            box = layout.cell(row, column + 1)
+            axes = _draw_cell(figure, box, photo, layers[row][column], limits[row][column], colormap, smooth)
             _draw_probability(axes, answer.probabilities.get(label), threshold)
-    for box, limit in layout.bars(limits):
-        if limit > 0:
-            _draw_bar(figure, box, limit, colormap, "horizontal" if scale == "map" else "vertical")
+    for box, (row, column), upright in layout.bars(limits):
+        if limits[row][column] > 0:
+            _draw_bar(figure, box, limits[row][column], colormap, upright, signed=minus not in (None, column))
     return figure
 
 
@@ -110,13 +118,13 @@ def save_figure(figure: Figure, target: Path | BinaryIO, format: str, dpi: int =
 class _Layout:
     """Where everything stands, in inches from the upper left corner; every method gives shares of the figure, as matplotlib counts."""
 
-    def __init__(self, aspect: float, titles: Sequence[str], labels: Sequence[str], scale: str):
-        self.scale = scale
+    def __init__(self, aspect: float, titles: Sequence[str], labels: Sequence[str], scale: str, minus: int | None):
+        self.scale, self.minus = scale, minus
         width, height = (CELL, CELL / aspect) if aspect > 1 else (CELL * aspect, CELL)
         self.cell_width, self.cell_height = max(width, NARROW), max(height, NARROW)
         self.titles = [_wrap(title, int(self.cell_width / BOLD_LETTER)) for title in ("Picture", *titles)]
         self.labels = [_wrap(label, LABEL_LETTERS) for label in labels]
-        self.row_height = self.cell_height + (OWN_BAR_ROOM if scale == "map" else 0) + GAP
+        self.row_height = self.cell_height + (0 if scale != "map" and minus is None else OWN_BAR_ROOM) + GAP
         self.left = MARGIN + LETTER * max(len(line) for lines in self.labels for line in lines) + 2 * GAP
         self.top = MARGIN + LINE * max(len(lines) for lines in self.titles) + GAP
         self.right = self.left + len(self.titles) * (self.cell_width + GAP)
@@ -126,17 +134,19 @@ class _Layout:
     def cell(self, row: int, column: int) -> Box:
         return self._box(self._x(column), self._y(row), self.cell_width, self.cell_height)
 
-    def bars(self, limits: Sequence[Sequence[float]]) -> Iterator[tuple[Box, float]]:
-        """Every colour bar with the upper end of its scale."""
-        if self.scale == "map":
-            for row, column in np.ndindex(len(limits), len(limits[0])):
+    def bars(self, limits: Sequence[Sequence[float]]) -> Iterator[tuple[Box, tuple[int, int], bool]]:
+        """Every colour bar, row and column of a cell whose scale it is, and whether it stands upright beside the rows."""
+        for row, column in np.ndindex(len(limits), len(limits[0])):
+            if self.scale == "map" or column == self.minus:
                 y = self._y(row) + self.cell_height + 0.03
-                yield self._box(self._x(column + 1), y, self.cell_width, OWN_BAR), limits[row][column]
+                yield self._box(self._x(column + 1), y, self.cell_width, OWN_BAR), (row, column), False
+        sharing = [column for column in range(len(limits[0])) if column != self.minus]
+        if self.scale == "map" or not sharing:
             return
         rows = 1 if self.scale == "row" else len(limits)
         for first in range(0, len(limits), rows):
             height = (rows - 1) * self.row_height + self.cell_height
-            yield self._box(self.right + GAP, self._y(first), BAR, height), limits[first][0]
+            yield self._box(self.right + GAP, self._y(first), BAR, height), (first, sharing[0]), True
 
     def title(self, column: int) -> tuple[float, float]:
         return (self._x(column) + self.cell_width / 2) / self.width, 1 - (self.top - 1.4 * GAP) / self.height
@@ -161,15 +171,23 @@ def _draw_names(figure: Figure, layout: _Layout) -> None:
         _write(figure, layout.label(row), lines, ha="right", va="center")
 
 
-def _draw_cell(figure: Figure, box: Box, photo: Pixels, column: Column, label: str, look: tuple[float, str, bool]) -> Axes:
-    if label not in column.maps:
+def _name_columns(answers: Sequence[Column], minus: int | None) -> list[str]:
+    titles = [answer.title for answer in answers]
+    return titles if minus is None else [title if number == minus else f"{title} − {titles[minus]}" for number, title in enumerate(titles)]
+
+
+def _draw_cell(figure: Figure, box: Box, photo: Numbers, layer: Layer | None, limit: float, colormap: str, smooth: bool) -> Axes:
+    if layer is None:
         return _show(figure, box, np.full_like(photo, 0.96), "label not known")
-    if _peak(column, label) <= 0:
-        return _show(figure, box, 0.72 + 0.28 * photo.mean(-1, keepdims=True).repeat(3, -1), "no evidence")
-    return _show(figure, box, _blend(photo, column.maps[label], *look))
+    if layer.peak <= 0:
+        remark = "no evidence" if layer.other is None else "no difference"
+        return _show(figure, box, 0.72 + 0.28 * photo.mean(-1, keepdims=True).repeat(3, -1), remark)
+    share = np.clip(layer.spread(photo.shape[1::-1], smooth) / np.float32(limit), 0 if layer.other is None else -1, 1)
+    colours = colormaps[colormap](share) if layer.other is None else colormaps[DIVERGING]((share + 1) / 2)
+    return _show(figure, box, _blend(photo, np.abs(share), colours[..., :3]))
 
 
-def _show(figure: Figure, box: Box, pixels: Pixels, remark: str = "") -> Axes:
+def _show(figure: Figure, box: Box, pixels: Numbers, remark: str = "") -> Axes:
     axes = figure.add_axes(box)
     axes.set_axis_off()
     axes.imshow((pixels * 255).round().astype(np.uint8))
@@ -188,55 +206,38 @@ def _draw_probability(axes: Axes, probability: float | None, threshold: float) -
     )
 
 
-def _draw_bar(figure: Figure, box: Box, limit: float, colormap: str, orientation: str) -> None:
-    """A colour bar from zero to `limit`, with its ends (and middle, where there is room) in the maps' own units."""
+def _draw_bar(figure: Figure, box: Box, limit: float, colormap: str, upright: bool, signed: bool) -> None:
+    """A colour bar from zero, or from -limit, to `limit`, with its ends (and middle, where there is room) in the maps' own units."""
     axes, ramp = figure.add_axes(box), np.linspace(0, 1, 256)[None]
-    upright = orientation == "vertical"
-    extent = (0, 1, 0, limit) if upright else (0, limit, 0, 1)
-    axes.imshow(ramp.T[::-1] if upright else ramp, aspect="auto", cmap=colormap, extent=extent)
+    low = -limit if signed else 0
+    extent = (0, 1, low, limit) if upright else (low, limit, 0, 1)
+    axes.imshow(ramp.T[::-1] if upright else ramp, aspect="auto", cmap=DIVERGING if signed else colormap, extent=extent)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, pad=2.5, labelsize=7.5 if upright else 6.5, colors=INK)
     axes.set_xticks([]) if upright else axes.set_yticks([])
     axes.yaxis.tick_right()
     # The outer texts keep within the bar, so that those of two rows never meet.
-    ticks, sides = ([0, limit / 2, limit], ("bottom", "center", "top")) if upright else ([0, limit], ("left", "right"))
+    ticks, sides = ([low, (low + limit) / 2, limit], ("bottom", "center", "top")) if upright else ([low, limit], ("left", "right"))
     axis = axes.yaxis if upright else axes.xaxis
-    axis.set_ticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    axis.set_ticks(ticks, [f"{tick:.2g}".replace("-", "−") for tick in ticks])
     for text, side in zip(axis.get_ticklabels(), sides, strict=True):
         text.set(**{"va" if upright else "ha": side})
 
 
-def _blend(photo: Pixels, evidence: NDArray[Any], limit: float, colormap: str, smooth: bool) -> Pixels:
-    """Lay a map's colours over a photograph (H, W, 3), more of them where there is more evidence.
+def _blend(photo: Numbers, share: Numbers, colours: Numbers) -> Numbers:
+    """Lay a map's colours over a photograph (H, W, 3), more of them where there is more evidence, a share in [0, 1] (H, W).
 
     The photograph is grey there, so that no colour of its own is read as evidence.
     """
-    filtering = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
-    table = Image.fromarray(np.nan_to_num(np.asarray(evidence, dtype=np.float32)) / np.float32(limit))
-    share = np.clip(np.asarray(table.resize(photo.shape[1::-1], filtering)), 0, 1)
     cover = (FAINT + (STRONG - FAINT) * share)[..., None]
-    return (1 - cover) * photo.mean(-1, keepdims=True) + cover * colormaps[colormap](share)[..., :3]
+    return (1 - cover) * photo.mean(-1, keepdims=True) + cover * colours
 
 
-def _fit(image: Image.Image) -> Pixels:
+def _fit(image: Image.Image) -> Numbers:
     """The picture's pixels in [0, 1], (H, W, 3), as many as the figure can show."""
     factor = PIXELS / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)
     return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), dtype=np.float64) / 255
-
-
-def _peak(column: Column, label: str) -> float:
-    """The largest evidence of a map; zero without a map, or without positive evidence."""
-    evidence = np.nan_to_num(np.asarray(column.maps.get(label, np.zeros((1, 1)))))
-    return max(float(evidence.max(initial=0)), 0.0)
-
-
-def _find_limits(columns: Sequence[Column], labels: Sequence[str], scale: str) -> list[list[float]]:
-    """The upper end of every cell's scale, row by row."""
-    peaks = np.array([[_peak(column, label) for column in columns] for label in labels])
-    shared = {"row": peaks.max(1, keepdims=True), "map": peaks, "grid": peaks.max()}[scale]
-    limits: list[list[float]] = np.broadcast_to(shared, peaks.shape).tolist()
-    return limits
 
 
 def _wrap(text: str, letters: int) -> list[str]:
@@ -248,13 +249,15 @@ def _write(figure: Figure, place: tuple[float, float], lines: Sequence[str], **l
     figure.text(*place, "\n".join(lines), color=INK, size=9.5, parse_math=False, linespacing=1.15, **look)
 
 
-def _check(columns: Sequence[Column], labels: Sequence[str], scale: str, colormap: str) -> None:
+def _check(columns: Sequence[Column], labels: Sequence[str], scale: str, colormap: str, minus: int | None) -> None:
     if scale not in SCALES:
         raise ValueError(f"Unknown scale {scale!r}; known are {', '.join(SCALES)}.")
     if colormap not in colormaps:
         raise ValueError(f"Unknown colour map {colormap!r}; use {', '.join(COLORMAPS)} or another of matplotlib's.")
     if not labels or not columns:
         raise ValueError(f"A figure needs at least one label and one network; got {len(labels)} labels and {len(columns)} networks.")
+    if minus is not None and not 0 <= minus < len(columns):
+        raise ValueError(f"The column to subtract must be one of the {len(columns)} networks, from 0; got {minus}.")
     for column in columns:
         for label, evidence in column.maps.items():
             if np.ndim(evidence) != 2:

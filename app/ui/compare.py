@@ -7,13 +7,13 @@ from functools import cache
 from typing import Any, Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from app.catalog import Catalog
 from app.compare import compare as compare_models
 from app.engine import Engine
-from app.errors import RequestError
 from app.export import export_figure, export_numbers
+from app.schemas import CompareAnswer, FigureLook, MapKind
 from app.settings import Settings
 from app.ui.examples import Example, list_examples, read_example
 from app.ui.grid import create_grid
@@ -28,15 +28,17 @@ MODEL_FIELDS = {"name", "title", "role", "method", "backbone", "image_size", "mA
 
 MEDIA_TYPES = {"png": "image/png", "pdf": "application/pdf", "npz": "application/octet-stream", "json": "application/json"}
 
+FORGOTTEN = "The server no longer remembers the photograph of this address; choose it again."
+
 Json = dict[str, Any]
 
 
-class Request(BaseModel):
+class Request(FigureLook):
     """What the page's script asks about one photograph, which it names by example or hash, or sends along.
 
     Attributes:
         preview: send back a small copy of the photograph, as the models saw it.
-        kind: of a file to save.
+        file: what to save; a figure looks as the page does.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -46,8 +48,9 @@ class Request(BaseModel):
     models: list[str] | None = None
     labels: list[str] | None = None
     threshold: float = 0.5
+    kind: MapKind = "layercam"
     preview: bool = False
-    kind: Literal["png", "pdf", "npz", "json"] = "png"
+    file: Literal["png", "pdf", "npz", "json"] = "png"
 
 
 def build_compare(catalog: Catalog, engine: Engine, settings: Settings) -> None:
@@ -55,8 +58,8 @@ def build_compare(catalog: Catalog, engine: Engine, settings: Settings) -> None:
     desk = Desk(catalog, engine, settings)
 
     # Gradio finds the functions by name and passes whatever the browser sent, so these take anything.
-    def opening(_: Any) -> Json:
-        return desk.open()
+    def opening(sent: Any) -> Json:
+        return desk.open(sent)
 
     def compare(sent: Any) -> Json:
         return desk.answer(desk.compare, sent)
@@ -80,16 +83,21 @@ class Desk:
         self.catalog, self.engine, self.settings = catalog, engine, settings
         self.photographs = Photographs(REMEMBERED_UPLOADS * settings.max_upload_bytes)
 
-    def open(self) -> Json:
-        """What a fresh page shows: models, examples, and the first example already compared."""
+    def open(self, link: Any) -> Json:
+        """What a fresh page shows: models, examples, and a photograph already compared.
+
+        Args:
+            link: a request for what the page's address names; where that fails, the first example is compared and the reason told.
+        """
         models = [entry.detail.model_dump(mode="json", include=MODEL_FIELDS) for entry in self.catalog.entries()]
         examples = [_describe_example(example) for example in list_examples()]
         answer: Json = {"models": models, "examples": examples, "max_bytes": self.settings.max_upload_bytes}
-        try:
-            answer["first"] = self.compare(read_example(examples[0]["name"]), Request(preview=True))
-        except RequestError as error:
-            answer["error"] = error.message
-        return answer
+        first = self.answer(self.compare, link) if link else {}
+        if "answer" not in first:
+            answer["error"] = first.get("error") or (FORGOTTEN if first else "")
+            first = self.answer(self.compare, {"example": examples[0]["name"], "preview": True})
+            answer["error"] = answer["error"] or first.get("error", "")
+        return answer | {"first": first if "answer" in first else None}
 
     def answer(self, function: Callable[[bytes, Request], Json], sent: Any) -> Json:
         """Call one of the functions below with the photograph and the request of a message; refusals become sentences."""
@@ -118,7 +126,7 @@ class Desk:
             RequestError: as `app.compare.compare`.
         """
         self.photographs.keep(data)
-        answer = compare_models(self.engine, data, request.models, request.labels, request.threshold)
+        answer = self._ask(data, request)
         reply: Json = {"answer": answer.model_dump(mode="json")}
         if request.preview:
             reply["preview"] = draw_preview(read_picture(data, self.settings.max_pixels), PREVIEW_SIDE)
@@ -130,15 +138,18 @@ class Desk:
         Raises:
             RequestError: as `app.compare.compare`.
         """
-        answer = compare_models(self.engine, data, request.models, request.labels, request.threshold)
-        if request.kind == "json":
+        answer = self._ask(data, request)
+        if request.file == "json":
             content = answer.model_dump_json(indent=1).encode()
-        elif request.kind == "npz":
+        elif request.file == "npz":
             content = export_numbers(answer)
         else:
-            content = export_figure(answer, read_picture(data, self.settings.max_pixels), request.kind)
-        name = f"l2d-{answer.image.sha256[:8]}.{request.kind}"
-        return {"name": name, "type": MEDIA_TYPES[request.kind], "base64": base64.b64encode(content).decode()}
+            content = export_figure(answer, read_picture(data, self.settings.max_pixels), request.file, request)
+        name = f"l2d-{answer.image.sha256[:8]}-{request.kind}.{request.file}"
+        return {"name": name, "type": MEDIA_TYPES[request.file], "base64": base64.b64encode(content).decode()}
+
+    def _ask(self, data: bytes, request: Request) -> CompareAnswer:
+        return compare_models(self.engine, data, request.models, request.labels, request.threshold, request.kind)
 
 
 @cache

@@ -22,7 +22,7 @@ class Example(NamedTuple):
 
 # The first one is compared when the page opens.
 EXAMPLES = (
-    Example("motorcycle", "A motorcycle", "Middlebury 2014 stereo benchmark (Scharstein et al.)", "motorcycle_left.png"),
+    Example("motorcycle", "A motorcycle", "Middlebury stereo data 2014, D. Scharstein et al. (no licence stated)", "motorcycle_left.png"),
     Example("coffee", "A cup of coffee", "Rachel Michetti, Pikolo Espresso Bar (CC0)", "coffee.png"),
     Example("astronaut", "An astronaut", "NASA (public domain)", "astronaut.png"),
     Example("cat", "A cat", "Stefan van der Walt (CC0)", "chelsea.png"),

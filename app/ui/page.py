@@ -20,7 +20,7 @@ TABS: tuple[tuple[str, Callable[[Catalog, Engine, Settings], None]], ...] = (
 HEADER = """
 <header class="l2d-header">
   <h1>L2D</h1>
-  <p>Where do a teacher and its students look? Class activation maps of multi-label networks, on one scale.</p>
+  <p>Where do a teacher and its students look? <span>Class activation maps of multi-label networks, on one scale.</span></p>
   <nav><a href="docs">API</a></nav>
 </header>
 """
@@ -38,7 +38,9 @@ CSS = """
 @keyframes l2d-busy { to { transform: translateX(440%); } }
 @media (max-width: 640px) {
   .gradio-container > .main { padding: 12px 14px 24px !important; }
-  .l2d-header p { order: 3; }
+  .l2d-header { column-gap: 10px; }
+  .l2d-header p { font-size: 13px; }
+  .l2d-header p span { display: none; }
 }
 """
 

@@ -1,10 +1,11 @@
-"""The Results tab: what was measured, beside what the paper reports. Built from the cards whenever the page is opened."""
+"""The Results tab: what was measured, beside what the paper reports. Built from the checkpoints' folder whenever the page is opened."""
 
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
 from html import escape
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,6 +13,20 @@ import gradio as gr
 from app.catalog import Catalog, Entry
 from app.engine import Engine
 from app.settings import Settings
+from app.ui.evidence import render_evidence
+from app.ui.tables import (
+    MEASURES,
+    METHOD_TITLES,
+    Scores,
+    find_best,
+    find_gain,
+    format_score,
+    render_cell,
+    render_group,
+    render_row,
+    render_table,
+    wrap_table,
+)
 
 # The paper's name of a student's backbone: finds the rows of its table that are nearest to ours.
 PAPER_NAMES = {
@@ -21,20 +36,10 @@ PAPER_NAMES = {
 }
 # Its table of pairs with different architectures, as ours are.
 NEAREST_TABLE = 4
-METHOD_TITLES = {
-    "teacher": "Teacher",
-    "vanilla": "Vanilla student",
-    "rkd": "RKD",
-    "pkt": "PKT",
-    "reviewkd": "ReviewKD",
-    "mse": "MSE",
-    "ps": "PS",
-    "mld": "MLD",
-    "l2d": "L2D",
-}
-MEASURES = ("mAP", "OF1", "CF1")
 LOCALIZATION_SCORES = {"pointing_game": "Pointing game", "energy_in_box": "Energy in box"}
 SIZES = ("small", "medium", "large")
+# Method, title and scores of a row.
+Row = tuple[str, str, dict[str, float]]
 
 PROTOCOL = """
 <p>All numbers are percentages; higher is better. <b>mAP</b> is the mean over labels of the average precision. <b>OF1</b> and <b>CF1</b> are
@@ -43,22 +48,22 @@ does, so they can be compared with its tables, and higher than a threshold would
 """
 LOCALIZATION = """
 <p>Over all pairs of a test photograph and a label present in it, predicted or not. <b>Pointing game</b>: how often the strongest
-point of the map lies inside a box of that label. <b>Energy in box</b>: the share of the map's evidence that lies inside its boxes.</p>
+point of the map lies inside a box of that label. <b>Energy in box</b>: the share of the map's evidence that lies inside its boxes.
+Small, medium, large: by the area of the label's largest box, with 32 x 32 and 96 x 96 pixels as the lines between them.</p>
 """
-
-Scores = dict[str, float]
 
 
 def build_results(catalog: Catalog, engine: Engine, settings: Settings) -> None:
     """Put the Results tab into the page that is being built."""
-    gr.HTML(lambda: render_results(catalog.entries(), catalog.refused()), apply_default_css=False)
+    gr.HTML(lambda: render_results(catalog.entries(), catalog.refused(), settings.checkpoints), apply_default_css=False)
 
 
-def render_results(entries: Sequence[Entry], refused: dict[str, str]) -> str:
-    """The tables as HTML. Everything that comes from a card is escaped."""
+def render_results(entries: Sequence[Entry], refused: dict[str, str], folder: Path) -> str:
+    """The tables as HTML: of the cards, then of the series in `folder`. Everything that comes from a file is escaped."""
     parts = [_render_data(name, group) for name, group in _group_by_data(entries).items()]
     if not entries:
         parts = ["<h2>No model yet</h2><p>The folder of checkpoints holds none that can be used.</p>"]
+    parts += render_evidence(folder)
     if refused:
         items = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in sorted(refused.items()))
         parts.append(f"<h2>Checkpoints that cannot be used</h2><ul>{items}</ul>")
@@ -84,7 +89,7 @@ def find_nearest(backbones: Iterable[str]) -> list[dict[str, Any]]:
     return [row for row in rows if row["student"] in names]
 
 
-def read_scores(scores: dict[str, Any]) -> Scores:
+def read_scores(scores: dict[str, Any]) -> dict[str, float]:
     """mAP, OF1, CF1 and the localization scores of a card, those that are there."""
     places = (scores, scores.get("oracle_k"), scores.get("localization"))
     names = (*MEASURES, *LOCALIZATION_SCORES)
@@ -117,94 +122,60 @@ def _render_data(name: str, entries: list[Entry]) -> str:
 def _render_methods(entries: list[Entry]) -> str:
     papers = find_nearest(entry.card.backbone for entry in entries if entry.card.role == "student")
     ours = [(_key(entry), entry.card.title, read_scores(entry.card.scores)) for entry in entries]
-    absent = [(key, METHOD_TITLES[key], Scores()) for key in METHOD_TITLES if key not in {key for key, _, _ in ours}]
+    absent: list[Row] = [(key, METHOD_TITLES[key], {}) for key in METHOD_TITLES if key not in {key for key, _, _ in ours}]
     groups = ["Here", *(f"Paper: {row['teacher']} to {row['student']}, {row['data']}" for row in papers)]
     base = next((scores for key, _, scores in ours if key == "vanilla"), {})
-    best = _find_best([scores for key, _, scores in ours if key != "teacher"])
+    best = find_best([scores for key, _, scores in ours if key != "teacher"])
     rows = [_render_method(row, papers, base, best) for row in [*ours, *absent]]
-    return _render_table(groups, rows) + (
+    return render_table("Scores", groups, rows) + (
         "<p>Gain: mAP above the vanilla student of the same column. The paper's pairs, data and recipe differ from ours, so "
         f"compare the order and the gains of the methods, not the numbers themselves. {escape(read_reference()['source'])}.</p>"
     )
 
 
-def _render_method(row: tuple[str, str, Scores], papers: list[dict[str, Any]], base: Scores, best: Scores) -> str:
+def _render_method(row: Row, papers: list[dict[str, Any]], base: Scores, best: Scores) -> str:
     key, title, scores = row
-    cells = _render_scores(scores, base, {} if key == "teacher" else best, gain=key not in ("teacher", "vanilla"))
+    cells = render_group(scores, find_gain(key, scores, base), {} if key == "teacher" else best)
     for paper in papers:
         reported = paper["scores"].get(key, {})
-        cells += _render_scores(reported, paper["scores"]["vanilla"], {}, gain=key not in ("teacher", "vanilla"))
-    return f'<tr class="{"ours" if scores else "paper"}"><th scope="row">{escape(title)}</th>{cells}</tr>'
-
-
-def _render_scores(scores: Scores, base: Scores, best: Scores, gain: bool) -> str:
-    cells = [_render_cell(scores, best, measure) for measure in MEASURES]
-    cells.insert(1, f"<td><small>{_format_gain(scores, base) if gain else ''}</small></td>")
-    return f'<td class="space"></td>{"".join(cells)}'
-
-
-def _render_cell(scores: Scores, best: Scores, measure: str) -> str:
-    mark = ' class="best"' if measure in best and scores.get(measure) == best[measure] else ""
-    return f"<td{mark}>{_format(scores.get(measure))}</td>"
-
-
-def _render_table(groups: list[str], rows: list[str]) -> str:
-    span = len(MEASURES) + 1
-    top = "".join(f'<td></td><th class="group" scope="colgroup" colspan="{span}">{escape(group)}</th>' for group in groups)
-    names = "<td></td>" + "".join(f'<th scope="col">{name}</th>' for name in (MEASURES[0], "gain", *MEASURES[1:]))
-    head = f'<tr><td></td>{top}</tr><tr><th scope="col">Model or method</th>{names * len(groups)}</tr>'
-    return _wrap_table("Scores", head, rows)
-
-
-def _wrap_table(title: str, head: str, rows: list[str]) -> str:
-    # A wide table scrolls by itself; a focusable region does so by keyboard too.
-    table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">{table}</div>'
+        cells += render_group(reported, find_gain(key, reported, paper["scores"]["vanilla"]), {})
+    return render_row(title, cells, ours=bool(scores))
 
 
 def _render_localization(entries: list[Entry]) -> str:
     reports = [(entry, entry.card.scores["localization"]) for entry in entries if isinstance(entry.card.scores.get("localization"), dict)]
     if not reports:
         return ""
-    best = _find_best([read_scores(entry.card.scores) for entry, _ in reports if _key(entry) != "teacher"])
+    best = find_best([read_scores(entry.card.scores) for entry, _ in reports if _key(entry) != "teacher"])
     sizes = [size for size in SIZES if any(_dig(report, "by_size", size) for _, report in reports)]
-    head = "".join(f'<th scope="col">{title}</th>' for title in LOCALIZATION_SCORES.values())
-    head += "".join(f'<th scope="col">{title},<br>{size} objects</th>' for title in LOCALIZATION_SCORES.values() for size in sizes)
+    groups = "".join(
+        f'<td class="space"></td><th class="group" scope="colgroup" colspan="{1 + len(sizes)}">{title}</th>'
+        for title in LOCALIZATION_SCORES.values()
+    )
+    names = '<td class="space"></td>' + "".join(f'<th scope="col">{name}</th>' for name in ("all", *sizes))
+    head = f'<tr><td></td>{groups}</tr><tr><th scope="col">Model</th>{names * len(LOCALIZATION_SCORES)}</tr>'
     rows = [_render_located(entry, report, {} if _key(entry) == "teacher" else best, sizes) for entry, report in reports]
-    return _wrap_table("Localization", f'<tr><th scope="col">Model</th>{head}<th scope="col">Pairs</th></tr>', rows)
+    return f"<p>{_count_pairs(report for _, report in reports)}</p>" + wrap_table("Localization", head, rows)
 
 
 def _render_located(entry: Entry, report: dict[str, Any], best: Scores, sizes: list[str]) -> str:
-    scores = read_scores({"localization": report})
-    cells = "".join(_render_cell(scores, best, name) for name in LOCALIZATION_SCORES)
-    cells += "".join(f"<td>{_format(_dig(report, 'by_size', size, name))}</td>" for name in LOCALIZATION_SCORES for size in sizes)
-    pairs = report.get("pairs")
-    cells += f"<td>{pairs:,}</td>" if isinstance(pairs, int) else "<td>–</td>"
-    return f'<tr class="ours"><th scope="row">{escape(entry.card.title)}</th>{cells}</tr>'
+    scores, cells = read_scores({"localization": report}), ""
+    for name in LOCALIZATION_SCORES:
+        parts = "".join(f"<td>{format_score(_dig(report, 'by_size', size, name))}</td>" for size in sizes)
+        cells += f'<td class="space"></td>{render_cell(scores, best, name)}{parts}'
+    return render_row(entry.card.title, cells, ours=True)
+
+
+def _count_pairs(reports: Iterable[dict[str, Any]]) -> str:
+    counts = sorted({pairs for report in reports if isinstance(pairs := report.get("pairs"), int)})
+    return f"{' or '.join(f'{count:,}' for count in counts)} pairs for every model." if counts else ""
 
 
 def _key(entry: Entry) -> str:
     return "teacher" if entry.card.role == "teacher" else entry.card.method
 
 
-def _find_best(scores: list[Scores]) -> Scores:
-    """The highest of every measure, where there is more than one to compare."""
-    names = {name for each in scores for name in each} if len(scores) > 1 else set()
-    return {name: max(each[name] for each in scores if name in each) for name in names}
-
-
 def _dig(report: Any, *path: str) -> Any:
     for name in path:
         report = report.get(name) if isinstance(report, dict) else None
     return report
-
-
-def _format_gain(scores: Scores, base: Scores) -> str:
-    if "mAP" not in scores or "mAP" not in base:
-        return ""
-    gain = round(scores["mAP"] - base["mAP"], 1)
-    return f"{gain:+.1f}".replace("-", "−") if gain else "0.0"
-
-
-def _format(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, int | float) else "–"

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,8 +20,12 @@ from PIL import Image
 
 from app.compare import compare
 from app.engine import Engine
+from app.schemas import FigureLook, MapKind
 from app.server import create_api
 from app.settings import Settings
+from l2d.cam import OWN_KINDS
+from l2d.figure import COLORMAPS
+from l2d.layers import SCALES
 from l2d.model import LabelNet
 
 
@@ -121,6 +126,35 @@ def test_compare_as_figure(client: TestClient, upload: bytes):
     assert response.content.startswith(b"%PDF")
 
 
+def test_a_figure_looks_as_asked(client: TestClient, upload: bytes):
+    plain = {"labels": "cat", "models": "the-teacher,student-l2d", "format": "png"}
+    looks = ({}, {"scale": "map"}, {"colormap": "jet"}, {"smooth": "false"}, {"minus": "the-teacher"}, {"kind": "attention"})
+    assert len({post(client, upload, **plain, **look).content for look in looks}) == len(looks)
+    sentence = refusal(post(client, upload, **plain, minus="alien"), 422, "bad_parameter")
+    assert "one of those compared, the-teacher, student-l2d; got 'alien'" in sentence
+
+
+def test_attention_is_a_second_kind_of_map(client: TestClient, upload: bytes):
+    answer = post(client, upload, labels="cat,sky", models="student-l2d", kind="attention").json()
+    assert answer["kind"] == "attention"
+    for rows in answer["models"][0]["maps"].values():
+        assert np.array(rows).sum() == pytest.approx(1, abs=1e-5)
+    path = "/v1/models/student-l2d:explain"
+    (explained,) = client.post(path, json=to_json(upload, labels=["cat"], kind="attention")).json()["explanations"]
+    assert (explained["kind"], explained["maps"]["cat"]) == ("attention", answer["models"][0]["maps"]["cat"])
+    # The evidence of the same picture and label is another map, and the picture is not looked at again.
+    evidence = post(client, upload, labels="cat", models="student-l2d").json()["models"][0]
+    assert evidence["cached"]
+    assert evidence["maps"]["cat"] != explained["maps"]["cat"]
+
+
+def test_every_choice_is_one_of_the_core():
+    assert get_args(MapKind) == OWN_KINDS
+    fields = FigureLook.model_fields
+    assert get_args(fields["scale"].annotation) == SCALES
+    assert get_args(fields["colormap"].annotation) == COLORMAPS
+
+
 def test_predict_takes_a_form_and_json(client: TestClient, upload: bytes):
     path = "/v1/models/student-l2d:predict"
     form = post(client, upload, path).json()["predictions"]
@@ -195,7 +229,10 @@ def test_bad_pictures_get_a_sentence(
         ({"threshold": "high"}, "got 'high'."),
         ({"threshold": ["0.1", "0.2"]}, "The field 'threshold' came 2 times"),
         ({"format": "jpg"}, "format: Input should be 'json', 'npz', 'png' or 'pdf'; got 'jpg'."),
-        ({"treshold": "0.5"}, "Unknown field 'treshold'. Known are: image, models, labels, threshold, format."),
+        (
+            {"treshold": "0.5"},
+            "Unknown field 'treshold'. Known are: image, scale, colormap, smooth, minus, models, labels, threshold, kind, format.",
+        ),
         ({"models": ",".join(["alien"] + [f"m{n}" for n in range(9)])}, "At most 8 models"),
     ],
 )
@@ -345,7 +382,8 @@ def test_document_describes_every_route_with_bodies_and_errors(client: TestClien
         "/v1/compare",
     }
     form = document["paths"]["/v1/compare"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"image", "models", "labels", "threshold", "format"}
+    look = {"scale", "colormap", "smooth", "minus"}
+    assert set(form["properties"]) == {"image", "models", "labels", "threshold", "kind", "format"} | look
     assert form["properties"]["format"]["enum"] == ["json", "npz", "png", "pdf"]
     body = document["paths"]["/v1/models/{model}:explain"]["post"]["requestBody"]["content"]
     assert set(body) == {"multipart/form-data", "application/json"}

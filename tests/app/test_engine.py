@@ -68,10 +68,10 @@ def test_numbers_are_those_of_the_bare_network(engine: Engine, upload: bytes, ph
         with torch.no_grad():
             expected = network(image).logits[0].sigmoid().numpy()
         np.testing.assert_allclose(sight.scores, expected, rtol=1e-4)
-        np.testing.assert_allclose(sight.maps[3], label_maps(network, image, [3])[0].numpy(), rtol=1e-4, atol=1e-7)
-        np.testing.assert_allclose(sight.maps[0], label_maps(network, image, [0])[0].numpy(), rtol=1e-4, atol=1e-7)
-        assert set(sight.maps) == {0, 3}
-        assert sight.maps[3].dtype == sight.scores.dtype == np.float32
+        np.testing.assert_allclose(sight.maps["layercam", 3], label_maps(network, image, [3])[0].numpy(), rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(sight.maps["layercam", 0], label_maps(network, image, [0])[0].numpy(), rtol=1e-4, atol=1e-7)
+        assert set(sight.maps) == {("layercam", 0), ("layercam", 3)}
+        assert sight.maps["layercam", 3].dtype == sight.scores.dtype == np.float32
 
 
 def test_same_picture_is_looked_at_once(engine: Engine, upload: bytes, backbone_runs: Counter, monkeypatch: pytest.MonkeyPatch):

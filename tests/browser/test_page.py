@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -59,7 +60,7 @@ def test_it_opens_with_an_example_already_compared(page):
         lambda page: set_slider(page, "Threshold", 99),
         lambda page: page.get_by_label("Colours").select_option("jet"),
         lambda page: page.get_by_text("Cells", exact=True).click(),
-        lambda page: page.get_by_label("Show", exact=True).select_option(index=1),
+        lambda page: page.get_by_label("Minus", exact=True).select_option(index=1),
     ],
     ids=["scale", "opacity", "threshold", "colours", "interpolation", "difference"],
 )
@@ -183,11 +184,111 @@ def test_what_is_shown_can_be_downloaded(page, kind, start):
 
 
 def test_a_file_that_is_no_picture_is_refused_in_words_and_the_page_goes_on(page):
-    upload(page, b"not a picture", "broken.png")
-    expect(page.get_by_role("alert").filter(has_text="Expected a picture")).to_be_visible()
+    before = read_pixels(page)
+    page.set_input_files("#l2d-file", {"name": "broken.png", "mimeType": "image/png", "buffer": b"not a picture"})
+    expect(page.get_by_role("alert").filter(has_text="broken.png: Expected a picture")).to_be_visible()
+    # The photograph before is still there, under its own name.
+    expect(page.locator(".photo-name")).to_have_text("A motorcycle")
+    assert read_pixels(page) == before
     upload(page, draw_photograph())
     expect(page.locator(".notice")).to_be_hidden()
     assert page.evaluate(f"{PAINTED}.length") > 0
+
+
+def test_headers_name_every_model_its_score_and_what_it_cost(page):
+    for column in page.locator(".head .column").all()[1:]:
+        assert re.fullmatch(r".+\s+mAP \d+\.\d\s+(\d+(\.\d)? ms|from memory)", column.inner_text())
+
+
+def test_at_most_eight_rows_and_more_on_demand(page):
+    set_slider(page, "Threshold", 1)
+    page.get_by_role("button", name="A cup of coffee").click()
+    expect(page.locator(".photo-name")).to_have_text("A cup of coffee")
+    page.wait_for_selector(".desk[data-busy=false]")
+    assert len(list_rows(page)) == 8
+    page.get_by_role("button", name=re.compile("Show .*")).click()
+    page.wait_for_selector(".desk[data-busy=false]")
+    assert len(list_rows(page)) > 8
+    expect(page.locator(".more button")).to_have_count(0)
+
+
+def test_attention_is_asked_for_once_and_then_remembered(page):
+    evidence, requests = read_pixels(page), count_requests(page)
+    page.get_by_label("Maps", exact=True).select_option("attention")
+    page.wait_for_function(f"(before) => {PAINTED}.map((canvas) => canvas.toDataURL()).join() !== before", arg=evidence)
+    page.wait_for_selector(".desk[data-busy=false]")
+    expect(page.locator(".status")).to_contain_text("the head's attention")
+    asked = len(requests)
+    assert asked == 1
+    page.get_by_label("Maps", exact=True).select_option("layercam")
+    assert read_pixels(page) == evidence
+    assert len(requests) == asked
+
+
+def test_the_address_opens_the_view_again(page):
+    upload(page, draw_photograph(), "mine.png")
+    page.locator(".models input").first.uncheck()
+    page.locator("input[value=map]").check(force=True)
+    page.get_by_label("Colours").select_option("jet")
+    set_slider(page, "Threshold", 30)
+    page.wait_for_function("location.hash.includes('threshold=0.3')")
+    before = read_pixels(page), list_rows(page), page.locator(".models input:checked").count()
+    page.reload()
+    page.wait_for_selector(".grid .row")
+    page.wait_for_selector(".desk[data-busy=false]")
+    assert (read_pixels(page), list_rows(page), page.locator(".models input:checked").count()) == before
+    expect(page.get_by_label("Colours")).to_have_value("jet")
+    expect(page.locator(".notice")).to_be_hidden()
+
+
+def test_an_address_of_nothing_known_opens_as_ever(page):
+    page.goto(page.url.split("#")[0] + "#photo=" + "0" * 64 + "&scale=huge&threshold=x&kind=magic&labels=%zz")
+    page.reload()
+    page.wait_for_selector(".grid .row")
+    expect(page.locator(".photo-name")).to_have_text("A motorcycle")
+
+
+def test_nothing_chosen_is_said(page):
+    for box in page.locator(".models input").all():
+        box.uncheck()
+    expect(page.locator(".empty")).to_have_text("Choose at least one model.")
+    expect(page.locator(".grid")).to_be_hidden()
+    page.locator(".models input").first.check()
+    for label in list_rows(page):
+        page.get_by_role("button", name=f"Remove the row {label}").click()
+    expect(page.locator(".empty")).to_have_text("Add a label to see its maps.")
+
+
+def test_a_figure_is_asked_for_as_it_looks_here(page):
+    page.locator("input[value=grid]").check(force=True)
+    page.get_by_text("Cells", exact=True).click()
+    page.get_by_label("Minus", exact=True).select_option(index=1)
+    reference = page.get_by_label("Minus", exact=True).input_value()
+    for label in list_rows(page)[1:]:
+        page.get_by_role("button", name=f"Remove the row {label}").click()
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data))
+    page.get_by_text("Download", exact=True).click()
+    with page.expect_download():
+        page.locator("[data-save=png]").click()
+    asked = json.loads(sent[0])["data"]
+    assert {name: asked[name] for name in ("scale", "smooth", "minus", "colormap", "kind", "threshold")} == {
+        "scale": "grid", "smooth": False, "minus": reference, "colormap": "inferno", "kind": "layercam", "threshold": 0.5,
+    }  # fmt: skip
+
+
+def test_on_a_phone_the_grid_begins_in_the_upper_half_and_nothing_hides(visit):
+    page = visit(390, 844)
+    assert page.locator(".grid .row").first.bounding_box()["y"] < 844 * 0.55
+    expect(page.get_by_text("Download", exact=True)).to_be_in_viewport()
+    expect(page.locator("#l2d-opacity")).to_be_hidden()
+    page.get_by_text("Look", exact=True).click()
+    for control in ("#l2d-opacity", "#l2d-kind", "#l2d-minus", "#l2d-colour"):
+        expect(page.locator(control)).to_be_in_viewport()
+    expect(page.get_by_text("Download", exact=True)).to_be_in_viewport()
+    page.locator(".models-box summary").click()
+    expect(page.locator(".models input").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_results_stand_beside_the_papers(page):

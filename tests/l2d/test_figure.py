@@ -191,3 +191,29 @@ def test_bad_input_is_refused_with_a_sentence(change: dict[str, object], sentenc
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="png or pdf; got 'svg'"):
         save_figure(draw_figure(WHITE, make_columns(), LABELS), io.BytesIO(), "svg")
+
+
+@pytest.mark.parametrize(
+    ("scale", "ticks"),
+    [
+        # The subtracted column keeps its evidence and a bar of its own; the other one is 0.2 above it in both rows.
+        ("row", [["0", "0.2"], ["0", "0.6"], ["−0.2", "0", "0.2"], ["−0.2", "0", "0.2"]]),
+        ("grid", [["0", "0.2"], ["0", "0.6"], ["−0.2", "0", "0.2"]]),
+        # Both maps are even, so as shares of their own maxima they do not differ.
+        ("map", [["0", "0.2"], ["0", "0.6"]]),
+    ],
+)
+def test_a_figure_of_differences_is_signed_and_names_what_is_subtracted(scale: str, ticks: list[list[str]]) -> None:
+    figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale, minus=0)
+    assert [ticks_of(bar) for bar in bars_of(figure)] == ticks
+    assert [text.get_text().replace("\n", " ") for text in figure.texts][:3] == ["Picture", "Vanilla", "L2D − Vanilla"]
+    assert texts_of(figure).count("no difference") == (2 if scale == "map" else 0)
+
+
+def test_more_evidence_than_the_subtracted_network_is_red_and_less_is_blue() -> None:
+    columns = [Column("A", {"cat": np.array([[1.0, 3.0]])}, {}), Column("B", {"cat": np.array([[2.0, 1.0], [2.0, 1.0]])}, {})]
+    difference = pictures_of(draw_figure(WHITE, columns, ["cat"], smooth=False, minus=1))[1]
+    height, width = difference.shape[:2]
+    (red, _, blue), (more, _, less) = difference[height // 2, width // 4], difference[height // 2, 3 * width // 4]
+    assert red < blue
+    assert more > less

@@ -2,21 +2,25 @@
 
 /** Predicted labels that get a chip, whether they have a row or not. */
 const LIKELY_CHIPS = 12;
+/** Where the page stands in one column, and what is chosen once is folded away. */
+const NARROW = matchMedia("(max-width: 860px)");
+const NOT_THERE = "The server does not answer. Is it still running?";
 
 const find = (selector) => element.querySelector(selector);
-const colourOf = (name) => parseColours(COLOUR_MAPS.find((each) => each.name === name).colours);
 
 const state = {
-  photo: null, // {file | example, name, url, sha256, preview, width, height}
+  photo: null, // {file | example | sha256, name, credit, url, preview, width, height}
   models: [], // the catalogue: {name, title, role, mAP, labels, on, scores, maps, timings, cached}; the last four are of this photograph
   rows: [],
   maxBytes: Infinity,
-  view: { show: "evidence", scale: "row", smooth: true, opacity: 0.85, threshold: 0.5, even: false, colours: null, diverging: colourOf("coolwarm") },
 };
 
+const look = createLook(element, changeLook);
 const grid = createGrid(find(".grid"), { remove: toggleRow });
+const writeAddress = createAddress();
 const chosen = () => state.models.filter((model) => model.on);
-let asking = 0, opacityChosen = false;
+const noMaps = () => Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, {}]));
+let asking = 0;
 
 // --- asking the server -------------------------------------------------------------------------------------------------------
 
@@ -24,22 +28,24 @@ let asking = 0, opacityChosen = false;
 async function call(name, photo, request) {
   const known = { ...request, example: photo.example, sha256: photo.sha256 };
   let reply = !photo.file || photo.sha256 ? await server[name](known) : { forgotten: true };
+  if (reply?.forgotten && !photo.file) throw new Error("The server no longer remembers this photograph; choose it again.");
   if (reply?.forgotten) reply = await server[name]({ binary: true, data: { request: JSON.stringify(request), photograph: photo.file } });
-  if (!reply) throw new Error("The server does not answer. Is it still running?");
+  if (!reply) throw new Error(NOT_THERE);
   if (reply.error) throw new Error(reply.error);
   return reply;
 }
 
-async function ask(models, labels) {
-  const photo = state.photo;
+/** Ask for maps and predictions, and show them; a refusal is told, and undone by `restore`. */
+async function ask(models, labels, restore = () => {}) {
+  const { photo } = state, { kind, threshold } = look.view;
   setBusy(1);
   try {
-    const fresh = !photo.preview;
-    const reply = await call("compare", photo, { models: models.map((model) => model.name), labels, threshold: state.view.threshold, preview: fresh });
-    if (photo !== state.photo) return;
-    accept(reply);
+    const reply = await call("compare", photo, { models: models.map((model) => model.name), labels, threshold, kind, preview: !photo.preview });
+    if (photo === state.photo) accept(reply);
   } catch (error) {
-    if (photo === state.photo) complain(error.message);
+    if (photo !== state.photo) return;
+    restore();
+    complain(photo.preview ? error.message : `${photo.name}: ${error.message}`);
   } finally {
     setBusy(-1);
   }
@@ -57,7 +63,7 @@ function accept({ answer, preview }) {
   for (const seen of answer.models) {
     const model = state.models.find((each) => each.name === seen.name);
     model.scores = new Map(seen.predictions.map(({ label, score }) => [label, score]));
-    model.maps = { ...model.maps, ...seen.maps };
+    Object.assign(model.maps[answer.kind], seen.maps);
     Object.assign(model, { timings: seen.timings_ms, cached: seen.cached });
   }
   // A model that was chosen while the first answer was on its way could not know the rows.
@@ -67,7 +73,7 @@ function accept({ answer, preview }) {
 
 /** Ask for what is shown but not known, if anything is. */
 function complete() {
-  const lacks = (model, label) => model.labels.includes(label) && !model.maps[label];
+  const lacks = (model, label) => model.labels.includes(label) && !model.maps[look.view.kind][label];
   const models = chosen().filter((model) => !model.scores || state.rows.some((label) => lacks(model, label)));
   const labels = state.rows.filter((label) => models.some((model) => lacks(model, label)));
   refresh();
@@ -76,15 +82,21 @@ function complete() {
 
 // --- choices -----------------------------------------------------------------------------------------------------------------
 
+/** Take another photograph; until it is compared the old one can come back. */
 function pick(photo) {
   if (photo.file && photo.file.size > state.maxBytes)
     return complain(`Expected a file of at most ${Math.floor(state.maxBytes / 2 ** 20)} MB; ${photo.name} has ${Math.ceil(photo.file.size / 2 ** 20)} MB. Save it smaller and choose it again.`);
-  if (state.photo?.url?.startsWith("blob:")) URL.revokeObjectURL(state.photo.url);
-  state.photo = photo;
-  state.rows = [];
-  for (const model of state.models) Object.assign(model, { scores: null, maps: {}, timings: null });
+  const before = { photo: state.photo, rows: state.rows }, seen = state.models.map(({ scores, maps, timings }) => ({ scores, maps, timings }));
+  Object.assign(state, { photo, rows: [] });
+  for (const model of state.models) Object.assign(model, { scores: null, maps: noMaps(), timings: null });
   showPhoto();
-  if (chosen().length) ask(chosen(), null);
+  find(".grid").classList.add("stale");
+  const restore = () => {
+    Object.assign(state, before);
+    state.models.forEach((model, index) => Object.assign(model, seen[index]));
+    refresh();
+  };
+  if (chosen().length) ask(chosen(), null, before.photo?.preview ? restore : undefined);
 }
 
 function toggleRow(label) {
@@ -94,8 +106,13 @@ function toggleRow(label) {
 
 function toggleModel(model, on) {
   model.on = on;
-  if (!on && state.view.show === model.name) state.view.show = "evidence";
   complete();
+}
+
+function changeLook() {
+  const { kind } = look.view;
+  if (chosen().some((model) => state.rows.some((label) => model.labels.includes(label) && !model.maps[kind][label]))) complete();
+  else refresh();
 }
 
 /** All labels of the chosen models with the best score that any of them gives, most probable first. */
@@ -107,23 +124,34 @@ function listLabels() {
 
 // --- what is on the page -----------------------------------------------------------------------------------------------------
 
+let built = null;
+
 function refresh() {
   showPhoto();
   showModels();
   showChips();
-  showChoices();
-  const known = chosen().filter((model) => model.scores);
-  if (!state.photo?.preview || !known.length) return;
-  grid.build({ photo: state.photo, labels: state.rows, models: known });
-  redraw();
+  look.show(chosen());
+  const known = chosen().filter((model) => model.scores), ready = Boolean(state.photo?.preview);
+  showEmpty(ready, known);
+  if (!ready) return;
+  // Only what is drawn changes when the look does: rows and cells stay, and with them the keyboard's place.
+  const scene = { photo: state.photo, labels: state.rows, models: known.map((model) => ({ ...model, maps: model.maps[look.view.kind] })) };
+  const key = JSON.stringify([state.photo.sha256, state.rows, known.map((model) => [model.name, model.timings]), look.view.kind, scene.models.map((model) => Object.keys(model.maps))]);
+  if (key !== built) grid.build(scene);
+  built = key;
+  find(".grid").classList.remove("stale");
+  grid.draw(look.view);
+  find(".status").textContent = known.length && state.rows.length ? look.describe() : "";
   showMore();
+  writeAddress(describeAddress());
 }
 
-function redraw() {
-  grid.draw(state.view);
-  explain();
-  find("label[for=l2d-opacity] output").textContent = Math.round(100 * state.view.opacity) + "%";
-  find("label[for=l2d-threshold] output").textContent = state.view.threshold.toFixed(2);
+/** Why there is no map to see. */
+function showEmpty(ready, known) {
+  const reason = !chosen().length ? (state.models.length ? "Choose at least one model." : "") : !ready ? (asking ? "Comparing…" : "Choose a photograph.") : known.length && !state.rows.length ? "Add a label to see its maps." : "";
+  find(".empty").textContent = reason;
+  find(".empty").hidden = !reason;
+  find(".grid").hidden = !known.length;
 }
 
 function showPhoto() {
@@ -131,13 +159,16 @@ function showPhoto() {
   picture.hidden = !photo;
   find(".drop-hint").hidden = Boolean(photo);
   if (!photo) return;
-  picture.src = photo.preview ?? photo.url ?? "";
+  const source = photo.preview ?? photo.url ?? "";
+  if (picture.getAttribute("src") !== source) picture.src = source;
   picture.alt = photo.name;
   find(".photo-name").textContent = photo.name;
+  find(".credit").textContent = photo.credit ?? "";
   for (const button of element.querySelectorAll(".examples button")) button.setAttribute("aria-pressed", String(button.dataset.name === photo.example));
 }
 
 function showModels() {
+  find(".count").textContent = `${chosen().length} of ${state.models.length}`;
   swap(
     find(".models"),
     state.models.map((model) => {
@@ -150,12 +181,11 @@ function showModels() {
 }
 
 function showChips() {
-  const likely = listLabels().filter(({ score }) => score >= state.view.threshold).slice(0, LIKELY_CHIPS);
   const scores = new Map(listLabels().map(({ label, score }) => [label, score]));
-  const labels = [...state.rows, ...likely.map(({ label }) => label).filter((label) => !state.rows.includes(label))];
+  const likely = [...scores].filter(([label, score]) => score >= look.view.threshold && !state.rows.includes(label)).slice(0, LIKELY_CHIPS);
   swap(
     find(".chips"),
-    labels.map((label) => {
+    [...state.rows, ...likely.map(([label]) => label)].map((label) => {
       const score = scores.get(label);
       const chip = make("button", { type: "button", class: "chip", "data-key": label, "aria-pressed": String(state.rows.includes(label)) }, make("span", {}, label), make("small", {}, score === undefined ? "" : formatShare(score)));
       chip.addEventListener("click", () => toggleRow(label));
@@ -166,29 +196,13 @@ function showChips() {
 
 /** Predicted labels beyond the rows that a new photograph starts with. */
 function showMore() {
-  const rest = listLabels().filter(({ label, score }) => score >= state.view.threshold && !state.rows.includes(label)).map(({ label }) => label);
+  const rest = listLabels().filter(({ label, score }) => score >= look.view.threshold && !state.rows.includes(label)).map(({ label }) => label);
   const button = make("button", { type: "button", class: "button" }, rest.length === 1 ? `Show ${rest[0]} too` : `Show ${rest.length} more predicted labels`);
   button.addEventListener("click", () => {
     state.rows = [...state.rows, ...rest];
     complete();
   });
   find(".more").replaceChildren(...(rest.length ? [button] : []));
-}
-
-function showChoices() {
-  const option = (value, text, on) => make("option", { value, selected: value === on }, text);
-  const differences = chosen().map((model) => option(model.name, `Minus ${model.title}`, state.view.show));
-  find("#l2d-show").replaceChildren(option("evidence", "Evidence", state.view.show), ...differences);
-  const select = find("#l2d-colour"), signed = state.view.show !== "evidence";
-  select.replaceChildren(...COLOUR_MAPS.filter((each) => each.signed === signed).map((each) => option(each.name, each.title, state.view.colourName)));
-  select.disabled = signed;
-}
-
-function explain() {
-  const scales = { row: "one scale per row", map: "every map up to its own maximum", grid: "one scale for the whole grid" };
-  const what = state.view.show === "evidence" ? "LayerCAM evidence, from zero" : "evidence minus that of the reference";
-  const unit = state.view.show !== "evidence" && state.view.scale === "map" ? ", as shares of each map's maximum" : "";
-  find(".status").textContent = `Colours: ${what}${unit}; ${scales[state.view.scale]}. Below each map its probability, bold from ${state.view.threshold.toFixed(2)}, and its largest value; maps of improbable labels fade.`;
 }
 
 function setBusy(change) {
@@ -203,49 +217,20 @@ function complain(message) {
   notice.hidden = !message;
 }
 
-// --- controls ----------------------------------------------------------------------------------------------------------------
+// --- files and links ---------------------------------------------------------------------------------------------------------
 
-function setColours(name) {
-  const entry = COLOUR_MAPS.find((each) => each.name === name);
-  Object.assign(state.view, { colourName: name, colours: colourOf(name), even: entry.even });
-  if (!opacityChosen) {
-    state.view.opacity = entry.opacity;
-    find("#l2d-opacity").value = 100 * entry.opacity;
-  }
+/** What opens this view again. An uploaded photograph is named by its hash: whoever has the link sees it while the server remembers it. */
+function describeAddress() {
+  const { photo } = state, usual = state.models.every((model) => model.on === model.default);
+  const source = photo.example ? { example: [photo.example] } : { photo: [photo.sha256] };
+  return { ...source, models: usual ? undefined : chosen().map((model) => model.name), labels: state.rows, ...look.write() };
 }
 
-function listen(selector, event, change) {
-  for (const control of element.querySelectorAll(selector))
-    control.addEventListener(event, () => {
-      change(control.value);
-      redraw();
-    });
-}
-
-listen("input[name=l2d-scale]", "change", (value) => (state.view.scale = value));
-listen("input[name=l2d-smooth]", "change", (value) => (state.view.smooth = value === "smooth"));
-listen("#l2d-colour", "change", setColours);
-listen("#l2d-opacity", "input", (value) => {
-  opacityChosen = true;
-  state.view.opacity = value / 100;
-});
-listen("#l2d-threshold", "input", (value) => {
-  state.view.threshold = value / 100;
-  showChips();
-  showMore();
-});
-listen("#l2d-show", "change", (value) => {
-  state.view.show = value;
-  showChoices();
-});
-
-async function save(kind) {
-  const request = { kind, models: chosen().map((model) => model.name), labels: state.rows, threshold: state.view.threshold };
+async function save(file) {
   setBusy(1);
   try {
-    const file = await call("save", state.photo, request);
-    const link = make("a", { href: `data:${file.type};base64,${file.base64}`, download: file.name });
-    link.click();
+    const reply = await call("save", state.photo, { file, models: chosen().map((model) => model.name), labels: state.rows, ...look.describeFigure() });
+    make("a", { href: `data:${reply.type};base64,${reply.base64}`, download: reply.name }).click();
     complain("");
   } catch (error) {
     complain(error.message);
@@ -254,18 +239,30 @@ async function save(kind) {
   }
 }
 
-for (const button of element.querySelectorAll("[data-save]"))
+const menu = find(".save");
+for (const button of menu.querySelectorAll("[data-save]"))
   button.addEventListener("click", () => {
-    find(".save").open = false;
-    save(button.dataset.save);
+    menu.open = false;
+    if (!chosen().length || !state.rows.length) complain("There is nothing to save: choose at least one model and one label.");
+    else save(button.dataset.save);
   });
-document.addEventListener("click", (event) => {
-  if (!find(".save").contains(event.target)) find(".save").open = false;
+menu.querySelector(".copy").hidden = !navigator.clipboard;
+menu.querySelector(".copy").addEventListener("click", async () => {
+  menu.open = false;
+  // The address follows a moment later than the view does.
+  await new Promise((done) => setTimeout(done, ADDRESS_REST + 50));
+  await navigator.clipboard.writeText(location.href).then(
+    () => (find(".status").textContent = "The link is copied."),
+    () => complain("The browser does not let this page copy; take the link from its address bar."),
+  );
 });
-find(".save").addEventListener("keydown", (event) => {
+document.addEventListener("click", (event) => {
+  if (!menu.contains(event.target)) menu.open = false;
+});
+menu.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
-  find(".save").open = false;
-  find(".save summary").focus();
+  menu.open = false;
+  menu.querySelector("summary").focus();
 });
 
 watchPhotograph(element, pick, complain);
@@ -273,27 +270,43 @@ watchLabels(element, { listLabels, isShown: (label) => state.rows.includes(label
 
 // --- the first picture -------------------------------------------------------------------------------------------------------
 
+const fold = () => {
+  for (const part of element.querySelectorAll(".look, .models-box")) part.open = !NARROW.matches;
+};
+NARROW.addEventListener("change", fold);
+fold();
+
 async function open() {
-  const opening = await server.opening();
-  if (!opening) return complain("The server does not answer. Is it still running?");
+  const asked = readAddress();
+  look.read(asked);
+  const { kind, threshold } = look.view;
+  const named = { example: asked.example?.[0], sha256: asked.photo?.[0], models: asked.models, labels: asked.labels };
+  const linked = named.example || named.sha256;
+  const opening = await server.opening(linked ? { ...named, kind, threshold, preview: true } : null);
+  if (!opening) throw new Error(NOT_THERE);
+  const { first, error } = opening;
+  const usual = error || !asked.models;
   state.maxBytes = opening.max_bytes;
-  state.models = opening.models.map((model) => ({ ...model, on: model.default, maps: {}, scores: null }));
-  find(".examples").replaceChildren(
-    ...opening.examples.map(({ name, title, credit, thumbnail }) => {
-      const button = make("button", { type: "button", "aria-label": title, "aria-pressed": "false", title: `${title}. ${credit}` }, make("img", { src: thumbnail, alt: "" }));
-      button.dataset.name = name;
-      button.addEventListener("click", () => pick({ example: name, name: title, url: thumbnail }));
-      return button;
-    }),
-  );
-  if (opening.error) complain(opening.error);
-  if (opening.first) {
-    const { name, title, thumbnail } = opening.examples[0];
-    state.photo = { example: name, name: title, url: thumbnail };
-    accept(opening.first);
+  state.models = opening.models.map((model) => ({ ...model, on: usual ? model.default : asked.models.includes(model.name), maps: noMaps(), scores: null }));
+  find(".examples").replaceChildren(...opening.examples.map(showExample));
+  if (first) {
+    const example = opening.examples.find(({ name }) => name === (linked && !error ? named.example : opening.examples[0].name));
+    state.photo = example ? photoOf(example) : { name: "Photograph", sha256: named.sha256 };
+    accept(first);
+    complete();
   } else refresh();
+  complain(error);
 }
 
-setColours(COLOUR_MAPS[0].name);
+const photoOf = ({ name, title, credit, thumbnail }) => ({ example: name, name: title, credit, url: thumbnail });
+
+function showExample(example) {
+  const { name, title, credit, thumbnail } = example;
+  const button = make("button", { type: "button", "aria-label": title, "aria-pressed": "false", title: `${title}. ${credit}` }, make("img", { src: thumbnail, alt: "" }));
+  button.dataset.name = name;
+  button.addEventListener("click", () => pick(photoOf(example)));
+  return button;
+}
+
 setBusy(1);
-open().finally(() => setBusy(-1));
+open().catch((error) => complain(error.message)).finally(() => setBusy(-1));

@@ -74,18 +74,23 @@ function createGrid(root, { remove }) {
     drawBar(row.bar, range, view, isSigned(view));
   }
 
-  const isSigned = (view) => view.show !== "evidence";
+  const isSigned = (view) => view.minus !== "";
   const peakOf = (cells) => Math.max(0, ...cells.filter((cell) => cell.layer && !cell.layer.reference).map((cell) => cell.layer.peak));
 
   /** What a cell shows: {field, peak, signed, reference, read(x, y)}; undefined where the model does not know the label. */
   function findLayer({ label, model }, view) {
     const map = model.maps[label];
     if (!map) return undefined;
-    if (!isSigned(view) || view.show === model.name) {
+    if (!isSigned(view) || view.minus === model.name) {
       const read = (x, y) => valueAt(map, x, y, view.smooth);
       return { peak: largest(map), signed: false, reference: isSigned(view), read, size: [map[0].length, map.length], empty: largest(map) <= 0 };
     }
-    return subtract(map, shown.models.find((each) => each.name === view.show)?.maps[label], view);
+    return subtract(map, shown.models.find((each) => each.name === view.minus)?.maps[label], view);
+  }
+
+  function explainAbsence({ label, model }, view) {
+    const asked = model.labels.includes(label) ? shown.models.find((each) => each.name === view.minus) ?? model : model;
+    return asked.labels.includes(label) ? "…" : asked === model ? "not a label of this model" : "not a label of " + asked.title;
   }
 
   /** Evidence of one map minus that of another; with a scale per map, of shares of each one's maximum. */
@@ -105,7 +110,7 @@ function createGrid(root, { remove }) {
     const sure = score >= view.threshold;
     cell.probability.textContent = score === undefined ? "" : score.toFixed(2);
     cell.node.classList.toggle("sure", sure);
-    cell.note.textContent = !layer ? "not a label of this model" : layer.empty ? "no positive evidence" : "";
+    cell.note.textContent = layer ? (layer.empty ? "no positive evidence" : "") : explainAbsence(cell, view);
     cell.node.classList.toggle("without", !layer || layer.empty);
     const faded = view.opacity * (sure ? 1 : 0.3 + 0.5 * (score ?? 0) / view.threshold);
     const colours = layer?.signed ? view.diverging : view.colours;

@@ -22,7 +22,7 @@ def send(upload, **request):
 
 
 def test_a_fresh_page_gets_models_examples_and_the_first_example_compared(desk):
-    opening = desk.open()
+    opening = desk.open(None)
     assert [model["name"] for model in opening["models"]] == ["the-teacher", "student-vanilla", "student-l2d", "alien"]
     assert [model["default"] for model in opening["models"]] == [True, True, True, False]
     assert [example["name"] for example in opening["examples"]] == [example.name for example in EXAMPLES]
@@ -33,9 +33,35 @@ def test_a_fresh_page_gets_models_examples_and_the_first_example_compared(desk):
 def test_without_models_the_page_says_so(desk, checkpoints):
     for card in checkpoints.glob("*/card.json"):
         card.write_text("no card")
-    opening = desk.open()
-    assert "first" not in opening
+    opening = desk.open(None)
+    assert opening["first"] is None
     assert "There is no model" in opening["error"]
+
+
+def test_a_link_opens_what_it_names(desk, upload):
+    sha256 = desk.answer(desk.compare, send(upload))["answer"]["image"]["sha256"]
+    asked = {"models": ["student-l2d"], "labels": ["sky"], "kind": "attention", "preview": True}
+    for source in ({"example": "cat"}, {"sha256": sha256}):
+        opening = desk.open(asked | source)
+        answer = opening["first"]["answer"]
+        assert (answer["labels"], answer["kind"], len(answer["models"])) == (["sky"], "attention", 1)
+        assert "error" not in opening
+    assert answer["image"]["sha256"] == sha256
+
+
+@pytest.mark.parametrize(
+    ("link", "sentence"),
+    [
+        ({"sha256": "0" * 64}, "no longer remembers"),
+        ({"example": "cat", "labels": ["unicorn"]}, "Unknown label 'unicorn'"),
+        ({"example": "cat", "kind": "magic"}, "reload the page"),
+    ],
+)
+def test_a_link_to_what_is_not_there_says_so_and_opens_as_ever(desk, link, sentence):
+    opening = desk.open(link)
+    assert sentence in opening["error"]
+    assert opening["first"]["answer"]["kind"] == "layercam"
+    assert "preview" in opening["first"]
 
 
 def test_the_photograph_travels_once_and_another_label_costs_only_the_head(desk, upload):
@@ -61,7 +87,7 @@ def test_a_photograph_that_is_no_longer_remembered_is_asked_for_again(desk):
         ({"example": "cat", "models": ["nobody"]}, "Unknown model 'nobody'"),
         ({"example": "cat", "labels": ["unicorn"]}, "Unknown label 'unicorn'"),
         ({"example": "cat", "threshold": "high"}, "reload the page"),
-        ({"example": "cat", "kind": "exe"}, "reload the page"),
+        ({"example": "cat", "file": "exe"}, "reload the page"),
         ("nonsense", "reload the page"),
     ],
 )
@@ -75,12 +101,26 @@ def test_what_is_no_picture_is_refused_in_words(desk):
 
 def test_everything_shown_can_be_saved(desk, upload):
     shown = {"models": ["student-l2d"], "labels": ["cat", "sky"]}
-    saved = {kind: desk.answer(desk.save, send(upload, kind=kind, **shown)) for kind in ("png", "npz", "json")}
+    saved = {kind: desk.answer(desk.save, send(upload, file=kind, **shown)) for kind in ("png", "npz", "json")}
     content = {kind: base64.b64decode(file["base64"]) for kind, file in saved.items()}
     with Image.open(io.BytesIO(content["png"])) as figure:
         assert figure.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     numbers = np.load(io.BytesIO(content["npz"]), allow_pickle=False)
     maps = json.loads(content["json"])["models"][0]["maps"]
     np.testing.assert_allclose(numbers["student-l2d/maps"], [maps["cat"], maps["sky"]], rtol=1e-5)
-    assert saved["png"]["name"].endswith(".png")
+    assert saved["png"]["name"].endswith("-layercam.png")
     assert saved["npz"]["type"] == "application/octet-stream"
+
+
+def test_a_saved_figure_looks_as_the_page_does(desk, upload):
+    shown = {"models": ["the-teacher", "student-l2d"], "labels": ["cat"], "file": "png"}
+    looks = (
+        {},
+        {"scale": "map"},
+        {"colormap": "jet"},
+        {"smooth": False},
+        {"minus": "the-teacher"},
+        {"threshold": 0.01},
+        {"kind": "attention"},
+    )
+    assert len({desk.answer(desk.save, send(upload, **shown, **look))["base64"] for look in looks}) == len(looks)

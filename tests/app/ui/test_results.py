@@ -1,8 +1,11 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from app.ui.results import find_nearest, read_reference, read_scores, render_results
+
+NOWHERE = Path("nowhere")
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_scores_that_are_absent_or_broken_are_left_out():
 def test_gain_is_that_over_the_vanilla_student_beside_the_papers(entry):
     vanilla = with_card(entry["student-vanilla"], scores={"mAP": 50.0, "images": 2500})
     l2d = with_card(entry["student-l2d"], scores={"mAP": 48.75})
-    page = render_results([vanilla, l2d], {})
+    page = render_results([vanilla, l2d], {}, NOWHERE)
     assert "scored on 2,500 test photographs" in page
     assert "<small>−1.2</small>" in page
     assert "<small>+1.2</small>" in page  # the paper's L2D on MobileNet v2, with either teacher
@@ -59,26 +62,26 @@ def test_gain_is_that_over_the_vanilla_student_beside_the_papers(entry):
 def test_localization_is_shown_where_it_was_measured(entry):
     small = {"pointing_game": 33.3, "energy_in_box": None}
     report = {"pairs": 1234, "pointing_game": 71.25, "energy_in_box": 40.0, "by_size": {"small": small}}
-    page = render_results([with_card(entry["student-l2d"], scores={"localization": report})], {})
+    page = render_results([with_card(entry["student-l2d"], scores={"localization": report})], {}, NOWHERE)
     assert "71.2" in page
     assert "33.3" in page
     assert "1,234" in page
     assert "large objects" not in page
-    assert "Do the maps lie on the objects?" not in render_results([entry["student-vanilla"]], {})
+    assert "Do the maps lie on the objects?" not in render_results([entry["student-vanilla"]], {}, NOWHERE)
 
 
 def test_models_of_different_data_are_not_mixed(entry):
     models = [with_card(entry["student-l2d"], data={"name": "one"}), with_card(entry["student-vanilla"], data={"name": "two"})]
-    page = render_results(models, {})
+    page = render_results(models, {}, NOWHERE)
     assert page.count("<h2>Measured on ") == 2
 
 
 def test_cards_cannot_write_html(entry):
     evil = with_card(entry["student-l2d"], title="<img src=x onerror=alert(1)>", data={"name": "<b>data</b>"})
-    page = render_results([evil], {"<i>folder</i>": "<script>"})
+    page = render_results([evil], {"<i>folder</i>": "<script>"}, NOWHERE)
     assert [tag for tag in ("<img", "<b>data", "<i>", "<script") if tag in page] == []
     assert "&lt;img src=x" in page
 
 
 def test_without_models_it_says_so():
-    assert "No model yet" in render_results([], {})
+    assert "No model yet" in render_results([], {}, NOWHERE)

@@ -1,0 +1,89 @@
+"""Tables of whole series of trainings, `checkpoints/evidence*.json`: every method by several seeds, as `l2d reproduce` writes them."""
+
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from app.ui.tables import METHOD_TITLES, find_best, render_group, render_row, render_table
+
+FILES = "evidence*.json"
+DATA_TITLES = {"coco": "MS-COCO 2014", "voc": "VOC 2007", "nuswide": "NUS-WIDE", "shapes": "drawn shapes", "csv": "a table of pictures"}
+
+
+class Method(BaseModel):
+    """One method's scores in percent, ours and the paper's; what is not measured or not published is missing."""
+
+    ours: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    paper: dict[str, float] = {}
+    gain: float | None = None
+    paper_gain: float | None = None
+    runs: list[str] = []
+
+
+class Pair(BaseModel):
+    """A teacher and a student by the paper's names, and by those of the networks that were really used."""
+
+    data: str
+    teacher: str
+    student: str
+    networks: tuple[str, str] | None = None
+    methods: dict[str, Method]
+
+
+class Report(BaseModel):
+    """What `l2d.reproduce.collect_table` gives, as far as it is shown."""
+
+    data: str
+    notes: list[str] = []
+    rows: list[Pair]
+    source: str = ""
+
+
+def render_evidence(folder: Path) -> Iterator[str]:
+    """A section per file; one that cannot be read says so."""
+    for path in sorted(folder.glob(FILES)):
+        try:
+            yield from _render_report(Report.model_validate_json(path.read_bytes()))
+        except (OSError, ValidationError) as error:
+            reason = str(error).splitlines()[0]
+            yield f"<h2>{escape(path.name)}</h2><p>This file cannot be shown: {escape(reason)}.</p>"
+
+
+def _render_report(report: Report) -> Iterator[str]:
+    kind = report.data.partition(":")[0]
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    for pair in report.rows:
+        teacher, student = pair.networks or (pair.teacher, pair.student)
+        yield f"<h2>Every method on {escape(DATA_TITLES.get(kind, kind))}: {escape(teacher)} to {escape(student)}</h2>"
+        yield f"<p>{_describe_seeds(pair)} Gain: mAP above the vanilla student of the same column.</p>"
+        yield _render_pair(pair)
+    if notes:
+        yield f"<p>What differs from the paper:</p><ul>{notes}</ul>"
+    if report.source:
+        yield f"<p>The paper: {escape(report.source)}.</p>"
+
+
+def _describe_seeds(pair: Pair) -> str:
+    students = [len(method.runs) for name, method in pair.methods.items() if name != "teacher"]
+    fewest, most = (min(students), max(students)) if students else (0, 0)
+    if most <= 1:
+        return "One training a method."
+    count = f"{most} trainings" if fewest == most else f"{fewest} to {most} trainings"
+    return f"Mean of {count} a method that differ in their seed alone, with their standard deviation."
+
+
+def _render_pair(pair: Pair) -> str:
+    best = find_best([method.ours for name, method in pair.methods.items() if name != "teacher"])
+    rows = [
+        render_row(
+            METHOD_TITLES.get(name, name),
+            render_group(method.ours, method.gain, {} if name == "teacher" else best, method.spread)
+            + render_group(method.paper, method.paper_gain, {}),
+            ours=bool(method.ours),
+        )
+        for name, method in pair.methods.items()
+    ]
+    return render_table("Methods", ["Here", f"Paper: {pair.teacher} to {pair.student}, {pair.data}"], rows)

@@ -1,0 +1,79 @@
+"""Tables of scores as HTML: the Results tab's cells, groups of columns and numbers. Everything that comes from a file is escaped."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+METHOD_TITLES = {
+    "teacher": "Teacher",
+    "vanilla": "Vanilla student",
+    "rkd": "RKD",
+    "pkt": "PKT",
+    "reviewkd": "ReviewKD",
+    "mse": "MSE",
+    "ps": "PS",
+    "mld": "MLD",
+    "l2d": "L2D",
+}
+MEASURES = ("mAP", "OF1", "CF1")
+
+Scores = Mapping[str, float]
+
+
+def render_table(title: str, groups: Sequence[str], rows: Sequence[str]) -> str:
+    """A table of methods: below each of the groups mAP with its gain, OF1 and CF1."""
+    span = len(MEASURES) + 1
+    top = "".join(f'<td class="space"></td><th class="group" scope="colgroup" colspan="{span}">{escape(group)}</th>' for group in groups)
+    names = '<td class="space"></td>' + "".join(f'<th scope="col">{name}</th>' for name in (MEASURES[0], "gain", *MEASURES[1:]))
+    head = f'<tr><td></td>{top}</tr><tr><th scope="col">Model or method</th>{names * len(groups)}</tr>'
+    return wrap_table(title, head, rows)
+
+
+def wrap_table(title: str, head: str, rows: Sequence[str]) -> str:
+    """A table that scrolls by itself where it is too wide: a focusable region does so by keyboard too."""
+    table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">{table}</div>'
+
+
+def render_row(title: str, cells: str, ours: bool) -> str:
+    """One method's row; those that were measured here stand out from those that only the paper reports."""
+    return f'<tr class="{"ours" if ours else "paper"}"><th scope="row">{escape(title)}</th>{cells}</tr>'
+
+
+def render_group(scores: Scores, gain: float | None, best: Scores, spread: Scores | None = None) -> str:
+    """One method's cells below one group of `render_table`."""
+    cells = [render_cell(scores, best, measure, spread) for measure in MEASURES]
+    cells.insert(1, f"<td><small>{format_gain(gain)}</small></td>")
+    return f'<td class="space"></td>{"".join(cells)}'
+
+
+def render_cell(scores: Scores, best: Scores, measure: str, spread: Scores | None = None) -> str:
+    """One score, with its standard deviation where it has one; bold where it is the best."""
+    mark = ' class="best"' if measure in best and scores.get(measure) == best[measure] else ""
+    beside = f" <small>± {spread[measure]:.1f}</small>" if spread and measure in spread else ""
+    return f"<td{mark}>{format_score(scores.get(measure))}{beside}</td>"
+
+
+def find_best(scores: Sequence[Scores]) -> dict[str, float]:
+    """The highest of every measure, where there is more than one to compare."""
+    names = {name for each in scores for name in each} if len(scores) > 1 else set()
+    return {name: max(each[name] for each in scores if name in each) for name in names}
+
+
+def find_gain(key: str, scores: Scores, base: Scores) -> float | None:
+    """mAP above the vanilla student's; None for the teacher, the vanilla student itself, and what was not measured."""
+    if key in ("teacher", "vanilla") or "mAP" not in scores or "mAP" not in base:
+        return None
+    return scores["mAP"] - base["mAP"]
+
+
+def format_gain(gain: float | None) -> str:
+    """A gain with its sign; zero has none."""
+    if gain is None:
+        return ""
+    return f"{gain:+.1f}".replace("-", "−") if round(gain, 1) else "0.0"
+
+
+def format_score(value: Any) -> str:
+    """A percentage with one decimal, or a dash."""
+    return f"{value:.1f}" if isinstance(value, int | float) else "–"

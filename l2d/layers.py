@@ -1,0 +1,88 @@
+"""What the cells of a figure show: a map's evidence, or how it differs from another network's, and what shares a scale."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SCALES = ("row", "map", "grid")
+
+Numbers = NDArray[np.floating[Any]]
+
+
+class Layer(NamedTuple):
+    """One cell's numbers.
+
+    Attributes:
+        evidence: of a map, (h, w).
+        other: evidence that is subtracted from it, of any size, or None.
+    """
+
+    evidence: Numbers
+    other: Numbers | None = None
+
+    @property
+    def peak(self) -> float:
+        """What full colour stands for on a scale of its own: the largest evidence, or the largest difference of either sign; 0 for none."""
+        if self.other is None:
+            return max(float(self.evidence.max(initial=0)), 0.0)
+        height, width = np.maximum(self.evidence.shape, self.other.shape).tolist()
+        return float(np.abs(self.spread((width, height), smooth=True)).max())
+
+    def spread(self, size: tuple[int, int], smooth: bool) -> Numbers:
+        """The numbers at (width, height) pixels: bilinear between the centres of the cells, or the cells as they are."""
+        field = _resize(self.evidence, size, smooth)
+        return field if self.other is None else field - _resize(self.other, size, smooth)
+
+
+def build_layers(
+    maps: Sequence[Mapping[str, NDArray[Any]]], labels: Sequence[str], scale: str, minus: int | None = None
+) -> list[list[Layer | None]]:
+    """A row of layers per label; None where a network, or the one that is subtracted, does not know the label.
+
+    Args:
+        maps: label -> raw evidence, per network.
+        scale: one of `SCALES`. With one per map, differences are those of shares of each map's maximum.
+        minus: the network whose evidence is subtracted from the others', or None. Its own is shown as it is.
+    """
+    rows = []
+    for label in labels:
+        found = [_clean(each[label]) if label in each else None for each in maps]
+        if minus is None:
+            rows.append([None if evidence is None else Layer(evidence) for evidence in found])
+        else:
+            rows.append([_subtract(evidence, found[minus], scale, number == minus) for number, evidence in enumerate(found)])
+    return rows
+
+
+def find_limits(layers: Sequence[Sequence[Layer | None]], scale: str, minus: int | None = None) -> list[list[float]]:
+    """The end of every cell's scale, row by row. What is subtracted from the others has a scale of its own."""
+    peaks = np.array([[0.0 if layer is None else layer.peak for layer in row] for row in layers])
+    others = peaks if minus is None else np.delete(peaks, minus, axis=1)
+    shared = {"row": others.max(1, keepdims=True, initial=0), "map": peaks, "grid": others.max(initial=0)}[scale]
+    limits = np.broadcast_to(shared, peaks.shape).copy()
+    if minus is not None:
+        limits[:, minus] = peaks[:, minus]
+    rows: list[list[float]] = limits.tolist()
+    return rows
+
+
+def _subtract(evidence: Numbers | None, other: Numbers | None, scale: str, itself: bool) -> Layer | None:
+    if evidence is None or other is None:
+        return None
+    if itself:
+        return Layer(evidence)
+    if scale == "map":
+        return Layer(evidence / (Layer(evidence).peak or 1), other / (Layer(other).peak or 1))
+    return Layer(evidence, other)
+
+
+def _clean(evidence: NDArray[Any]) -> Numbers:
+    return np.nan_to_num(np.asarray(evidence, dtype=np.float32))
+
+
+def _resize(numbers: Numbers, size: tuple[int, int], smooth: bool) -> Numbers:
+    filtering = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(numbers.astype(np.float32)).resize(size, filtering))

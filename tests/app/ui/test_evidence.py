@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from app.ui.evidence import render_evidence
+from l2d.reproduce import Settings, choose_rows, collect_table, read_rows
+
+SCORES = {"mAP": 44.25, "OF1": 57.7, "CF1": 41.0}
+
+
+def make_report(**changes):
+    """Three methods of one pair, in the shape that `l2d reproduce` writes."""
+    vanilla = {"ours": SCORES | {"mAP": 42.9}, "spread": {"mAP": 0.31}, "paper": {"mAP": 86.12}, "runs": ["a", "b", "c"]}
+    l2d = {"ours": SCORES, "spread": {"mAP": 0.24}, "paper": {"mAP": 87.32}, "gain": 1.35, "paper_gain": 1.2, "runs": ["d", "e", "f"]}
+    methods = {"teacher": {"ours": {"mAP": 48.0}}, "vanilla": vanilla, "l2d": l2d, "mld": {"ours": {}, "paper": {"mAP": 86.38}}}
+    row = {
+        "data": "VOC 2007",
+        "teacher": "ResNet-50",
+        "student": "MobileNet v2",
+        "networks": ["a-teacher", "mobilenetv2_100"],
+        "methods": methods,
+    }
+    return {
+        "table": "table4",
+        "data": "coco:ROOT",
+        "notes": ["8 epochs instead of 80."],
+        "rows": [row],
+        "source": "the supplement",
+    } | changes
+
+
+def render(folder, report):
+    (folder / "evidence.json").write_text(json.dumps(report))
+    return "".join(render_evidence(folder))
+
+
+def test_every_method_stands_with_its_spread_beside_the_papers(tmp_path):
+    page = render(tmp_path, make_report())
+    assert "Every method on MS-COCO 2014: a-teacher to mobilenetv2_100" in page
+    assert "Mean of 0 to 3 trainings a method" in page
+    assert '<td class="best">44.2 <small>± 0.2</small></td><td><small>+1.4</small></td>' in page
+    assert "Paper: ResNet-50 to MobileNet v2, VOC 2007" in page
+    assert "<small>+1.2</small>" in page
+    assert "8 epochs instead of 80." in page
+    # Never the path of the data on the machine that measured.
+    assert "ROOT" not in page
+
+
+def test_what_the_command_writes_can_be_shown(tmp_path):
+    settings = Settings("shapes", tmp_path, ("vanilla", "l2d"))
+    report = collect_table("table4", choose_rows(read_rows("table4"), []), settings)
+    page = render(tmp_path, report)
+    assert page.count("<h2>") == len(report["rows"])
+    assert "cannot be shown" not in page
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"data": 1, "rows": "<b>"}'])
+def test_a_broken_file_is_told_and_the_others_are_shown(tmp_path, content):
+    (tmp_path / "evidence-a.json").write_text(content)
+    page = render(tmp_path, make_report())
+    assert "evidence-a.json" in page
+    assert "This file cannot be shown" in page
+    assert "a-teacher" in page
+
+
+def test_a_file_cannot_write_html(tmp_path):
+    assert "<script" not in render(tmp_path, make_report(notes=["<script>"], source="<script>", data="<script>:x"))
+
+
+def test_without_files_there_is_no_section(tmp_path):
+    assert list(render_evidence(tmp_path / "nowhere")) == []

@@ -1,0 +1,65 @@
+"""What a cell of the grid shows, for answers made up for it."""
+
+from importlib import resources
+
+import pytest
+
+BROWSER = resources.files("app.ui") / "browser"
+SCRIPTS = "\n".join((BROWSER / name).read_text(encoding="utf-8") for name in ("draw.js", "labels.js", "grid.js"))
+SCENE = """
+const model = (name, labels, score, map) => {
+  const maps = map ? { cat: map } : {};
+  return { name, title: name.toUpperCase(), labels, mAP: 50, scores: new Map([["cat", score]]), maps, timings: null };
+};
+const scene = { photo: { width: 100, height: 100, preview: "" }, labels: ["cat"], models: [
+  model("sure", ["cat"], 0.9, [[0, 2], [4, 1]]), model("unsure", ["cat"], 0.1, [[0, 2], [4, 1]]),
+  model("blind", ["cat"], 0.6, [[0, 0], [0, 0]]), model("stranger", ["dog"], undefined, null), model("waiting", ["cat"], 0.5, null),
+] };
+const colours = parseColours("ffffff".repeat(256));
+const view = { kind: "layercam", minus: "", scale: "row", smooth: false, opacity: 0.8, threshold: 0.5, even: true };
+Object.assign(view, { colours, diverging: colours });
+const root = document.body.appendChild(document.createElement("div"));
+const grid = createGrid(root, { remove() {} });
+grid.build(scene);
+"""
+READ = """[...root.querySelectorAll(".row figure:not(.bare-cell)")].map((cell) => {
+  const canvas = cell.querySelector("canvas");
+  const alpha = canvas.width ? canvas.getContext("2d").getImageData(0, 0, 1, 1).data[3] / 255 : 0;
+  const text = cell.querySelector("figcaption").innerText, note = cell.querySelector(".note").textContent;
+  return { alpha, note, text, sure: cell.classList.contains("sure") };
+})"""
+
+
+@pytest.fixture
+def draw(browser):
+    """Draw the scene above in a view that differs from the plain one, and read its five cells."""
+    page = browser.new_page()
+    yield lambda changes="{}": page.evaluate(f"(() => {{ {SCRIPTS} {SCENE} grid.draw({{ ...view, ...{changes} }}); return {READ}; }})()")
+    page.close()
+
+
+def test_maps_of_improbable_labels_fade_and_predictions_are_bold(draw):
+    sure, unsure, *_ = draw()
+    assert sure["alpha"] == pytest.approx(0.8, abs=0.01)
+    assert 0.2 < unsure["alpha"] < 0.4
+    assert (sure["sure"], unsure["sure"]) == (True, False)
+    assert ("0.90" in sure["text"], "max 4.0" in sure["text"]) == (True, True)
+    # From a threshold below its probability on the same map is as strong as the other one.
+    assert draw("{ threshold: 0.05 }")[1]["alpha"] == pytest.approx(0.8, abs=0.01)
+
+
+def test_what_has_no_map_says_why_instead_of_being_painted(draw):
+    *_, blind, stranger, waiting = draw()
+    assert [cell["alpha"] for cell in (blind, stranger, waiting)] == [0, 0, 0]
+    assert [cell["note"] for cell in (blind, stranger, waiting)] == ["no positive evidence", "not a label of this model", "…"]
+
+
+def test_a_difference_to_a_model_that_does_not_know_the_label_says_so(draw):
+    cells = draw("{ minus: 'stranger' }")
+    assert [cell["note"] for cell in cells[:2]] == ["not a label of STRANGER"] * 2
+
+
+def test_differences_are_signed_and_the_reference_keeps_its_evidence(draw):
+    sure, _, blind, *_ = draw("{ minus: 'sure' }")
+    assert "max 4.0" in sure["text"]
+    assert "±4.0" in blind["text"]

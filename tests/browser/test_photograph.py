@@ -1,0 +1,60 @@
+"""Every way a photograph comes onto the page."""
+
+from playwright.sync_api import expect
+
+# A drawn photograph as the browser hands it over when it is dropped or pasted.
+TRANSFER = """async (name) => {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 96, height: 64 });
+  canvas.getContext("2d").fillRect(20, 10, 40, 40);
+  const blob = await new Promise((done) => canvas.toBlob(done));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([blob], name, { type: "image/png" }));
+  return transfer;
+}"""
+DROP = """([target, transfer]) => {
+  const details = { dataTransfer: transfer, bubbles: true, cancelable: true };
+  for (const type of ["dragenter", "dragover", "drop"]) target.dispatchEvent(new DragEvent(type, details));
+}"""
+PASTE = (
+    "(transfer) => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: transfer, bubbles: true, cancelable: true }))"
+)
+
+
+def hand_over(page, name):
+    return page.evaluate_handle(TRANSFER, name)
+
+
+def wait_for(page, name, size):
+    expect(page.locator(".photo-name")).to_have_text(name)
+    expect(page.locator(".head .column").first).to_contain_text(size)
+    expect(page.locator(".notice")).to_be_hidden()
+
+
+def test_it_is_dropped_or_pasted(page):
+    target = page.query_selector(".grid .row")
+    page.evaluate(DROP, [target, hand_over(page, "dropped.png")])
+    wait_for(page, "dropped.png", "96 × 64")
+    assert page.locator(".desk.dropping").count() == 0
+    page.evaluate(PASTE, hand_over(page, "pasted.png"))
+    wait_for(page, "pasted.png", "96 × 64")
+
+
+def test_words_that_are_dropped_are_refused_in_words(page):
+    page.evaluate(DROP, [page.query_selector(".grid .row"), page.evaluate_handle("new DataTransfer()")])
+    expect(page.locator(".notice")).to_contain_text("Only files can be dropped here")
+
+
+def test_the_camera_takes_it(page):
+    page.get_by_role("button", name="Camera").click()
+    page.wait_for_function("document.querySelector('.webcam video').videoWidth > 0")
+    page.get_by_role("button", name="Take the photograph").click()
+    wait_for(page, "camera.png", " × ")
+    expect(page.locator(".webcam")).to_be_hidden()
+    assert page.evaluate("document.querySelector('.webcam video').srcObject") is None
+
+
+def test_an_example_shows_who_made_it(page):
+    page.get_by_role("button", name="A cup of coffee").click()
+    wait_for(page, "A cup of coffee", "600 × 400")
+    expect(page.locator(".credit")).to_have_text("Rachel Michetti, Pikolo Espresso Bar (CC0)")
+    expect(page.get_by_role("button", name="A cup of coffee")).to_have_attribute("aria-pressed", "true")
