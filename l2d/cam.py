@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from l2d.head import LabelHead
+from l2d.head import LabelHead, Memory
 from l2d.model import LabelNet
 
 # LayerCAM by our closed form, and the head's own attention.
@@ -79,18 +79,24 @@ def maps_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[int],
     return _torchcam_maps(kind, torch.clone, model.head, last_map, labels)
 
 
-def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[int]) -> Evidence:
+def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[int], memory: Memory | None = None) -> Evidence:
     """LayerCAM maps of the last map (1, D, h, w), and the logits that fall out on the way.
 
     The head gives every label's gradient at its embedding of the positions (`LabelHead.token_gradients`); the one product left is
-    with the weights of that embedding, L x h*w x E x D multiplications in all.
+    with the weights of that embedding, L x h*w x E x D multiplications in all. Channels that are zero everywhere are left out of it.
+
+    Args:
+        memory: what the head made of this last map already, if the caller kept it.
     """
     _check(model, labels, "layercam")
     _check_last_map(last_map)
     with torch.no_grad():
-        gradients, logits = model.head.token_gradients(last_map, _as_tensor(labels, last_map))
-        positions = last_map[0].flatten(1).T.contiguous()
-        parts = [_weigh(part, model.head.embed.weight, positions) for part in gradients.split(LABELS_AT_ONCE)]
+        gradients, logits = model.head.token_gradients(memory or model.head.memory(last_map), _as_tensor(labels, last_map))
+        positions = last_map[0].flatten(1).T
+        # Where the activation is zero, so is its product with any gradient; rectifiers leave many such channels.
+        active = positions.any(0)
+        positions, weight = positions[:, active], model.head.embed.weight[:, active]
+        parts = [_weigh(part, weight, positions) for part in gradients.split(LABELS_AT_ONCE)]
         return Evidence(torch.cat(parts).unflatten(-1, last_map.shape[-2:]), logits)
 
 

@@ -12,8 +12,9 @@ LABEL_PRIOR = 0.04
 
 
 class Memory(NamedTuple):
-    """What the queries read: keys and values of the H*W positions, each (N, heads, H*W, E / heads)."""
+    """What the queries read of the H*W positions: embeddings (N, H*W, E), and keys and values, each (N, heads, H*W, E / heads)."""
 
+    tokens: Tensor
     keys: Tensor
     values: Tensor
 
@@ -65,16 +66,16 @@ class LabelHead(nn.Module):
         return self.decode(self.memory(last_map), labels)
 
     def memory(self, last_map: Tensor) -> Memory:
-        """Keys and values of every position of the map, (N, heads, H*W, E / heads) each."""
-        tokens = self._tokens(last_map)
-        return Memory(self._split(self.key(tokens)), self._split(self.value(tokens)))
+        """What there is to read in a last map (N, D, H, W)."""
+        tokens = F.relu(self.embed(last_map.flatten(2).transpose(1, 2)))
+        return Memory(tokens, self._split(self.key(tokens)), self._split(self.value(tokens)))
 
     def decode(self, memory: Memory, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Let the queries of `labels` (all by default) read the memory: embeddings (N, L, E) and logits (N, L)."""
-        queries = self._queries(memory.keys.shape[0], labels)
-        read = F.scaled_dot_product_attention(
-            self._split(self.query(queries)), memory.keys, memory.values, dropout_p=self.dropout.p if self.training else 0.0
-        )
+        images = memory.keys.shape[0]
+        queries = self._queries(images, labels)
+        asked = self._split(self.query(queries)).expand(images, -1, -1, -1)
+        read = F.scaled_dot_product_attention(asked, memory.keys, memory.values, dropout_p=self.dropout.p if self.training else 0.0)
         return self._finish(queries, read, labels)
 
     def attention(self, last_map: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -84,7 +85,7 @@ class LabelHead(nn.Module):
         weights = (queries @ keys.transpose(-2, -1) * keys.shape[-1] ** -0.5).softmax(-1).mean(1)
         return weights.unflatten(-1, last_map.shape[-2:])
 
-    def token_gradients(self, last_map: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def token_gradients(self, memory: Memory, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of every label's logit with respect to what `embed` gives before its ReLU, and the logits, of **one** image.
 
         In evaluation mode; leaves no graph. No graph is walked for each label either, since the attention has a closed form. For one
@@ -96,15 +97,14 @@ class LabelHead(nn.Module):
         **before** they meet the positions: 2 x heads vectors per label instead of H*W positions per label.
 
         Args:
-            last_map: (1, D, H, W).
+            memory: of one last map.
             labels: indices, (L,).
 
         Returns:
             Gradients (L, H*W, E) and logits (L,).
         """
         with torch.inference_mode(False), torch.no_grad():
-            tokens = self._tokens(last_map)
-            keys, values = self._split(self.key(tokens)), self._split(self.value(tokens))
+            tokens, keys, values = memory
             queries = self._queries(1, labels)
             asked = self._split(self.query(queries)) * keys.shape[-1] ** -0.5
             weights = (asked @ keys.mT).softmax(-1)
@@ -125,9 +125,6 @@ class LabelHead(nn.Module):
             (upstream,) = torch.autograd.grad(logits.sum(), read)
         return upstream, logits.detach()[0]
 
-    def _tokens(self, last_map: Tensor) -> Tensor:
-        return F.relu(self.embed(last_map.flatten(2).transpose(1, 2)))
-
     def _per_head(self, linear: nn.Linear) -> Tensor:
         return linear.weight.unflatten(0, (self.heads, -1))
 
@@ -135,8 +132,9 @@ class LabelHead(nn.Module):
         queries = self.queries if labels is None else self.queries[labels]
         if self.training:
             queries = queries.expand(batch, -1, -1)
-        # In evaluation every image asks the same thing: one row of queries serves the whole batch.
-        return self.norm_query(queries + self.dropout(queries)).expand(batch, -1, -1)
+            return self.norm_query(queries + self.dropout(queries))
+        # In evaluation every image asks the same thing: one row of queries serves the whole batch, and a compiler makes it a constant.
+        return self.norm_query(queries + queries)[None]
 
     def _finish(self, queries: Tensor, read: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.norm_attention(queries + self.dropout(self.project(read.transpose(1, 2).flatten(2))))

@@ -105,7 +105,7 @@ def test_gradients_of_the_head_are_autograds_before_any_rectifier() -> None:
     torch.manual_seed(3)
     head = LabelHead(6, 4, width=16, feedforward=8).double().eval()
     last_map = torch.randn(1, 6, 3, 2, dtype=torch.float64)
-    gradients, _ = head.token_gradients(last_map, torch.arange(4))
+    gradients, _ = head.token_gradients(head.memory(last_map), torch.arange(4))
     for label in range(4):
         leaf = last_map.clone().requires_grad_()
         (expected,) = torch.autograd.grad(head(leaf)[1][0, label], leaf)
