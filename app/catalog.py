@@ -16,6 +16,7 @@ from app.errors import ParameterError, UnavailableError, UnknownModelError, desc
 from app.schemas import ModelDetail
 from l2d.checkpoint import CARD, WEIGHTS, CheckpointError, ModelCard, load_checkpoint, read_card
 from l2d.model import LabelNet
+from l2d.runtime import Runner, prepare
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 MAX_CARD_BYTES = 4 * 2**20
@@ -41,6 +42,13 @@ class Entry(NamedTuple):
         return self.name, self.card.sha256
 
 
+class Loaded(NamedTuple):
+    """A model in memory: the network, whose head makes maps, and what reads pictures with it."""
+
+    network: LabelNet
+    read: Runner
+
+
 class Catalog:
     """The checkpoint folders below one folder or two. New, changed and removed ones are noticed at the next question.
 
@@ -50,18 +58,30 @@ class Catalog:
         folder: holds one folder per model; may not exist yet.
         defaults: names that are listed first, and compared when nobody says which.
         made: another folder of the same kind, of models that jobs made; the first folder's go before those of the same name.
+        cache: folder for networks in the form that this machine runs fastest.
+        streams: pictures read at once, on the CPU each by one processor thread; by default as many as torch would use threads.
     """
 
-    def __init__(self, folder: Path, defaults: Sequence[str] = (), made: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        defaults: Sequence[str] = (),
+        made: Path | None = None,
+        cache: Path | None = None,
+        streams: int | None = None,
+    ):
         self.folders = (folder,) if made is None else (folder, made)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # A GPU is full with one picture after another.
+        self.streams = (streams or torch.get_num_threads()) if self.device.type == "cpu" else 1
+        self._cache = cache
         self._defaults = tuple(defaults)
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._stamps: list[Stamp] = []
         self._entries: dict[str, Entry] = {}
         self._refused: dict[str, str] = {}
-        self._networks: LRUCache[tuple[str, str], LabelNet] = LRUCache(MAX_LOADED)
+        self._networks: LRUCache[tuple[str, str], Loaded] = LRUCache(MAX_LOADED)
 
     def entries(self) -> list[Entry]:
         """All usable models: the preferred ones in their order, then the others by name."""
@@ -104,7 +124,7 @@ class Catalog:
             raise UnavailableError("There is no model: the folder of checkpoints holds none that can be used.")
         return [entry for entry in entries if entry.detail.default][:limit]
 
-    def load(self, entry: Entry) -> LabelNet:
+    def load(self, entry: Entry) -> Loaded:
         """The network of an entry, ready to be asked; read from disk when first needed.
 
         Raises:
@@ -112,7 +132,8 @@ class Catalog:
         """
         with self._loading:
             if entry.key not in self._networks:
-                self._networks[entry.key] = self._read(entry).to(self.device)
+                network = self._read(entry).to(self.device)
+                self._networks[entry.key] = Loaded(network, prepare(network, entry.card, self.device, self._cache, self.streams))
             return self._networks[entry.key]
 
     def _read(self, entry: Entry) -> LabelNet:

@@ -1,6 +1,6 @@
 """Several models' view of one picture: the one function that the page and the API both call."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,17 +64,21 @@ def predict(engine: Engine, pictures: Sequence[bytes], model: str) -> list[list[
     """One model's predictions for several pictures, all its labels, most probable first; no maps are made. Raises as `compare`."""
     entry = engine.catalog.find(model)
     with engine.place() as deadline:
-        return [rank_predictions(engine.look(data, [entry], deadline)[0].sight) for data in pictures]
+        return [rank_predictions(next(engine.look(data, [entry], deadline)).sight) for data in pictures]
 
 
 def _compare(
     engine: Engine, data: bytes, entries: Sequence[Entry], wanted: list[str], threshold: float, kind: MapKind, deadline: float
 ) -> CompareAnswer:
-    views = engine.look(data, entries, deadline)
-    shown = wanted or choose_labels([view.sight for view in views], threshold)
-    seconds = engine.explain([view.sight for view in views], shown, deadline, kind)
-    answers = [_describe_view(view, shown, kind, spent) for view, spent in zip(views, seconds, strict=True)]
-    return CompareAnswer(image=describe_image(views[0].sight), labels=shown, threshold=threshold, kind=kind, models=answers)
+    views: Iterable[View] = engine.look(data, entries, deadline)
+    if not wanted:
+        # Which labels to show is known only when every model has looked.
+        views = list(views)
+        wanted = choose_labels([view.sight for view in views], threshold)
+    explained = engine.explain(views, wanted, deadline, kind)
+    answers = [_describe_view(view, wanted, kind, spent) for view, spent in explained]
+    image = describe_image(explained[0][0].sight)
+    return CompareAnswer(image=image, labels=wanted, threshold=threshold, kind=kind, models=answers)
 
 
 def choose_labels(sights: Sequence[Sight], threshold: float) -> list[str]:
@@ -125,8 +129,8 @@ def _describe_view(view: View, labels: Sequence[str], kind: str, map_seconds: fl
 
 
 def _describe_timings(stages: Stages, map_seconds: float) -> Timings:
-    decode, features, head, maps = (round(1000 * seconds, 3) for seconds in (*stages, map_seconds))
-    return Timings(decode=decode, features=features, head=head, maps=maps, total=round(decode + features + head + maps, 3))
+    decode, network, maps = (round(1000 * seconds, 3) for seconds in (*stages, map_seconds))
+    return Timings(decode=decode, network=network, maps=maps, total=round(decode + network + maps, 3))
 
 
 def _check(labels: Sequence[str], threshold: float, entries: Sequence[Entry], limit: int) -> list[str]:

@@ -5,7 +5,7 @@ import hashlib
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -21,7 +21,8 @@ from app.errors import BusyError, DeadlineError, RequestError, UnavailableError
 from app.settings import Settings
 from app.uploads import read_picture
 from l2d.cam import OWN_KINDS, maps_from_features
-from l2d.data.images import normalise, squash
+from l2d.data.images import squash
+from l2d.runtime import Reading
 
 _TOO_SLOW = "The answer was not ready in time. Ask again later, or for fewer models."
 _CLOSING = "The server is shutting down; ask again when it is back."
@@ -41,8 +42,7 @@ class Stages(NamedTuple):
     """Seconds spent on one model."""
 
     decode: float = 0.0
-    features: float = 0.0
-    head: float = 0.0
+    network: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,29 +52,31 @@ class Sight:
     Attributes:
         width, height: of the upright picture, in pixels.
         sha256: of the bytes that were uploaded.
-        last_map: (1, D, h, w), on the network's device.
+        reading: what maps are made from, on the network's device.
         scores: probability of each of the model's labels, (C,).
-        maps: kind of map and index of a label -> its numbers (h, w), for what was asked so far. Filled by the gate's thread alone.
+        maps: kind of map and index of a label -> its numbers (h, w), for what was asked so far; whoever adds some holds `mapping`.
     """
 
     entry: Entry
     sha256: str
     width: int
     height: int
-    last_map: Tensor
+    reading: Reading
     scores: NDArray[np.float32]
     stages: Stages
     maps: dict[tuple[str, int], Map] = field(default_factory=dict)
+    mapping: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def map_size(self) -> tuple[int, int]:
         """Rows and columns of every map."""
-        return self.last_map.shape[2], self.last_map.shape[3]
+        return self.reading.last_map.shape[2], self.reading.last_map.shape[3]
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes once every label is mapped in every kind."""
-        return 4 * (self.last_map.numel() + self.scores.size * (1 + len(OWN_KINDS) * self.map_size[0] * self.map_size[1]))
+        maps = self.scores.size * len(OWN_KINDS) * self.map_size[0] * self.map_size[1]
+        return 4 * (maps + sum(part.numel() for part in (self.reading.last_map, *self.reading.memory)))
 
 
 class View(NamedTuple):
@@ -96,7 +98,7 @@ class _Flight:
 
 
 class Engine:
-    """Runs the catalogue's networks, one at a time, in the order of the requests.
+    """Runs the catalogue's networks in the order of the requests, several side by side, each on one processor thread.
 
     Decoding has its own threads; a picture's pixels live only until the networks' inputs are made. Safe to use from any thread.
 
@@ -108,7 +110,7 @@ class Engine:
         self.catalog, self.settings = catalog, settings
         self._places = threading.BoundedSemaphore(settings.max_requests)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-        self._gate = ThreadPoolExecutor(1, thread_name_prefix="networks", initializer=_set_threads, initargs=(settings.threads,))
+        self._gate = ThreadPoolExecutor(catalog.streams, thread_name_prefix="networks", initializer=torch.set_num_threads, initargs=(1,))
         self._lock = threading.Lock()
         self._sights: LRUCache[Key, Sight] = LRUCache(settings.cache_bytes, getsizeof=lambda sight: sight.nbytes)
         self._flights: dict[Key, _Flight] = {}
@@ -133,8 +135,10 @@ class Engine:
         finally:
             self._places.release()
 
-    def look(self, data: bytes, entries: Sequence[Entry], deadline: float) -> list[View]:
+    def look(self, data: bytes, entries: Sequence[Entry], deadline: float) -> Iterator[View]:
         """Let models look at an encoded picture: from memory, together with others who asked for the same, or anew.
+
+        All start at once; whoever iterates waits for one after the other.
 
         Raises:
             RequestError: if the picture cannot be read, or the answer is not there in time.
@@ -145,22 +149,27 @@ class Engine:
             found = [self._sights.get((sha256, *entry.key)) or self._join((sha256, *entry.key), entry, deadline, new) for entry in entries]
         if new:
             self._start(data, new)
-        return [_view(sight_or_flight, deadline) for sight_or_flight in found]
+        return (_view(sight_or_flight, deadline) for sight_or_flight in found)
 
-    def explain(self, sights: Sequence[Sight], labels: Sequence[str], deadline: float, kind: str = "layercam") -> list[float]:
+    def explain(self, views: Iterable[View], labels: Sequence[str], deadline: float, kind: str = "layercam") -> list[tuple[View, float]]:
         """Make sure that every sight holds the maps of those labels that its model knows; gives the seconds spent on each.
 
         Args:
             kind: one of `l2d.cam.OWN_KINDS`.
 
-        Raises:
-            DeadlineError: if the maps are not there in time.
+        Raises: as `look`.
         """
-        futures = [
-            self._submit(self._gate, self._map, sight, labels, deadline, kind) if missing_labels(sight, labels, kind) else None
-            for sight in sights
+        # One sight's maps are made while other models still look.
+        started = [
+            (
+                view,
+                self._submit(self._gate, self._map, view.sight, labels, deadline, kind)
+                if missing_labels(view.sight, labels, kind)
+                else None,
+            )
+            for view in views
         ]
-        return [_wait(future, deadline) if future else 0.0 for future in futures]
+        return [(view, _wait(future, deadline) if future else 0.0) for view, future in started]
 
     def run_aside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do other heavy work for a request, such as drawing a figure, with the same bounds as decoding.
@@ -172,11 +181,11 @@ class Engine:
             return _wait(self._submit(self._decoders, work, *args, **kwargs), deadline)
 
     def warm_up(self) -> None:
-        """Load the default networks and let each look at a plain picture, so that the first request need not wait for that."""
-        entries = [entry for entry in self.catalog.entries() if entry.detail.default]
-        for entry in entries:
+        """Load the default networks and let each explain a plain picture, so that the first request need not wait for that."""
+        for entry in (entry for entry in self.catalog.entries() if entry.detail.default):
             with contextlib.suppress(RequestError):
-                self.look(_PLAIN_PICTURE, [entry], time.monotonic() + self.settings.request_seconds)
+                deadline = time.monotonic() + self.settings.request_seconds
+                self.explain(self.look(_PLAIN_PICTURE, [entry], deadline), entry.card.labels[:1], deadline)
         self._ready = True
 
     @property
@@ -230,14 +239,12 @@ class Engine:
         """Run one network on one picture (gate's thread)."""
         try:
             _check_time(flight.deadline)
-            network, card = self.catalog.load(flight.entry), flight.entry.card
+            read = self.catalog.load(flight.entry).read
             start = time.perf_counter()
-            with torch.no_grad():
-                last_map = network.features(normalise(pixels[None].to(self.catalog.device).float() / 255, card.mean, card.std))
-                middle = time.perf_counter()
-                scores = network.head(last_map)[1][0].float().sigmoid().cpu().numpy()
-            stages = Stages(spent.decode, spent.features + middle - start, time.perf_counter() - middle)
-            self._land(flight, Sight(flight.entry, flight.key[0], *size, last_map, scores, stages))
+            reading = read(pixels[None])
+            scores = reading.scores[0].cpu().numpy()
+            stages = Stages(spent.decode, spent.network + time.perf_counter() - start)
+            self._land(flight, Sight(flight.entry, flight.key[0], *size, reading, scores, stages))
         except BaseException as error:
             self._land(flight, error)
 
@@ -256,14 +263,16 @@ class Engine:
     def _map(self, sight: Sight, labels: Sequence[str], deadline: float, kind: str) -> float:
         """Add the maps that a sight lacks; gives the seconds that it took (gate's thread)."""
         _check_time(deadline)
-        # Asked again here: another request may have brought them in the meantime.
-        missing = missing_labels(sight, labels, kind)
-        if not missing:
-            return 0.0
-        start = time.perf_counter()
-        maps = maps_from_features(self.catalog.load(sight.entry), sight.last_map, missing, kind).float().cpu().numpy()
-        sight.maps.update({(kind, index): numbers for index, numbers in zip(missing, maps, strict=True)})
-        return time.perf_counter() - start
+        network, (last_map, memory, _) = self.catalog.load(sight.entry).network, sight.reading
+        with sight.mapping:
+            # Asked again here: another request may have brought them in the meantime.
+            missing = missing_labels(sight, labels, kind)
+            if not missing:
+                return 0.0
+            start = time.perf_counter()
+            maps = maps_from_features(network, last_map, missing, kind, memory).cpu().numpy()
+            sight.maps.update({(kind, index): numbers for index, numbers in zip(missing, maps, strict=True)})
+            return time.perf_counter() - start
 
     def _submit(self, pool: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         try:
@@ -297,8 +306,3 @@ def _wait(future: "Future[T]", deadline: float) -> T:
 def _check_time(deadline: float) -> None:
     if time.monotonic() > deadline:
         raise DeadlineError(_TOO_SLOW)
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)

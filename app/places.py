@@ -34,6 +34,11 @@ class Places(NamedTuple):
         """What was found in the data sets."""
         return self.state / "datasets"
 
+    @property
+    def cache(self) -> Path:
+        """What can be made again at any time."""
+        return self.state / "cache"
+
     def find_model(self, name: str) -> Path:
         """The checkpoint folder of a model; a shipped one goes before a job's.
 

@@ -31,8 +31,7 @@ class Timings(BaseModel):
     """
 
     decode: float = Field(description="bytes to pixels")
-    features: float = Field(description="resize and backbone")
-    head: float = Field(description="probabilities of all labels")
+    network: float = Field(description="resize, backbone, and the probabilities of all labels")
     maps: float = Field(description="maps of the shown labels")
     total: float = Field(description="sum of the stages")
 

@@ -57,7 +57,9 @@ def create_app(settings: Settings) -> FastAPI:
 def create_api(settings: Settings) -> FastAPI:
     """The API alone, with an engine of its own."""
     places = Places(settings.state, settings.data, settings.checkpoints)
-    engine = Engine(Catalog(settings.checkpoints, settings.default_models, made=places.models), settings)
+    cache = settings.cache or places.cache
+    catalog = Catalog(settings.checkpoints, settings.default_models, made=places.models, cache=cache, streams=settings.threads)
+    engine = Engine(catalog, settings)
     app = FastAPIOffline(
         title="L2D", version=version("l2d"), description=DESCRIPTION, redoc_url=None, lifespan=_run_engine, servers=[{"url": "/"}]
     )

@@ -32,4 +32,5 @@ class Settings(BaseSettings):
     data: Path = Field(default=SOURCE_TREE / "data", description="folder with one folder per data set that jobs may name")
     token: SecretStr | None = Field(default=None, min_length=16, description="needed for jobs; made and printed when others can reach us")
     workers: bool = Field(default=True, description="start and supervise the processes that run jobs: one per GPU, or one on the CPU")
-    threads: int | None = Field(default=None, ge=1, description="processor threads of one network; by default as torch decides")
+    threads: int | None = Field(default=None, ge=1, description="pictures read at once, one processor thread each; by default one per core")
+    cache: Path | None = Field(default=None, description="folder for what can be made again, as converted networks; by default in `state`")

@@ -220,7 +220,7 @@ def start_process(places: Places, words: list[str], output: IO[bytes] | None) ->
 def make_environment(environment: Mapping[str, str], places: Places) -> dict[str, str]:
     """The environment of workers and training processes."""
     kept = {name: environment[name] for name in PASSED_ON if name in environment}
-    return {"L2D_CACHE": str(places.state / "cache")} | kept | places.as_environment() | {"PYTHONPATH": str(SOURCE_TREE)}
+    return {"L2D_CACHE": str(places.cache)} | kept | places.as_environment() | {"PYTHONPATH": str(SOURCE_TREE)}
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

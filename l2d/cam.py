@@ -61,14 +61,19 @@ def label_maps(model: LabelNet, image: Tensor, labels: Sequence[int], kind: str 
     return maps_from_features(model, last_map, labels, kind)
 
 
-def maps_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[int], kind: str = "layercam") -> Tensor:
+def maps_from_features(
+    model: LabelNet, last_map: Tensor, labels: Sequence[int], kind: str = "layercam", memory: Memory | None = None
+) -> Tensor:
     """The same maps for a caller that holds the last map (1, D, h, w) already and need not pay for the backbone again.
+
+    Args:
+        memory: what the head made of this last map already, if the caller kept it.
 
     Raises:
         ValueError: as `label_maps`, and for SmoothGradCAMpp, which needs the image itself.
     """
     if kind == "layercam":
-        return evidence_from_features(model, last_map, labels).maps
+        return evidence_from_features(model, last_map, labels, memory).maps
     _check(model, labels, kind)
     _check_last_map(last_map)
     if kind == "SmoothGradCAMpp":
@@ -94,8 +99,8 @@ def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[i
         gradients, logits = model.head.token_gradients(memory or model.head.memory(last_map), _as_tensor(labels, last_map))
         positions = last_map[0].flatten(1).T
         # Where the activation is zero, so is its product with any gradient; rectifiers leave many such channels.
-        active = positions.any(0)
-        positions, weight = positions[:, active], model.head.embed.weight[:, active]
+        active = positions.any(0).nonzero().flatten()
+        positions, weight = positions.index_select(1, active), model.head.embed.weight.index_select(1, active)
         parts = [_weigh(part, weight, positions) for part in gradients.split(LABELS_AT_ONCE)]
         return Evidence(torch.cat(parts).unflatten(-1, last_map.shape[-2:]), logits)
 

@@ -37,6 +37,14 @@ def save_tiny(folder: Path, name: str) -> None:
     save_checkpoint(folder / name, model, card)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each network is converted once, for all tests and the servers that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("L2D_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def made_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
@@ -70,7 +78,7 @@ def configure(checkpoints: Path) -> Settings:
 
 @pytest.fixture
 def engine(settings: Settings) -> Iterator[Engine]:
-    engine = Engine(Catalog(settings.checkpoints, settings.default_models), settings)
+    engine = Engine(Catalog(settings.checkpoints, settings.default_models, cache=settings.cache), settings)
     yield engine
     engine.close()
 

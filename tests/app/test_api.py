@@ -26,7 +26,7 @@ from app.settings import Settings
 from l2d.cam import OWN_KINDS
 from l2d.figure import COLORMAPS
 from l2d.layers import SCALES
-from l2d.model import LabelNet
+from l2d.runtime import OpenVino
 
 
 def post(client: TestClient, data: bytes, path: str = "/v1/compare", **fields: object) -> Response:
@@ -86,7 +86,7 @@ def test_compare_gives_what_the_page_gets(client: TestClient, engine: Engine, up
     answer = post(client, upload, labels="cat, sky", models="the-teacher,student-l2d", threshold="0.3").json()
     expected = compare(engine, upload, ["the-teacher", "student-l2d"], ["cat", "sky"], 0.3).model_dump(mode="json")
     for model in (*answer["models"], *expected["models"]):
-        assert set(model["timings_ms"]) == {"decode", "features", "head", "maps", "total"}
+        assert set(model["timings_ms"]) == {"decode", "network", "maps", "total"}
         model.pop("timings_ms")
         model.pop("cached")
     assert answer == expected
@@ -312,7 +312,7 @@ def test_failure_says_nothing_of_the_inside(settings: Settings, upload: bytes, m
     def fail(*_: object) -> None:
         raise OSError("/secret/path")
 
-    monkeypatch.setattr(LabelNet, "features", fail)
+    monkeypatch.setattr(OpenVino, "__call__", fail)
     monkeypatch.setattr(Engine, "warm_up", lambda _: None)
     with TestClient(create_api(settings), raise_server_exceptions=False) as client:
         assert "secret" not in refusal(post(client, upload, models="alien"), 500, "internal")
@@ -322,13 +322,13 @@ def test_failure_says_nothing_of_the_inside(settings: Settings, upload: bytes, m
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Networks wait until it is set."""
     gate = threading.Event()
-    real = LabelNet.features
+    real = OpenVino.__call__
 
-    def wait(self: LabelNet, images: object) -> object:
+    def wait(self: OpenVino, images: object) -> object:
         assert gate.wait(20)
         return real(self, images)
 
-    monkeypatch.setattr(LabelNet, "features", wait)
+    monkeypatch.setattr(OpenVino, "__call__", wait)
     yield gate
     gate.set()
 

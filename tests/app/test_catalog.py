@@ -1,6 +1,7 @@
 """Which folders are models, noticed without a restart, and why the others are not."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ Card = dict[str, object]
 
 @pytest.fixture
 def catalog(checkpoints: Path) -> Catalog:
-    return Catalog(checkpoints, ("the-teacher", "student-vanilla", "not-there"))
+    return Catalog(checkpoints, ("the-teacher", "student-vanilla", "not-there"), cache=Path(os.environ["L2D_CACHE"]))
 
 
 def change_card(folder: Path, change: Callable[[Card], object]) -> None:
@@ -135,8 +136,9 @@ def test_damaged_weights_are_refused_when_asked_for(catalog: Catalog, checkpoint
 
 
 def test_network_is_read_once_and_is_ready_to_be_asked(catalog: Catalog):
-    network = catalog.load(catalog.find("alien"))
-    assert catalog.load(catalog.find("alien")) is network
+    loaded = catalog.load(catalog.find("alien"))
+    assert catalog.load(catalog.find("alien")) is loaded
+    network = loaded.network
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}

@@ -15,12 +15,12 @@ from PIL import Image
 
 from app.catalog import Catalog
 from app.compare import compare
-from app.engine import Engine, Sight
+from app.engine import Engine, Sight, View
 from app.errors import BusyError, DeadlineError, PictureError, UnavailableError
 from app.settings import Settings
 from l2d.cam import label_maps
 from l2d.data.images import to_input
-from l2d.model import LabelNet
+from l2d.runtime import OpenVino
 
 SOON = 20.0
 
@@ -43,15 +43,15 @@ class Counter:
 
 
 @pytest.fixture
-def backbone_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
-    counter = Counter(monkeypatch, LabelNet, "features")
+def network_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
+    counter = Counter(monkeypatch, OpenVino, "__call__")
     yield counter
     counter.open.set()
 
 
 def start_engine(settings: Settings, **changes: object) -> Engine:
     settings = settings.model_copy(update=changes)
-    return Engine(Catalog(settings.checkpoints, settings.default_models), settings)
+    return Engine(Catalog(settings.checkpoints, settings.default_models, cache=settings.cache, streams=settings.threads), settings)
 
 
 def look(engine: Engine, data: bytes, *names: str) -> list[Sight]:
@@ -62,8 +62,8 @@ def look(engine: Engine, data: bytes, *names: str) -> list[Sight]:
 def test_numbers_are_those_of_the_bare_network(engine: Engine, upload: bytes, photograph: Image.Image):
     for name in ("the-teacher", "student-l2d"):
         sight = look(engine, upload, name)[0]
-        engine.explain([sight], ["cup", "cat"], time.monotonic() + SOON)
-        network, card = engine.catalog.load(sight.entry), sight.entry.card
+        engine.explain([View(sight, sight.stages, cached=True)], ["cup", "cat"], time.monotonic() + SOON)
+        network, card = engine.catalog.load(sight.entry).network, sight.entry.card
         image = to_input(photograph, card.image_size, card.mean, card.std)
         with torch.no_grad():
             expected = network(image).logits[0].sigmoid().numpy()
@@ -74,11 +74,11 @@ def test_numbers_are_those_of_the_bare_network(engine: Engine, upload: bytes, ph
         assert sight.maps["layercam", 3].dtype == sight.scores.dtype == np.float32
 
 
-def test_same_picture_is_looked_at_once(engine: Engine, upload: bytes, backbone_runs: Counter, monkeypatch: pytest.MonkeyPatch):
+def test_same_picture_is_looked_at_once(engine: Engine, upload: bytes, network_runs: Counter, monkeypatch: pytest.MonkeyPatch):
     maps = Counter(monkeypatch, type(engine), "_map")
     first = compare(engine, upload, ["the-teacher", "alien"], ["cat"])
     again = compare(engine, upload, ["alien", "the-teacher"], ["cat"])
-    assert backbone_runs.calls == 2
+    assert network_runs.calls == 2
     assert maps.calls == 2
     assert [model.cached for model in first.models] == [False, False]
     assert [model.cached for model in again.models] == [True, True]
@@ -87,23 +87,23 @@ def test_same_picture_is_looked_at_once(engine: Engine, upload: bytes, backbone_
     assert min(first.models[0].timings_ms.model_dump().values()) > 0
 
 
-def test_another_label_costs_its_map_alone(engine: Engine, upload: bytes, backbone_runs: Counter):
+def test_another_label_costs_its_map_alone(engine: Engine, upload: bytes, network_runs: Counter):
     compare(engine, upload, ["alien"], ["cat"])
     timings = compare(engine, upload, ["alien"], ["cat", "zebra"]).models[0].timings_ms
-    assert backbone_runs.calls == 1
-    assert timings.decode == timings.features == timings.head == 0
+    assert network_runs.calls == 1
+    assert timings.decode == timings.network == 0
     assert timings.total == timings.maps > 0
 
 
-def test_requests_at_the_same_time_share_the_work(engine: Engine, upload: bytes, backbone_runs: Counter):
-    backbone_runs.open.clear()
+def test_requests_at_the_same_time_share_the_work(engine: Engine, upload: bytes, network_runs: Counter):
+    network_runs.open.clear()
     with ThreadPoolExecutor(8) as clients:
         answers = [clients.submit(compare, engine, upload, ["the-teacher"], ["cat"]) for _ in range(8)]
-        while backbone_runs.calls == 0:
+        while network_runs.calls == 0:
             time.sleep(0.01)
-        backbone_runs.open.set()
+        network_runs.open.set()
         results = [answer.result(SOON) for answer in answers]
-    assert backbone_runs.calls == 1
+    assert network_runs.calls == 1
     assert all(result.models[0].maps == results[0].models[0].maps for result in results)
 
 
@@ -118,9 +118,9 @@ def test_many_threads_get_the_right_answers(engine: Engine):
         assert [p.label for p in answer.predictions] == [p.label for p in right.predictions]
 
 
-def test_full_queue_is_refused_at_once_and_its_places_come_back(settings: Settings, upload: bytes, backbone_runs: Counter):
+def test_full_queue_is_refused_at_once_and_its_places_come_back(settings: Settings, upload: bytes, network_runs: Counter):
     engine = start_engine(settings, max_requests=2)
-    backbone_runs.open.clear()
+    network_runs.open.clear()
     with ThreadPoolExecutor(2) as clients:
         running = [clients.submit(compare, engine, upload, [name], ["cat"]) for name in ("alien", "the-teacher")]
         while engine._places._value:
@@ -128,21 +128,21 @@ def test_full_queue_is_refused_at_once_and_its_places_come_back(settings: Settin
         with pytest.raises(BusyError, match="All 2 places are taken") as refusal:
             compare(engine, upload, ["alien"])
         assert refusal.value.headers == {"Retry-After": "1"}
-        backbone_runs.open.set()
+        network_runs.open.set()
         assert [answer.result(SOON).labels for answer in running] == [["cat"], ["cat"]]
     for _ in range(3):
         compare(engine, upload, ["alien"])
     engine.close()
 
 
-def test_late_answer_is_refused_and_what_nobody_waits_for_is_not_computed(settings: Settings, upload: bytes, backbone_runs: Counter):
-    engine = start_engine(settings, request_seconds=0.3)
-    backbone_runs.open.clear()
+def test_late_answer_is_refused_and_what_nobody_waits_for_is_not_computed(settings: Settings, upload: bytes, network_runs: Counter):
+    engine = start_engine(settings, request_seconds=0.3, threads=1)
+    network_runs.open.clear()
     with pytest.raises(DeadlineError, match="not ready in time"):
         compare(engine, upload, ["alien", "the-teacher"])
-    backbone_runs.open.set()
+    network_runs.open.set()
     engine._gate.submit(lambda: None).result(SOON)
-    assert backbone_runs.calls == 1
+    assert network_runs.calls == 1
     assert compare(engine, upload, ["alien"]).models[0].cached
     engine.close()
 
@@ -156,13 +156,13 @@ def test_bad_picture_is_told_to_everybody_and_forgotten(engine: Engine, upload: 
 
 def test_failing_network_frees_its_place_and_is_tried_again(engine: Engine, upload: bytes, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as broken:
-        broken.setattr(LabelNet, "features", lambda *_: 1 / 0)
+        broken.setattr(OpenVino, "__call__", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             compare(engine, upload, ["alien"])
     assert not compare(engine, upload, ["alien"]).models[0].cached
 
 
-def test_memory_is_bounded_and_the_oldest_goes_first(settings: Settings, backbone_runs: Counter):
+def test_memory_is_bounded_and_the_oldest_goes_first(settings: Settings, network_runs: Counter):
     pictures = [_encode_flat(value) for value in (10, 20, 30)]
     engine = start_engine(settings)
     size = look(engine, pictures[0], "alien")[0].nbytes
@@ -170,12 +170,12 @@ def test_memory_is_bounded_and_the_oldest_goes_first(settings: Settings, backbon
     engine = start_engine(settings, cache_bytes=2 * size)
     for data in pictures:
         look(engine, data, "alien")
-    backbone_runs.calls = 0
+    network_runs.calls = 0
     look(engine, pictures[2], "alien")
     look(engine, pictures[1], "alien")
-    assert backbone_runs.calls == 0
+    assert network_runs.calls == 0
     look(engine, pictures[0], "alien")
-    assert backbone_runs.calls == 1
+    assert network_runs.calls == 1
     assert engine._sights.currsize <= 2 * size
     engine.close()
 
@@ -206,16 +206,16 @@ def test_warm_up_makes_it_ready_and_closing_ends_that(settings: Settings, upload
         compare(engine, upload)
 
 
-def test_closing_tells_those_who_wait(settings: Settings, upload: bytes, backbone_runs: Counter):
+def test_closing_tells_those_who_wait(settings: Settings, upload: bytes, network_runs: Counter):
     engine = start_engine(settings)
-    backbone_runs.open.clear()
+    network_runs.open.clear()
     with ThreadPoolExecutor(2) as clients:
         answer = clients.submit(compare, engine, upload, ["alien", "the-teacher"], ["cat"])
-        while backbone_runs.calls == 0:
+        while network_runs.calls == 0:
             time.sleep(0.01)
         closing = clients.submit(engine.close)
         time.sleep(0.1)
-        backbone_runs.open.set()
+        network_runs.open.set()
         closing.result(SOON)
         with pytest.raises(UnavailableError, match="shutting down"):
             answer.result(SOON)

@@ -183,7 +183,7 @@ function createGrid(root, { remove }) {
   const describeScore = (model) => (model.mAP === null || model.mAP === undefined ? "mAP not measured" : `mAP ${model.mAP.toFixed(1)}`);
   const formatTime = (model) => (!model.timings ? "" : !model.timings.total ? "from memory" : `${model.timings.total.toFixed(model.timings.total < 10 ? 1 : 0)} ms`);
   const describeTime = ({ timings, cached }) =>
-    timings ? `decoding ${timings.decode.toFixed(1)}, backbone ${timings.features.toFixed(1)}, head ${timings.head.toFixed(1)}, maps ${timings.maps.toFixed(1)} ms${cached ? " (backbone from memory)" : ""}` : "";
+    timings ? `decoding ${timings.decode.toFixed(1)}, network ${timings.network.toFixed(1)}, maps ${timings.maps.toFixed(1)} ms${cached ? " (network from memory)" : ""}` : "";
 
   return { build, draw };
 }

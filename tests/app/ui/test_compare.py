@@ -73,7 +73,7 @@ def test_the_photograph_travels_once_and_another_label_costs_only_the_head(desk,
     for model in second["answer"]["models"]:
         assert list(model["maps"]) == ["dog"]
         assert model["cached"]
-        assert model["timings_ms"]["features"] == model["timings_ms"]["decode"] == 0
+        assert model["timings_ms"]["network"] == model["timings_ms"]["decode"] == 0
 
 
 def test_a_photograph_that_is_no_longer_remembered_is_asked_for_again(desk):

@@ -1,0 +1,192 @@
+"""Runs a trained network as fast as the machine allows: OpenVINO on the CPU, half precision on a GPU, else plain torch."""
+
+import dataclasses
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from l2d.checkpoint import ModelCard
+from l2d.data.images import normalise
+from l2d.head import Memory
+from l2d.model import LabelNet
+
+logger = logging.getLogger(__name__)
+
+# A conversion whose probabilities differ by more from torch's is not used.
+TOLERANCE = 1e-3
+# Not bfloat16, which OpenVINO chooses by itself where the processor has it: maps are to be those of the network that was trained.
+PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+# Of what `Whole` takes and gives; another one leaves converted networks of before unread.
+LAYOUT = 1
+
+
+class Reading(NamedTuple):
+    """What a network makes of a picture: all that predictions and maps are made from.
+
+    Attributes:
+        last_map: (1, D, h, w).
+        memory: what the head's queries read.
+        scores: probability of every label, (1, C).
+    """
+
+    last_map: Tensor
+    memory: Memory
+    scores: Tensor
+
+
+# One picture as bytes, (1, 3, S, S) -> Reading; may be called from several threads at once.
+Runner = Callable[[Tensor], Reading]
+
+
+def prepare(network: LabelNet, card: ModelCard, device: torch.device, cache: Path | None = None, streams: int = 1) -> Runner:
+    """Make a network ready to read pictures on a device.
+
+    On the CPU, OpenVINO runs each call on one processor thread, and `streams` calls side by side: the threads of one call would wait
+    for each other at every layer. Where OpenVINO is missing or cannot run this network, torch does, and the log says so.
+
+    Args:
+        network: in evaluation mode, on that device.
+        card: its size of input and scaling of pixels.
+        cache: folder that keeps converted networks; they are converted anew each time without one.
+    """
+    whole = Whole(network, card).eval()
+    if device.type != "cpu":
+        return functools.partial(_run_in_half_precision, whole.to(device))
+    openvino = import_openvino()
+    if openvino is None:
+        return functools.partial(_run_in_torch, whole)
+    try:
+        return OpenVino(openvino, _find_converted(openvino, whole, card, cache), streams)
+    except Exception as error:
+        # Its converter meets unknown operations with almost any exception.
+        logger.warning("%s runs in plain torch, several times slower: OpenVINO cannot run it (%s).", card.name, error)
+        return functools.partial(_run_in_torch, whole)
+
+
+@functools.cache
+def import_openvino() -> Any:
+    """The module, or None, with one line in the log, where it is not installed."""
+    # It would report its use to its makers; this variable of its own forbids that.
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    try:
+        import openvino
+    except ImportError as error:
+        logger.warning("OpenVINO is not there (%s): networks run in plain torch, several times slower. Install it: openvino.", error)
+        return None
+    return openvino
+
+
+class Whole(nn.Module):
+    """From bytes (N, 3, S, S) to everything in a `Reading`, in its order."""
+
+    def __init__(self, network: LabelNet, card: ModelCard):
+        super().__init__()
+        self.network, self.card = network, card
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The last map, what the head reads in it, and probabilities."""
+        head = self.network.head
+        last_map = self.network.features(normalise(pixels.float() / 255, self.card.mean, self.card.std))
+        memory = head.memory(last_map.float())
+        return last_map, *memory, head.decode(memory)[1].float().sigmoid()
+
+
+class OpenVino:
+    """A converted network. Every thread that calls it has buffers of its own."""
+
+    def __init__(self, openvino: Any, model: Any, streams: int):
+        # Without pinning, which would put the first thread of every network on the same core.
+        threads = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams, "ENABLE_CPU_PINNING": False}
+        self._compiled = openvino.compile_model(model, "CPU", PRECISION | threads)
+        self._requests = threading.local()
+
+    def __call__(self, pixels: Tensor) -> Reading:
+        """Read a picture's bytes, (1, 3, S, S)."""
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        request = self._requests.own
+        request.infer([pixels.numpy()], share_inputs=True)
+        # Copies: the next call of this thread writes into the same memory.
+        return _to_reading([torch.tensor(request.get_output_tensor(place).data) for place in range(5)])
+
+
+def _run_in_torch(whole: Whole, pixels: Tensor) -> Reading:
+    with torch.inference_mode():
+        return _to_reading(whole(pixels))
+
+
+def _run_in_half_precision(whole: Whole, pixels: Tensor) -> Reading:
+    device = next(whole.parameters()).device
+    with torch.inference_mode(), torch.autocast(device.type, torch.float16):
+        return _to_reading([part.float() for part in whole(pixels.to(device, non_blocking=True))])
+
+
+def _to_reading(parts: Any) -> Reading:
+    last_map, tokens, keys, values, scores = parts
+    return Reading(last_map, Memory(tokens, keys, values), scores)
+
+
+def _find_converted(openvino: Any, whole: Whole, card: ModelCard, cache: Path | None) -> Any:
+    """The converted network: from the cache, or made now and kept there."""
+    if cache is None:
+        return _convert_checked(openvino, whole)
+    fed = dataclasses.replace(card, name="", title="", scores={})
+    key = repr((LAYOUT, openvino.__version__, torch.__version__, fed))
+    path = cache / "openvino" / f"{hashlib.sha256(key.encode()).hexdigest()}.xml"
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError:
+        model = _convert_checked(openvino, whole)
+    try:
+        _keep(openvino, model, path)
+    except OSError as error:
+        logger.warning("A converted network cannot be kept in %s, so the next start takes longer (%s).", path.parent, error)
+    return model
+
+
+def convert(openvino: Any, whole: Whole, images: int = 1) -> Any:
+    """Convert a network for so many pictures at once.
+
+    Not for any number: a fixed shape is faster, batches are not (docs/engines.md), and OpenVINO 2026.4 adds the labels' biases to the
+    wrong places where there are more pictures than one (its issue 23616).
+    """
+    example = draw_pixels(images, whole.card.image_size)
+    with warnings.catch_warnings(), torch.no_grad():
+        # torch calls its tracer deprecated, and OpenVINO's converter still builds on it.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(whole, example, check_trace=False)
+        return openvino.convert_model(traced, example_input=example, input=list(example.shape))
+
+
+def draw_pixels(images: int, size: int, seed: int = 0) -> Tensor:
+    """Noise, as bytes (N, 3, S, S)."""
+    return torch.randint(256, (images, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def _convert_checked(openvino: Any, whole: Whole) -> Any:
+    """Convert a network, and refuse (RuntimeError) a conversion whose probabilities are not torch's."""
+    model, example = convert(openvino, whole), draw_pixels(1, whole.card.image_size, seed=1)
+    expected, got = _run_in_torch(whole, example).scores, openvino.compile_model(model, "CPU", PRECISION)(example.numpy())[4]
+    difference = (expected - torch.from_numpy(got)).abs().max().item()
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"its probabilities differ by {difference:.2g}")
+    return model
+
+
+def _keep(openvino: Any, model: Any, path: Path) -> None:
+    """Write both files beside their places, and the one that is looked for last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        openvino.save_model(model, Path(folder) / path.name, compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):
+            os.replace((Path(folder) / path.name).with_suffix(suffix), path.with_suffix(suffix))
