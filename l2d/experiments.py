@@ -145,7 +145,7 @@ def sweep(
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="loss or train")],
+    what: Annotated[str, typer.Argument(help="loss, train, explain or serve")],
     data: Annotated[str, typer.Option(help="train: pictures to read, as for the other commands")] = "shapes",
     teacher: Annotated[str, typer.Option(help="train: timm name")] = "resnet50",
     student: Annotated[str, typer.Option(help="train: timm name")] = "mobilenetv2_100",
@@ -154,12 +154,17 @@ def bench(
     labels: Annotated[int, typer.Option(help="loss: number of labels")] = 80,
     width: Annotated[int, typer.Option(help="loss: width of the label-wise embeddings")] = 768,
     batch_size: Annotated[int, typer.Option(help="pictures per step")] = 64,
+    checkpoints: Annotated[Path, typer.Option(help="explain, serve: folder of trained networks")] = Path("checkpoints"),
+    clients: Annotated[int, typer.Option(help="serve: clients that ask at the same time")] = 32,
+    seconds: Annotated[float, typer.Option(help="serve: how long they ask")] = 60,
     rounds: Annotated[int, typer.Option(help="measurements of which the median is taken")] = 5,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Time the losses against a loop over their definitions, or take a training step apart; random weights."""
+    """Time losses or a training step with random weights, or predictions and maps, in process or from a server, beside other ways."""
     from l2d.bench import bench_losses, bench_training
+    from l2d.bench_explain import bench_explain
+    from l2d.bench_serve import bench_serve
     from l2d.runs import choose_device
 
     with sentences():
@@ -169,9 +174,20 @@ def bench(
         elif what == "train":
             sizes = {"image_size": image_size, "batch_size": batch_size, "rounds": rounds}
             report = bench_training(data, teacher=teacher, student=student, method=method, device=place, **sizes)
+        elif what == "explain":
+            report = bench_explain(_list_networks(checkpoints), rounds=rounds, device=place)
+        elif what == "serve":
+            report = bench_serve(checkpoints, seconds=seconds, clients=clients, rounds=rounds)
         else:
-            raise ValueError(f"Unknown benchmark {what!r}; the known ones are loss and train.")
+            raise ValueError(f"Unknown benchmark {what!r}; the known ones are loss, train, explain and serve.")
         print_report(report, as_json)
+
+
+def _list_networks(folder: Path) -> list[Path]:
+    found = sorted(card.parent for card in folder.glob("*/card.json"))
+    if not found:
+        raise ValueError(f"{folder} holds no trained network; give the folder that holds their folders (--checkpoints).")
+    return found
 
 
 def _parse_numbers(text: str, kind: Callable[[str], Any] = int) -> tuple[Any, ...]:

@@ -118,7 +118,7 @@ def read_shapes(split: str, count: int = COUNT, *, seed: int = 0, side: int = SI
     if count < 1:
         raise ValueError(f"Expected at least one picture; got {count}.")
     amount = count if split == "train" else math.ceil(count / TEST_SHARE)
-    place = (folder or _cache_folder()) / f"shapes-{VERSION}-{side}px-seed{seed}" / split
+    place = (folder or find_cache()) / f"shapes-{VERSION}-{side}px-seed{seed}" / split
     _make_folder(place)
     paths = [place / f"{number:06}.png" for number in range(amount)]
     targets, boxes = torch.zeros(amount, len(LABELS)), []
@@ -217,7 +217,8 @@ def _save(image: Image.Image, path: Path) -> None:
     part.replace(path)
 
 
-def _cache_folder() -> Path:
+def find_cache() -> Path:
+    """Folder for what can be made again: $L2D_CACHE, or the user's cache folder."""
     own, users = os.environ.get("L2D_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if own:
         return Path(own)

@@ -178,4 +178,4 @@ def test_benchmark_from_the_command_line():
     assert json.loads(result.stdout)["setting"]["images"] == 8
     unknown = CliRunner().invoke(app, ["bench", "speed"])
     assert unknown.exit_code == 1
-    assert "Unknown benchmark 'speed'; the known ones are loss and train." in " ".join(unknown.output.split())
+    assert "Unknown benchmark 'speed'; the known ones are loss, train, explain and serve." in " ".join(unknown.output.split())

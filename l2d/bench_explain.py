@@ -1,0 +1,146 @@
+"""What predictions and maps cost, beside the libraries that are used for maps today: the same networks and numbers, taken in turns."""
+
+import importlib.util
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from l2d.bench import measure_in_turns
+from l2d.bench_server import draw_photograph
+from l2d.cam import evidence_from_features
+from l2d.checkpoint import ModelCard, load_checkpoint
+from l2d.data.images import normalise, squash
+from l2d.data.shapes import find_cache
+from l2d.model import LabelNet
+from l2d.runtime import Runner, prepare
+
+LABELS = (8, 80)
+# pytorch-grad-cam runs the whole network once per label: a benchmark of 80 would take minutes and tell nothing more.
+MOST_FOR_GRAD_CAM = 8
+
+# A network and a number of its labels -> probabilities (C,) and raw maps (L, h, w); None where a library gives only scaled ones.
+Answer = tuple[Tensor, Tensor | None]
+
+
+class Subject(NamedTuple):
+    """A network with the picture that it is asked about."""
+
+    network: LabelNet
+    read: Runner
+    pixels: Tensor
+    image: Tensor
+
+
+class Logits(nn.Module):
+    """What map libraries expect: images (N, 3, S, S) to logits (N, C)."""
+
+    def __init__(self, network: LabelNet):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's logits alone."""
+        logits: Tensor = self.network(images).logits
+        return logits
+
+
+def bench_explain(folders: Sequence[Path], *, rounds: int = 5, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Time predictions and LayerCAM maps of several networks on one picture: ours, torchcam's, and pytorch-grad-cam's.
+
+    torchcam as its documentation shows it: a network runs once, and the extractor is called for each label, keeping the graph.
+    pytorch-grad-cam, where it is installed, at 8 labels only, and without comparing maps, since it scales and enlarges them.
+
+    Returns:
+        `setting`, and for 8 labels and all (at most 80): `milliseconds` (medians), `ratio` (median of the rounds' ratios to ours) and
+        `disagreement` (largest difference of a map from torchcam's, relative to that map's maximum; of probabilities, absolute).
+    """
+    device = torch.device(device)
+    subjects = [_load_subject(folder, device) for folder in folders]
+    fewest = min(len(subject.network.head.queries) for subject in subjects)
+    report: dict[str, Any] = {"setting": _describe(subjects, folders, device, rounds)}
+    for labels in sorted({min(count, fewest) for count in LABELS}):
+        report[f"{labels} labels"] = _compare(subjects, labels, rounds, device)
+    return report
+
+
+def ask_ours(subject: Subject, labels: int) -> Answer:
+    """As the server does: the network once, then all labels' maps at once."""
+    reading = subject.read(subject.pixels)
+    maps = evidence_from_features(subject.network, reading.last_map, range(labels), reading.memory).maps
+    return reading.scores[0].cpu(), maps.cpu()
+
+
+def ask_torchcam(subject: Subject, labels: int) -> Answer:
+    """The network once with its graph, then a backward pass per label."""
+    from torchcam.methods import LayerCAM
+
+    model = Logits(subject.network)
+    with LayerCAM(model, "network.last_map") as extractor:
+        logits = model(subject.image.clone().requires_grad_())
+        maps = [extractor(label, logits, normalized=False, retain_graph=True)[0] for label in range(labels)]
+    return logits[0].detach().sigmoid().cpu(), torch.cat(maps).detach().cpu()
+
+
+def ask_grad_cam(subject: Subject, labels: int) -> Answer:
+    """The network forward and backward, once per label."""
+    grad_cam: Any = importlib.import_module("pytorch_grad_cam")
+    targets: Any = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+    model = Logits(subject.network)
+    with grad_cam.LayerCAM(model=model, target_layers=[subject.network.last_map]) as cam:
+        for label in range(labels):
+            cam(input_tensor=subject.image.clone().requires_grad_(), targets=[targets.ClassifierOutputTarget(label)])
+        return cam.outputs[0].detach().sigmoid().cpu(), None
+
+
+def _compare(subjects: Sequence[Subject], labels: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    ways: dict[str, Callable[[Subject, int], Answer]] = {"ours": ask_ours, "torchcam": ask_torchcam}
+    if labels <= MOST_FOR_GRAD_CAM and importlib.util.find_spec("pytorch_grad_cam"):
+        ways["grad-cam"] = ask_grad_cam
+    seconds = measure_in_turns({name: partial(_ask_all, way, subjects, labels) for name, way in ways.items()}, rounds, device)
+    return {
+        "milliseconds": {name: 1000 * statistics.median(times) for name, times in seconds.items()},
+        "ratio": {
+            name: statistics.median(theirs / ours for theirs, ours in zip(times, seconds["ours"], strict=True))
+            for name, times in seconds.items()
+            if name != "ours"
+        },
+        "disagreement": _disagree(subjects, labels),
+    }
+
+
+def _ask_all(way: Callable[[Subject, int], Answer], subjects: Sequence[Subject], labels: int) -> None:
+    for subject in subjects:
+        way(subject, labels)
+
+
+def _disagree(subjects: Sequence[Subject], labels: int) -> dict[str, float]:
+    worst = {"maps": 0.0, "probabilities": 0.0}
+    for subject in subjects:
+        (scores, maps), (their_scores, their_maps) = ask_ours(subject, labels), ask_torchcam(subject, labels)
+        if maps is not None and their_maps is not None:
+            difference = (maps - their_maps).abs().amax((1, 2)) / their_maps.amax((1, 2)).clamp(min=1e-12)
+            worst["maps"] = max(worst["maps"], difference.max().item())
+        worst["probabilities"] = max(worst["probabilities"], (scores - their_scores).abs().max().item())
+    return worst
+
+
+def _load_subject(folder: Path, device: torch.device) -> Subject:
+    network, card = load_checkpoint(folder)
+    network = network.to(device)
+    pixels = squash(draw_photograph(0), card.image_size)[None]
+    return Subject(network, prepare(network, card, device, find_cache()), pixels, _normalise(pixels, card).to(device))
+
+
+def _normalise(pixels: Tensor, card: ModelCard) -> Tensor:
+    return normalise(pixels.float() / 255, card.mean, card.std)
+
+
+def _describe(subjects: Sequence[Subject], folders: Sequence[Path], device: torch.device, rounds: int) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    engines = sorted({type(subject.read).__name__ for subject in subjects})
+    return {"device": name, "torch": torch.__version__, "engines": engines, "models": [folder.name for folder in folders], "rounds": rounds}

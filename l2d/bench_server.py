@@ -1,0 +1,166 @@
+"""A server of its own for benchmarks, in a process of its own, and clients that ask it over HTTP."""
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+# Of a photograph as cameras and data sets give it, in pixels.
+WIDTH, HEIGHT = 640, 480
+START_SECONDS = 120
+ANNOUNCEMENT = "L2D is at "
+
+
+class Server(NamedTuple):
+    """A running server.
+
+    Attributes:
+        ready_after: seconds from the start of its process until it said that it was ready.
+    """
+
+    process: subprocess.Popen[str]
+    port: int
+    ready_after: float
+
+    def measure_memory(self) -> int | None:
+        """Bytes of its memory that are in RAM now; None where the system does not tell."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return None
+        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
+class Answer(NamedTuple):
+    """What a client got: HTTP status, seconds that it waited, and the body."""
+
+    status: int
+    seconds: float
+    body: bytes
+
+
+@contextlib.contextmanager
+def serve(checkpoints: Path, cache: Path) -> Iterator[Server]:
+    """Run `python -m app` on a free port until the block ends; it starts no workers and keeps nothing.
+
+    Raises:
+        RuntimeError: if it does not get ready in time; its log is part of the message.
+    """
+    with tempfile.TemporaryDirectory() as state, tempfile.TemporaryFile("w+") as log:
+        own = {"PORT": "0", "HOST": "127.0.0.1", "CHECKPOINTS": checkpoints, "STATE": state, "CACHE": cache, "WORKERS": "false"}
+        environment = os.environ | {f"L2D_{name}": str(value) for name, value in own.items()}
+        start = time.monotonic()
+        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            port = _read_port(process)
+            while port is None or _ask_readiness(port) != http.client.OK:
+                if port is None or process.poll() is not None or time.monotonic() - start > START_SECONDS:
+                    log.seek(0)
+                    raise RuntimeError(f"The server did not get ready: {log.read()[-2000:] or 'it said nothing'}")
+                time.sleep(0.02)
+            yield Server(process, port, time.monotonic() - start)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _read_port(process: subprocess.Popen[str]) -> int | None:
+    for line in process.stdout or ():
+        if line.startswith(ANNOUNCEMENT):
+            return int(line.removeprefix(ANNOUNCEMENT).split()[0].rpartition(":")[2])
+    return None
+
+
+def _ask_readiness(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status
+
+
+class Client:
+    """One connection that is kept."""
+
+    def __init__(self, port: int):
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+
+    def compare(self, picture: bytes, fields: Mapping[str, str]) -> Answer:
+        """Ask for a comparison of models on a picture."""
+        body, content_type = _encode_form(picture, fields)
+        start = time.perf_counter()
+        self._connection.request("POST", "/v1/compare", body, {"Content-Type": content_type})
+        response = self._connection.getresponse()
+        content = response.read()
+        return Answer(response.status, time.perf_counter() - start, content)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._connection.close()
+
+
+def hammer(port: int, clients: int, seconds: float, pictures: Sequence[bytes], fields: Mapping[str, str]) -> list[Answer]:
+    """Let so many clients ask at once, each again as soon as it is answered, always about another picture; bodies are dropped."""
+    end = time.monotonic() + seconds
+    answers: list[list[Answer]] = [[] for _ in range(clients)]
+
+    def ask(number: int) -> None:
+        client = Client(port)
+        while time.monotonic() < end:
+            turn = number + clients * len(answers[number])
+            # Bytes behind a JPEG's end change nothing in it, but make it new to every cache.
+            answer = client.compare(pictures[turn % len(pictures)] + uuid.uuid4().bytes, fields)
+            answers[number].append(answer._replace(body=b""))
+        client.close()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [answer for own in answers for answer in own]
+
+
+def list_models(port: int) -> list[dict[str, object]]:
+    """The server's models, the default ones first."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("GET", "/v1/models")
+        models: list[dict[str, object]] = json.loads(connection.getresponse().read())["models"]
+        return models
+
+
+def draw_photograph(seed: int) -> Image.Image:
+    """A picture with as much detail as a photograph: coloured noise whose amplitude falls with its frequency."""
+    generator = np.random.default_rng(seed)
+    spectrum = np.fft.rfft2(generator.standard_normal((3, HEIGHT, WIDTH)))
+    frequency = np.hypot(np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None])
+    picture = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / WIDTH), s=(HEIGHT, WIDTH))
+    pixels = 128 + 48 * (picture - picture.mean()) / picture.std()
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
+
+
+def encode_photograph(seed: int) -> bytes:
+    """The same as a JPEG file."""
+    buffer = io.BytesIO()
+    draw_photograph(seed).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _encode_form(picture: bytes, fields: Mapping[str, str]) -> tuple[bytes, str]:
+    boundary = uuid.uuid4().hex
+    parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="photo.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    return "".join([*parts, head]).encode() + picture + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
