@@ -8,9 +8,10 @@ import orjson
 from numpy.typing import NDArray
 
 from app.catalog import Entry
-from app.engine import Engine, Sight, Stages, View
+from app.engine import Engine
 from app.errors import ParameterError, UnknownLabelError, describe_unknown
 from app.schemas import CompareAnswer, ImageFacts, MapKind, ModelAnswer, Prediction, Timings
+from app.sights import Sight, Stages, View
 
 # Rows that are shown when a request names no label.
 DEFAULT_LABELS = 8

@@ -8,21 +8,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-import numpy as np
 import torch
 from cachetools import LRUCache
-from numpy.typing import NDArray
 from torch import Tensor
 
 from app.catalog import Catalog, Entry
 from app.errors import BusyError, DeadlineError, RequestError, UnavailableError
 from app.settings import Settings
+from app.sights import Sight, Stages, View, missing_labels
 from app.uploads import read_picture
-from l2d.cam import OWN_KINDS, maps_from_features
+from l2d.cam import maps_from_features
 from l2d.data.images import squash
-from l2d.runtime import Reading
 
 _TOO_SLOW = "The answer was not ready in time. Ask again later, or for fewer models."
 _CLOSING = "The server is shutting down; ask again when it is back."
@@ -35,56 +33,6 @@ DECODERS = 2
 P = ParamSpec("P")
 T = TypeVar("T")
 Key = tuple[str, str, str]
-Map = NDArray[np.float32]
-
-
-class Stages(NamedTuple):
-    """Seconds spent on one model."""
-
-    decode: float = 0.0
-    network: float = 0.0
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What one model saw in one picture; kept, so that more labels cost their maps alone.
-
-    Attributes:
-        width, height: of the upright picture, in pixels.
-        sha256: of the bytes that were uploaded.
-        reading: what maps are made from, on the network's device.
-        scores: probability of each of the model's labels, (C,).
-        maps: kind of map and index of a label -> its numbers (h, w), for what was asked so far; whoever adds some holds `mapping`.
-    """
-
-    entry: Entry
-    sha256: str
-    width: int
-    height: int
-    reading: Reading
-    scores: NDArray[np.float32]
-    stages: Stages
-    maps: dict[tuple[str, int], Map] = field(default_factory=dict)
-    mapping: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def map_size(self) -> tuple[int, int]:
-        """Rows and columns of every map."""
-        return self.reading.last_map.shape[2], self.reading.last_map.shape[3]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it takes once every label is mapped in every kind."""
-        maps = self.scores.size * len(OWN_KINDS) * self.map_size[0] * self.map_size[1]
-        return 4 * (maps + sum(part.numel() for part in (self.reading.last_map, *self.reading.memory)))
-
-
-class View(NamedTuple):
-    """A sight as one request got it: `stages` is what it had to wait for, nothing if it was there already."""
-
-    sight: Sight
-    stages: Stages
-    cached: bool
 
 
 @dataclass
@@ -279,12 +227,6 @@ class Engine:
             return pool.submit(work, *args, **kwargs)
         except RuntimeError as error:
             raise UnavailableError(_CLOSING) from error
-
-
-def missing_labels(sight: Sight, labels: Sequence[str], kind: str) -> list[int]:
-    """Indices of those labels that the sight's model knows but has not mapped yet in this kind."""
-    known = sight.entry.card.labels
-    return [index for index in (known.index(label) for label in labels if label in known) if (kind, index) not in sight.maps]
 
 
 def _view(found: Sight | _Flight, deadline: float) -> View:

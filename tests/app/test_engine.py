@@ -15,9 +15,10 @@ from PIL import Image
 
 from app.catalog import Catalog
 from app.compare import compare
-from app.engine import Engine, Sight, View
+from app.engine import Engine
 from app.errors import BusyError, DeadlineError, PictureError, UnavailableError
 from app.settings import Settings
+from app.sights import Sight, View
 from l2d.cam import label_maps
 from l2d.data.images import to_input
 from l2d.runtime import OpenVino

@@ -1,0 +1,70 @@
+"""What models saw in a picture: the one thing that is kept between requests."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.catalog import Entry
+from l2d.cam import OWN_KINDS
+from l2d.runtime import Reading
+
+Map = NDArray[np.float32]
+
+
+class Stages(NamedTuple):
+    """Seconds spent on one model."""
+
+    decode: float = 0.0
+    network: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one model saw in one picture; kept, so that more labels cost their maps alone.
+
+    Attributes:
+        width, height: of the upright picture, in pixels.
+        sha256: of the bytes that were uploaded.
+        reading: what maps are made from, on the network's device.
+        scores: probability of each of the model's labels, (C,).
+        maps: kind of map and index of a label -> its numbers (h, w), for what was asked so far; whoever adds some holds `mapping`.
+    """
+
+    entry: Entry
+    sha256: str
+    width: int
+    height: int
+    reading: Reading
+    scores: NDArray[np.float32]
+    stages: Stages
+    maps: dict[tuple[str, int], Map] = field(default_factory=dict)
+    mapping: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Rows and columns of every map."""
+        return self.reading.last_map.shape[2], self.reading.last_map.shape[3]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes once every label is mapped in every kind."""
+        maps = self.scores.size * len(OWN_KINDS) * self.map_size[0] * self.map_size[1]
+        return 4 * (maps + sum(part.numel() for part in (self.reading.last_map, *self.reading.memory)))
+
+
+class View(NamedTuple):
+    """A sight as one request got it: `stages` is what it had to wait for, nothing if it was there already."""
+
+    sight: Sight
+    stages: Stages
+    cached: bool
+
+
+def missing_labels(sight: Sight, labels: Sequence[str], kind: str) -> list[int]:
+    """Indices of those labels that the sight's model knows but has not mapped yet in this kind."""
+    known = sight.entry.card.labels
+    return [index for index in (known.index(label) for label in labels if label in known) if (kind, index) not in sight.maps]

@@ -1,0 +1,46 @@
+"""The serving benchmark runs a real server, and says what it cannot measure."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from l2d.bench_serve import bench_serve
+from l2d.bench_server import draw_photograph, encode_photograph, serve
+from l2d.checkpoint import ModelCard, save_checkpoint
+from l2d.model import create_model
+
+LABELS = tuple(f"label {number}" for number in range(10))
+
+
+def test_photographs_are_all_different_and_the_same_for_a_seed():
+    first = draw_photograph(0)
+    assert (first.size, first.mode) == ((640, 480), "RGB")
+    assert first.tobytes() == draw_photograph(0).tobytes() != draw_photograph(1).tobytes()
+    assert Image.Image is type(first)
+    assert 30_000 < len(encode_photograph(0)) < 500_000
+
+
+@pytest.mark.slow
+def test_a_server_is_measured_beside_its_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
+    for number in range(3):
+        torch.manual_seed(number)
+        model = create_model("test_efficientnet", 10, image_size=64, width=32, feedforward=48)
+        card = ModelCard(f"s{number}", "S", "student", "vanilla", "test_efficientnet", LABELS, 64, width=32, feedforward=48)
+        save_checkpoint(tmp_path / "networks" / card.name, model, card)
+    report = bench_serve(tmp_path / "networks", seconds=4, clients=3, rounds=2)
+    assert report["setting"]["students"] == ["s0", "s1", "s2"]
+    assert report["cold_start"]["seconds"] > 0
+    assert set(report["load"]["statuses"]) == {"200"}
+    assert report["load"]["requests_per_second"] > 0
+    assert report["load"]["p99"] >= report["load"]["p50"] > 0
+    assert all(ratio > 0 for ratio in report["limit"]["ratio"].values())
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_start_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("L2D_MAX_PIXELS", "none")
+    with pytest.raises(RuntimeError, match="L2D_MAX_PIXELS"), serve(tmp_path, tmp_path):
+        pass
