@@ -63,7 +63,7 @@ def _render_report(report: Report) -> Iterator[str]:
     if notes:
         yield f"<p>What differs from the paper:</p><ul>{notes}</ul>"
     if report.source:
-        yield f"<p>The paper: {escape(report.source)}.</p>"
+        yield f"<p>The paper: {escape(report.source.removesuffix('.'))}.</p>"
 
 
 def _describe_seeds(pair: Pair) -> str:

@@ -1,0 +1,44 @@
+"""What the cells of a figure show, and what shares a scale."""
+
+import numpy as np
+import pytest
+
+from l2d.layers import Layer, build_layers, find_limits
+
+MAPS = [{"cat": np.array([[0.0, 2.0]]), "dog": np.array([[1.0]])}, {"cat": np.array([[1.0], [4.0]]), "dog": np.array([[-3.0]])}, {}]
+LABELS = ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "limits"),
+    [("row", [[4, 4, 4], [1, 1, 1]]), ("map", [[2, 4, 0], [1, 0, 0]]), ("grid", [[4, 4, 4], [4, 4, 4]])],
+)
+def test_a_scale_ends_at_the_largest_evidence_of_what_shares_it(scale: str, limits: list[list[float]]) -> None:
+    assert find_limits(build_layers(MAPS, LABELS, scale), scale) == limits
+
+
+def test_what_is_subtracted_keeps_a_scale_of_its_own() -> None:
+    layers = build_layers(MAPS, LABELS, "row", minus=0)
+    # Largest difference of either sign: 4 - 0 for the cat, -3 - 1 for the dog.
+    assert find_limits(layers, "row", minus=0) == [[2, 4, 4], [1, 4, 4]]
+    assert layers[0][2] is None
+
+
+def test_on_scales_of_their_own_the_shares_of_each_maximum_are_compared() -> None:
+    maps = [{"cat": np.array([[0.0, 2.0]])}, {"cat": np.array([[0.0, 10.0]])}]
+    assert find_limits(build_layers(maps, ["cat"], "map", minus=0), "map", minus=0) == [[2, 0]]
+
+
+def test_a_difference_to_a_network_that_does_not_know_the_label_is_unknown() -> None:
+    assert build_layers(MAPS, ["cat"], "row", minus=2) == [[None, None, None]]
+
+
+def test_maps_of_different_sizes_are_subtracted_place_by_place() -> None:
+    difference = Layer(np.array([[1.0, 3.0]]), np.array([[2.0], [1.0]])).spread((2, 2), smooth=False)
+    np.testing.assert_array_equal(difference, [[-1, 1], [0, 2]])
+
+
+def test_what_is_not_a_number_is_no_evidence() -> None:
+    ((layer,),) = build_layers([{"cat": np.array([[np.nan, -1.0]])}], ["cat"], "row")
+    assert layer is not None
+    assert layer.peak == 0
