@@ -166,6 +166,35 @@ def explain(
         console.print(f"Wrote {out}")
 
 
+@app.command()
+def data(
+    what: Annotated[str, typer.Argument(help="check")],
+    root: Annotated[str, typer.Argument(help="folder of a data set, or coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes")],
+    split: Annotated[str | None, typer.Option(help="train or test; both if not given")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at a data set: decode every picture and count every label; exit status 1 if a picture is missing or broken, naming it."""
+    from l2d.data import LAYOUTS, SPLITS, find_spec
+    from l2d.data.check import check_data
+
+    with sentences():
+        if what != "check":
+            raise ValueError(f"Unknown task {what!r}; what can be done with a data set is check.")
+        spec = find_spec(Path(root)) if Path(root).is_dir() else root
+        if spec is None:
+            raise ValueError(f"{root} is laid out in none of the known ways; a data set has {LAYOUTS}.")
+        reports = {}
+        for name in [split] if split else SPLITS:
+            with progress(f"check {name}") as advance:
+                reports[name] = check_data(spec, name, progress=advance)
+    if as_json:
+        print_report(reports, as_json)
+    else:
+        _print_findings(reports)
+    if any(report["broken"] for report in reports.values()):
+        raise typer.Exit(1)
+
+
 def _run(options: dict[str, Any]) -> None:
     """Train with the options of `train` or `distill`, showing how it goes."""
     from l2d import processes
@@ -206,36 +235,6 @@ def _parse_weights(pairs: list[str]) -> dict[str, float]:
         except ValueError:
             raise ValueError(f"--weight takes NAME=NUMBER, for example mld=10; got {pair!r}.") from None
     return weights
-
-
-data_sets = typer.Typer(no_args_is_help=True, help="Look at data sets.")
-app.add_typer(data_sets, name="data")
-
-
-@data_sets.command("check")
-def check(
-    root: Annotated[str, typer.Argument(help="folder of a data set, or coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes")],
-    split: Annotated[str | None, typer.Option(help="train or test; both if not given")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Decode every picture and count every label; exit status 1 if a picture is missing or broken, naming it."""
-    from l2d.data import LAYOUTS, SPLITS, find_spec
-    from l2d.data.check import check_data
-
-    with sentences():
-        spec = find_spec(Path(root)) if Path(root).is_dir() else root
-        if spec is None:
-            raise ValueError(f"{root} is laid out in none of the known ways; a data set has {LAYOUTS}.")
-        reports = {}
-        for name in [split] if split else SPLITS:
-            with progress(f"check {name}") as advance:
-                reports[name] = check_data(spec, name, progress=advance)
-    if as_json:
-        print_report(reports, as_json)
-    else:
-        _print_findings(reports)
-    if any(report["broken"] for report in reports.values()):
-        raise typer.Exit(1)
 
 
 def _print_findings(reports: dict[str, dict[str, Any]]) -> None:

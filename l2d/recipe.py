@@ -34,7 +34,7 @@ PAIRED = {"cd": "pictures of a batch that show the same label", "id": "labels th
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The settings of one training run; the defaults are the paper's where it states one.
+    """The settings of one training run; the defaults are the paper's where it states one, but for the augmentation, which is ours.
 
     Attributes:
         method: a name in `l2d.distill.METHODS`.

@@ -64,7 +64,7 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     if (plan.out / CARD).exists() and not state.exists():
         raise ValueError(f"{plan.out} holds a finished checkpoint already: choose another folder, or remove this one to train it anew.")
     index = read_index(plan.data, "train")
-    for doubt in plan.recipe.find_doubts(index.targets):
+    for doubt in plan.recipe.find_doubts(index.targets) if processes.is_main() else []:
         warnings.warn(doubt, stacklevel=2)
     chosen = choose_device(device)
     teacher = load_network(plan.teacher, chosen) if plan.teacher is not None else None

@@ -15,8 +15,10 @@ DRAWS = 11
 def augment(pictures: Tensor, generator: torch.Generator, *, min_area: float = 0.4, colour: float = 0.3, cutout: float = 0.5) -> Tensor:
     """One random view of every picture: crop, flip, colour, cutout.
 
-    It stands in for the paper's RandAugment and Cutout, whose operations do not run on batches. Random numbers are drawn on the host, so
-    every device sees the same views for a seed, and for the pictures of all processes, so each sees the views that a single one would.
+    It stands in for the paper's RandAugment and Cutout, and is not the same: no rotation, shear, posterising and the like. Their library
+    versions go picture by picture and draw from one global generator, so neither a resumed run nor several processes could repeat them.
+    Here random numbers are drawn on the host, for the pictures of all processes: every device sees the same views for a seed, and every
+    process those that a single one would see.
 
     Args:
         pictures: bytes (N, 3, S, S).

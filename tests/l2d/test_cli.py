@@ -192,3 +192,4 @@ def test_data_check_counts_and_names(coco: Path, tmp_path: Path) -> None:
     assert "1 of the 6 pictures named in" in refuse("data", "check", root)
     assert "laid out in none of the known ways; a data set has annotations/" in refuse("data", "check", tmp_path)
     assert "Expected data as coco:ROOT" in refuse("data", "check", tmp_path / "nowhere")
+    assert "what can be done with a data set is check" in refuse("data", "draw", root)
