@@ -32,4 +32,7 @@ class Settings(BaseSettings):
     data: Path = Field(default=SOURCE_TREE / "data", description="folder with one folder per data set that jobs may name")
     token: SecretStr | None = Field(default=None, min_length=16, description="needed for jobs; made and printed when others can reach us")
     workers: bool = Field(default=True, description="start and supervise the processes that run jobs: one per GPU, or one on the CPU")
+    engine: str | None = Field(default=None, pattern=r"^ray://[^\s/]+:\d+$", description="ray://HOST:PORT: the cluster that jobs run on")
+    engine_cpus: float = Field(default=2, ge=0, le=1024, description="processors that one process of a job asks of the cluster")
+    engine_gpus: float = Field(default=0, ge=0, le=64, description="GPUs that one process of a job asks of the cluster")
     threads: int | None = Field(default=None, ge=1, description="processor threads of one network; by default as torch decides")

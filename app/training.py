@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 import torch
 
 from app.datasets import Datasets
+from app.errors import UnavailableError
+from app.jobs import UnknownJobError
 from app.orders import STUDENT, TEACHER, Order, Stage, plan_stages
 from app.places import Places
 from app.probes import choose_probes, save_maps, save_pictures
+from app.queue import Queue
 from app.records import JobFolder, remove_folder
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, read_card, write_card
 from l2d.data import read_index
@@ -33,6 +36,8 @@ logger = logging.getLogger(__name__)
 ORDER, READY, BEST = "order.json", "ready", "best"
 # Steps are written down at most this often.
 STEP_SECONDS = 1.0
+# How often a training that no worker of this machine holds looks whether it is still wanted.
+CLAIM_SECONDS = 2.0
 # Training gives way to the page.
 NICENESS = 10
 
@@ -71,9 +76,13 @@ class _Clock:
         return {"progress": round(progress, 4), "seconds_left": None if left is None else round(left, 1)}
 
 
-def run_job(folder: JobFolder, places: Places) -> int:
-    """Do what order.json says; returns the exit code, and leaves the reason of a failure in the metrics."""
-    task = Task(**json.loads((folder.path / ORDER).read_text(encoding="utf-8")))
+def read_task(folder: JobFolder) -> Task:
+    """What the worker asks."""
+    return Task(**json.loads((folder.path / ORDER).read_text(encoding="utf-8")))
+
+
+def run_job(folder: JobFolder, places: Places, task: Task) -> int:
+    """Do what is asked; returns the exit code, and leaves the reason of a failure in the metrics."""
     folder.append({"event": "attempt", "attempt": task.attempt, "at": time.time(), "device": task.device, "versions": list_versions()})
     try:
         _Work(folder, places, task).do()
@@ -266,9 +275,39 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def main(job: str, places: Places) -> int:
-    """The entry of `python -m app job ID`."""
+def die_with_claim(task: Task, queue: Queue) -> None:
+    """End this process as soon as the job is no longer this attempt's: cancelled, given up, begun anew, or deleted."""
+
+    def is_wanted() -> bool:
+        try:
+            job = queue.find(task.job)
+        except UnavailableError:  # it passes
+            return True
+        except UnknownJobError:
+            return False
+        return (job.state, job.attempts) == ("running", task.attempt)
+
+    def watch() -> None:
+        while is_wanted():
+            time.sleep(CLAIM_SECONDS)
+        logger.warning("Job %s is no longer this run's; ending.", task.job)
+        os._exit(3)
+
+    threading.Thread(target=watch, name="claim", daemon=True).start()
+
+
+def main(job: str, places: Places, attached: bool) -> int:
+    """The entry of `python -m app job ID`.
+
+    Args:
+        attached: started by a worker on this machine, and ends with it.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    die_with_parent()
+    folder = JobFolder(places.jobs / job)
+    task = read_task(folder)
+    if attached:
+        die_with_parent()
+    else:
+        die_with_claim(task, Queue(places.state))
     os.nice(NICENESS)
-    return run_job(JobFolder(places.jobs / job), places)
+    return run_job(folder, places, task)

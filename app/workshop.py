@@ -10,9 +10,10 @@ from typing import Any
 from app.catalog import Catalog
 from app.datasets import DatasetFacts, Datasets
 from app.errors import ParameterError, RequestError
-from app.jobs import Job, Queue
+from app.jobs import Job
 from app.orders import Order, plan_stages, write_commands
 from app.places import Places
+from app.queue import Queue
 from app.records import JobFolder, Line, remove_folder
 from app.worker import find_models
 

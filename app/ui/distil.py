@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -26,6 +26,8 @@ MORE = (
     "teacher_start_from",
     "batch_size",
     "lr",
+    "freeze_stages",
+    "output_stride",
     "width",
     "feedforward",
     "min_area",
@@ -62,7 +64,7 @@ def build_distil_tab(workshop: Workshop, access: Access) -> None:
         asked = button.click(bench.ask(verb), [token, chosen], None, **quiet)
         asked.then(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
     chosen.input(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
-    epoch.input(bench.scrub, [token, chosen, epoch], probes, **quiet)
+    epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes], **quiet)
     gr.Timer(POLL_SECONDS).tick(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
 
 
@@ -85,11 +87,12 @@ def _build_field(bench: "Bench", name: str, first: dict[str, Any]) -> Any:
     field = Order.model_fields[name]
     label, value = name.replace("_", " ").capitalize(), bench.as_shown(name, first)
     about: dict[str, Any] = {"label": label, "info": field.description, "value": value}
-    choices: dict[str, Callable[[], list[str]]] = {
+    choices: dict[str, Callable[[], list[Any]]] = {
         "data": bench.list_datasets,
         "method": lambda: list(METHODS),
         "teacher": bench.list_teachers,
         "student": lambda: list(BACKBONES),
+        "output_stride": lambda: list(get_args(field.annotation)),
         "start_from": bench.list_models,
         "teacher_start_from": bench.list_models,
     }
@@ -196,11 +199,11 @@ class Bench:
         values = [value if seen.get(name) != keys[name] else gr.skip() for name, value in shown.items()]
         return [*values, keys]
 
-    def scrub(self, token: str, chosen: str | None, epoch: float) -> str:
-        """The maps after an epoch."""
+    def scrub(self, token: str, chosen: str | None, epoch: float) -> tuple[str, str]:
+        """The curves with an epoch marked, and the maps after it."""
         if not chosen or self._is_shut(token):
-            return ""
-        return self._show_probes(chosen, int(epoch))
+            return "", ""
+        return show_curves(self.workshop.folder(chosen).read_all(), int(epoch)), self._show_probes(chosen, int(epoch))
 
     def _show(self, job: Job, epoch: int, new: bool) -> dict[str, Any]:
         states = {"stop": ("running",), "cancel": ("queued", "running", "interrupted"), "resume": RESUMABLE, "delete": ENDED}
@@ -213,7 +216,7 @@ class Bench:
         return {
             "status": show_status(job),
             **{verb: gr.update(visible=job.state in allowed) for verb, allowed in states.items()},
-            "curves": show_curves(folder.read_all()) if folder.metrics.exists() else "",
+            "curves": show_curves(folder.read_all(), at if epochs else None) if folder.metrics.exists() else "",
             "epoch": slider,
             "probes": self._show_probes(job.id, at),
             "log": show_log(folder.read_log(LOG_BYTES)),

@@ -79,8 +79,12 @@ def describe_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def show_curves(records: Iterable[dict[str, Any]]) -> str:
-    """The losses' parts and the score, by epoch; where an epoch was told twice, the last word counts."""
+def show_curves(records: Iterable[dict[str, Any]], mark: int | None = None) -> str:
+    """The losses' parts and the score, by epoch; where an epoch was told twice, the last word counts.
+
+    Args:
+        mark: the student's epoch whose maps are shown.
+    """
     epochs: dict[tuple[str, int], dict[str, Any]] = {}
     steps: dict[tuple[str, int, int], dict[str, Any]] = {}
     for record in records:
@@ -103,14 +107,16 @@ def show_curves(records: Iterable[dict[str, Any]]) -> str:
         for part in ("student", "teacher")
     }
     parts = [Curve(name, sorted(points)) for name, points in losses.items()]
+    if stage == "teacher":
+        mark = None
     measured = [Curve(name, points) for name, points in scores.items() if points]
     return (
-        f'<div class="l2d-curves">{_draw(f"Losses of the {stage}, weighted", parts, logarithmic=True)}'
-        f"{_draw('mAP on the pictures held out, percent', measured, logarithmic=False)}</div>"
+        f'<div class="l2d-curves">{_draw(f"Losses of the {stage}, weighted", parts, mark, logarithmic=True)}'
+        f"{_draw('mAP on the pictures held out, percent', measured, mark, logarithmic=False)}</div>"
     )
 
 
-def _draw(title: str, curves: Sequence[Curve], logarithmic: bool) -> str:
+def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bool) -> str:
     """One chart as SVG."""
     curves = [Curve(name, [p for p in points if not logarithmic or p[1] > 0][:: max(1, len(points) // POINTS)]) for name, points in curves]
     values = [value for curve in curves for _, value in curve.points]
@@ -121,13 +127,15 @@ def _draw(title: str, curves: Sequence[Curve], logarithmic: bool) -> str:
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
 
+    ends = [10**end if logarithmic else end for end in (high, low)]
+
     def place(epoch: float, value: float) -> str:
         level = math.log10(value) if logarithmic else value
         x = LEFT + (WIDTH - LEFT - 8) * epoch / last
         return f"{x:.1f},{HEIGHT - BOTTOM - (HEIGHT - BOTTOM - 10) * (level - low) / (high - low):.1f}"
 
-    lines = "".join(_draw_line(curve, colour, place) for curve, colour in zip(curves, COLOURS, strict=False))
-    ends = [10**end if logarithmic else end for end in (high, low)]
+    lines = "" if mark is None else _draw_mark(place(mark, ends[1]).partition(",")[0])
+    lines += "".join(_draw_line(curve, colour, place) for curve, colour in zip(curves, COLOURS, strict=False))
     axes = (
         f'<path d="M{LEFT} 8V{HEIGHT - BOTTOM}H{WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
         f'<text x="{LEFT - 5}" y="16" text-anchor="end">{ends[0]:.3g}</text>'
@@ -143,6 +151,10 @@ def _draw(title: str, curves: Sequence[Curve], logarithmic: bool) -> str:
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{axes}{lines}</svg>'
         f"<figcaption><b>{title}</b>{legend}</figcaption></figure>"
     )
+
+
+def _draw_mark(x: str) -> str:
+    return f'<path class="mark" d="M{x} 8V{HEIGHT - BOTTOM}" stroke="currentColor" stroke-opacity=".55" stroke-dasharray="3 3"/>'
 
 
 def _draw_line(curve: Curve, colour: str, place: Any) -> str:

@@ -20,6 +20,7 @@ from app.job_routes import public, router
 from app.jobs import Progress
 from app.orders import choose_first_order
 from app.places import Places
+from app.processes import LocalMachine
 from app.records import JobFolder
 from app.worker import clear
 from app.workshop import Workshop
@@ -302,5 +303,5 @@ def test_models_that_nobody_was_told_of_are_cleared_away(workshop: Workshop, cli
     workshop.queue.claim("w")
     (workshop.places.models / f"shapes-x-{job}").mkdir(parents=True)
     (given_up,) = workshop.queue.give_up_seat("w")
-    clear(given_up, workshop.places)
+    clear(given_up, workshop.places, LocalMachine(workshop.places, "cpu"))
     assert list(workshop.places.models.iterdir()) == []

@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 from app.errors import UnavailableError
-from app.jobs import Job, Queue
+from app.jobs import Job
 from app.orders import Order
 from app.places import Places
+from app.processes import ENTRY, make_environment
+from app.queue import Queue
 from app.records import TEMPORARY, JobFolder
-from app.worker import ENTRY, make_environment
 from l2d.checkpoint import hash_file
 
 # Generous: on a busy machine it takes a minute until torch is imported.
