@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.jobs import Job
@@ -183,6 +184,6 @@ def find_job_server(address: str) -> str:
     try:
         with urllib.request.urlopen(f"{server}/api/version", timeout=ANSWER_SECONDS) as answer:
             json.load(answer)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, HTTPException):
         return address
     return server

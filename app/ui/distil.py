@@ -79,7 +79,7 @@ def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Code, gr
             fields[name] = _build_field(bench, name, first)
     start = gr.Button("Start", variant="primary")
     values = [bench.as_shown(name, first) for name in fields]
-    command = gr.Code(bench.preview(*values), language="shell", label="The same by hand", interactive=False, wrap_lines=True)
+    command = gr.Code(bench.preview(*values), language="shell", label="The same by hand", interactive=False, wrap_lines=True, max_lines=8)
     return fields, token, command, start
 
 
