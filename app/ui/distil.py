@@ -68,7 +68,7 @@ def build_distil_tab(workshop: Workshop, access: Access) -> None:
     gr.Timer(POLL_SECONDS).tick(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
 
 
-def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Code, gr.Button]:
+def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Textbox, gr.Button]:
     first = bench.first_order.model_dump()
     token = gr.Textbox(label="Token", info="The server printed it at its start.", type="password", visible=not bench.access.open)
     fields: dict[str, Any] = {}
@@ -79,7 +79,8 @@ def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Code, gr
             fields[name] = _build_field(bench, name, first)
     start = gr.Button("Start", variant="primary")
     values = [bench.as_shown(name, first) for name in fields]
-    command = gr.Code(bench.preview(*values), language="shell", label="The same by hand", interactive=False, wrap_lines=True, max_lines=8)
+    look: dict[str, Any] = {"interactive": False, "max_lines": 16, "buttons": ["copy"], "elem_classes": "l2d-command"}
+    command = gr.Textbox(bench.preview(*values), label="The same by hand", **look)
     return fields, token, command, start
 
 

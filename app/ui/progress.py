@@ -25,11 +25,14 @@ COLOUR_MAP, OPACITY = "inferno", 0.85
 CSS = """
 .l2d-job { display: grid; gap: 6px; }
 .l2d-job h3, .l2d-job p { margin: 0; }
-.l2d-state { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 13px; font-weight: 700; color: #fff; }
+.l2d-state { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 13px; font-weight: 700; color: #fff !important; }
 .l2d-state { background: #57534e; }
 .l2d-state.running { background: #0f766e; } .l2d-state.succeeded { background: #15803d; } .l2d-state.failed { background: #b91c1c; }
 .l2d-state.interrupted { background: #b45309; }
-.l2d-job progress { width: 100%; height: 12px; accent-color: #0d9488; }
+.l2d-job progress { width: 100%; height: 10px; appearance: none; border: 0; border-radius: 5px; overflow: hidden; }
+.l2d-job progress, .l2d-job progress::-webkit-progress-bar { background: var(--background-fill-secondary); }
+.l2d-job progress::-webkit-progress-value { background: #0d9488; } .l2d-job progress::-moz-progress-bar { background: #0d9488; }
+.l2d-command textarea { font-family: var(--font-mono); font-size: 12px; line-height: 1.5; }
 .l2d-curves { display: flex; flex-wrap: wrap; gap: 12px; }
 .l2d-curves figure { margin: 0; flex: 1 1 300px; min-width: 0; }
 .l2d-curves svg { width: 100%; height: auto; color: var(--body-text-color); }
