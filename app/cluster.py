@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import shlex
-import sys
 import threading
 import time
 import urllib.request
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.jobs import Job
 from app.places import Places
-from app.processes import ENTRY, SOURCE_TREE, Exit, MachineError, Training
+from app.processes import SOURCE_TREE, Exit, MachineError, Training, write_command
 from app.records import JobFolder
 
 if TYPE_CHECKING:
@@ -80,14 +79,15 @@ class RayCluster:
         if job.attempts > 1:
             self._end(job, job.attempts - 1)
         name = name_attempt(job.id, job.attempts, stop)
-        command = shlex.join([sys.executable, "-m", ENTRY, "job", job.id])
+        count = job.spec.get("processes", 1)
+        command = shlex.join(write_command(["job", job.id], count))
         try:
             self.connect().submit_job(
                 entrypoint=f"exec {command} >> {shlex.quote(str(folder.log))} 2>&1",
                 submission_id=name,
                 runtime_env={"env_vars": self.make_environment()},
-                entrypoint_num_cpus=self.need.cpus,
-                entrypoint_num_gpus=self.need.gpus or None,
+                entrypoint_num_cpus=self.need.cpus * count,
+                entrypoint_num_gpus=self.need.gpus * count or None,
                 metadata={"l2d_job": job.id},
             )
         except (OSError, RuntimeError) as error:

@@ -47,7 +47,9 @@ class Order(BaseModel):
     cutout: float = Field(default=0.5, ge=0, le=1, description="Side of the hole cut into every second picture, as a share of the side.")
     averaging: float = Field(default=0.0, ge=0, le=0.99999, description="Decay of an exponential average of the weights; 0 for none.")
     holdout: float = Field(default=0.1, ge=0, le=0.5, description="Share of the training pictures set aside to follow the score by.")
-    processes: int = Field(default=1, ge=1, le=64, description="Processes that train together, one per GPU.")
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Processes that train together, each on its share of every batch, on a GPU of its own."
+    )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="The same seed gives the same student.")
 
     @field_validator("student", "teacher_backbone")
@@ -64,12 +66,11 @@ class Order(BaseModel):
             raise ValueError("Every loss weight must lie between 0 and 1000000.")
         return weights
 
-    @field_validator("processes")
-    @classmethod
-    def _check_processes(cls, count: int) -> int:
-        if count > 1:
-            raise ValueError("A job trains in one process so far: leave processes at 1, and order several jobs to use several GPUs.")
-        return count
+    @model_validator(mode="after")
+    def _check_processes(self) -> "Order":
+        if self.batch_size % self.processes:
+            raise ValueError(f"{self.processes} processes share every batch evenly: give a batch_size that {self.processes} divides.")
+        return self
 
     @model_validator(mode="after")
     def _check_stride(self) -> "Order":
@@ -178,18 +179,20 @@ def plan_stages(order: dict[str, Any], spec: str, find_model: Callable[[str], Pa
     return [*stages, Stage(STUDENT, dataclasses.replace(plan, teacher=teacher, init=inits["start_from"]))]
 
 
-def write_commands(stages: list[Stage], folder: Path, places: dict[str, Path]) -> list[str]:
+def write_commands(stages: list[Stage], folder: Path, places: dict[str, Path], processes: int = 1) -> list[str]:
     """The command lines that give the same checkpoints, one per stage, to be run in a folder of one's own.
 
     Args:
         places: names of environment variables, and the folders that they stand for.
     """
+    program = "l2d" if processes == 1 else f"torchrun --nproc-per-node {processes} -m l2d"
     return [
-        _write_command(stage.plan, {f"{folder}/": ""} | {f"{place}/": f"${name}/" for name, place in places.items()}) for stage in stages
+        _write_command(program, stage.plan, {f"{folder}/": ""} | {f"{place}/": f"${name}/" for name, place in places.items()})
+        for stage in stages
     ]
 
 
-def _write_command(plan: Plan, shorter: dict[str, str]) -> str:
+def _write_command(program: str, plan: Plan, shorter: dict[str, str]) -> str:
     recipe = plan.recipe
     options: dict[str, Any] = {"data": plan.data, "out": plan.out}
     if plan.teacher is not None:
@@ -207,7 +210,7 @@ def _write_command(plan: Plan, shorter: dict[str, str]) -> str:
     options |= {name: getattr(recipe, name) for name in _TOLD}
     words = [f"--{name.replace('_', '-')} {_quote(str(value), shorter)}" for name, value in options.items()]
     words += [f"--weight {name}={weight!r}" for name, weight in recipe.weights.items()]
-    return " ".join([f"l2d {'distill' if plan.teacher else 'train'}", *words, *(["--pretrained"] if plan.pretrained else [])])
+    return " ".join([f"{program} {'distill' if plan.teacher else 'train'}", *words, *(["--pretrained"] if plan.pretrained else [])])
 
 
 _TOLD = ("epochs", "batch_size", "lr", "freeze_stages", "min_area", "colour", "cutout", "averaging", "holdout", "seed")

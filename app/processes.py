@@ -95,7 +95,16 @@ class LocalMachine:
     def start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
         """Start a process."""
         with folder.log.open("ab") as log:
-            return LocalTraining(start_process(self.places, ["job", "--attached", job.id], log))
+            return LocalTraining(start_process(self.places, ["job", "--attached", job.id], log, self._count(job)))
+
+    def _count(self, job: Job) -> int:
+        count: int = job.spec.get("processes", 1)
+        if count > 1 and self.device != "cpu":
+            raise MachineError(
+                f"Every worker of this machine has one GPU, and the job asks for {count}: give the machine's GPUs to a Ray cluster "
+                "(L2D_ENGINE), which counts them."
+            )
+        return count
 
     def find(self, job: Job, stop: bool) -> Training:
         """There is none: it ended with its worker."""
@@ -129,19 +138,25 @@ class LocalTraining:
             self._process.stdin.close()
 
 
-def start_process(places: Places, words: list[str], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
+def start_process(places: Places, words: list[str], output: IO[bytes] | None, processes: int = 1) -> subprocess.Popen[bytes]:
     """Start another process of this app, out of reach of the terminal's signals, with nothing of the environment that it does not need.
 
     It holds the other end of a pipe, and so learns when this process is gone.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", ENTRY, *words],
+        write_command(words, processes),
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,
         env=make_environment(os.environ, places),
         start_new_session=True,
     )
+
+
+def write_command(words: list[str], processes: int = 1) -> list[str]:
+    """The command line of this app's process; under torchrun, if several are to train together."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    return [sys.executable, *launcher, "-m", ENTRY, *words]
 
 
 def make_environment(environment: Mapping[str, str], places: Places) -> dict[str, str]:

@@ -109,7 +109,7 @@ class Workshop:
         except (RequestError, ValueError):
             return []
         named = {"L2D_DATA": self.places.data, "L2D_CHECKPOINTS": self.places.checkpoints, "L2D_STATE": self.places.state}
-        return write_commands(stages, folder, named)
+        return write_commands(stages, folder, named, order.get("processes", 1))
 
     def list_probes(self, job: str) -> dict[str, Any]:
         """The probe pictures of a job, and the names of what mapped them: "teacher", and one per epoch."""

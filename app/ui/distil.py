@@ -35,6 +35,7 @@ MORE = (
     "cutout",
     "averaging",
     "holdout",
+    "processes",
     "seed",
     "pretrained",
 )

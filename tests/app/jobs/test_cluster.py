@@ -157,9 +157,10 @@ def test_a_worker_dies_and_the_next_one_finds_its_training(lab: "Lab", cluster: 
 
 
 def test_running_or_waiting_for_room_it_is_cancelled_within_five_seconds(lab: "Lab", cluster: Cluster, worker: Callable[[], Any]):
-    running, waiting = lab.submit(epochs=1000), lab.submit(epochs=2)
+    running = lab.submit(epochs=1000)
     with worker():
         lab.wait_for_epoch(running)
+        waiting = lab.submit(epochs=2)
         wait(lambda: lab.queue.find(waiting).state == "running" and ask(cluster, lab, waiting).status == "PENDING", 60)
         for job in (waiting, running):
             start = time.monotonic()
