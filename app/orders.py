@@ -122,7 +122,7 @@ def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
         teacher_backbone=FIRST_BACKBONE,
         teacher_start_from=start,
         teacher_epochs=2,
-        epochs=4,
+        epochs=3,
         batch_size=32,
         lr=1e-3,
         image_size=96,
