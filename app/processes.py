@@ -93,11 +93,17 @@ class LocalMachine:
         return True
 
     def start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
-        """Start a process."""
+        """Start a process, or several under torchrun."""
+        count = self.check(job)
         with folder.log.open("ab") as log:
-            return LocalTraining(start_process(self.places, ["job", "--attached", job.id], log, self._count(job)))
+            return LocalTraining(start_process(self.places, ["job", "--attached", job.id], log, count))
 
-    def _count(self, job: Job) -> int:
+    def check(self, job: Job) -> int:
+        """How many processes a job asks for.
+
+        Raises:
+            MachineError: if that is more than this worker's share of the machine.
+        """
         count: int = job.spec.get("processes", 1)
         if count > 1 and self.device != "cpu":
             raise MachineError(

@@ -21,9 +21,9 @@ from app.api import add_api
 from app.catalog import Catalog
 from app.engine import Engine
 from app.places import Places
+from app.seats import list_seats
 from app.settings import Settings
 from app.supervisor import Supervisor
-from app.worker import list_seats
 from app.workshop import Workshop
 
 # Beyond the places, so that a full gate can still refuse.

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import sys
-import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -18,8 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from app.datasets import Datasets
-from app.errors import UnavailableError
-from app.jobs import UnknownJobError
+from app.lifelines import die_with_claim, die_with_parent
 from app.orders import STUDENT, TEACHER, Order, Stage, plan_stages
 from app.places import Places
 from app.probes import choose_probes, save_maps, save_pictures
@@ -37,8 +35,6 @@ logger = logging.getLogger(__name__)
 ORDER, READY, BEST = "order.json", "ready", "best"
 # Steps are written down at most this often.
 STEP_SECONDS = 1.0
-# How often a training that no worker of this machine holds looks whether it is still wanted.
-CLAIM_SECONDS = 2.0
 # Training gives way to the page.
 NICENESS = 10
 
@@ -278,38 +274,6 @@ def _drop_nan(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if value == value}
 
 
-def die_with_parent() -> None:
-    """End this process as soon as its standard input ends: when whoever started it is gone, however that happened."""
-
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 1):
-            pass
-        os._exit(3)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-def die_with_claim(task: Task, queue: Queue) -> None:
-    """End this process as soon as the job is no longer this attempt's: cancelled, given up, begun anew, or deleted."""
-
-    def is_wanted() -> bool:
-        try:
-            job = queue.find(task.job)
-        except UnavailableError:  # it passes
-            return True
-        except UnknownJobError:
-            return False
-        return (job.state, job.attempts) == ("running", task.attempt)
-
-    def watch() -> None:
-        while is_wanted():
-            time.sleep(CLAIM_SECONDS)
-        logger.warning("Job %s is no longer this run's; ending.", task.job)
-        os._exit(3)
-
-    threading.Thread(target=watch, name="claim", daemon=True).start()
-
-
 def main(job: str, places: Places, attached: bool) -> int:
     """The entry of `python -m app job ID`.
 
@@ -322,7 +286,7 @@ def main(job: str, places: Places, attached: bool) -> int:
     if attached:
         die_with_parent()
     else:
-        die_with_claim(task, Queue(places.state))
+        die_with_claim(Queue(places.state), job, task.attempt)
     os.nice(NICENESS)
     with processes.joined():
         return run_job(folder, places, task)

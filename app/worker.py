@@ -1,8 +1,6 @@
 """Runs the jobs of one folder: `python -m app worker`. Training happens in processes below this one, or on a cluster."""
 
 import contextlib
-import fcntl
-import itertools
 import json
 import logging
 import os
@@ -12,7 +10,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,14 +20,13 @@ from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.queue import Queue
 from app.records import JobFolder, Summary, remove_folder, sweep_temporary
+from app.seats import CLUSTER, hold_seat, list_seats
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 ORDER = "order.json"
-# The seat of a worker that hands its jobs to a cluster.
-CLUSTER = "ray"
 RESUME_HINT = "resume goes on after the last finished epoch."
 
 
@@ -238,32 +234,6 @@ def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, s
         hint = " The system does so when memory runs out: order a smaller batch_size or image_size." if name == "SIGKILL" else ""
         return "failed", f"The training process was ended by {name} in epoch {summary.progress.epoch}.{hint} Resume goes on from there."
     return "failed", f"The training process ended with code {code}; its log says more. {ended.message}".rstrip()
-
-
-@contextlib.contextmanager
-def hold_seat(state: Path, seat: str, leaving: Callable[[], bool]) -> Iterator[None]:
-    """Wait until no other worker of this host has the seat; the system lets go of it when the process ends, however it does."""
-    with (state / f"{socket.gethostname()}-{seat.replace(':', '')}.lock").open("ab") as file:
-        for attempt in itertools.count():
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == 0:
-                    logger.info("Another worker of this host has %s; standing by.", seat)
-                if leaving():
-                    break
-                time.sleep(POLL_SECONDS)
-        yield
-
-
-def list_seats(settings: Settings) -> list[str]:
-    """What jobs can run on, one worker each: the cluster, or every GPU, or the CPU where there is none."""
-    if settings.engine:
-        return [CLUSTER]
-    import torch
-
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
 
 
 def create_machine(settings: Settings, places: Places, seat: str) -> Machine:

@@ -120,6 +120,10 @@ def test_the_same_key_orders_once(client: TestClient):
         ({"method": "l2d", "teacher_backbone": "resnet34", "weights": {"bce": 1}}, "no loss 'bce'"),
         ({"data": "../../etc"}, "Unknown data set '../../etc'. Known are: shapes"),
         ({"out": "/tmp/x"}, "out"),
+        ({"processes": 3}, "batch_size that 3 divides"),
+        ({"freeze_stages": 2}, "start_from or pretrained"),
+        ({"output_stride": 7}, "8, 16 or 32"),
+        ({"output_stride": 16, "student": "swin_tiny_patch4_window7_224"}, "32 alone"),
         ({"weights": {"mld": float("1e9")}, "method": "mld", "teacher_backbone": "resnet34"}, "between 0 and 1000000"),
     ],
 )
