@@ -1,4 +1,4 @@
-"""A person distils: the `shapes` job is started, watched, reloaded, disturbed, resumed, and its student compared with the others."""
+"""A person distils: the `shapes` job is started, watched, reloaded, disturbed, resumed, stopped, and its student compared with the others."""
 
 import contextlib
 import os
@@ -64,8 +64,8 @@ def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_p
     open_distil(page, fresh)
     state = page.locator(".l2d-state")
 
-    # Shorter than the job that the form holds, by its fields.
-    for name, value in (("Title", "Mine"), ("Teacher epochs", "1"), ("Epochs", "2")):
+    # The job that the form holds, on smaller pictures, and for so long that there is time to disturb it.
+    for name, value in (("Title", "Mine"), ("Teacher epochs", "1"), ("Epochs", "300"), ("Image size", "32")):
         page.get_by_label(name, exact=True).fill(value)
         page.get_by_label(name, exact=True).press("Tab")
     page.get_by_role("button", name="Start").click()
@@ -93,8 +93,9 @@ def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_p
         os.kill(number, signal.SIGKILL)
     expect(state).to_have_text("interrupted")
     page.get_by_role("button", name="Resume").click()
-    expect(state).to_have_text("succeeded", timeout=TRAINING_MS)
     expect(page.locator(".l2d-job small")).to_contain_text("attempt 2")
+    page.get_by_role("button", name="Stop and keep the best").click()
+    expect(state).to_have_text("succeeded", timeout=TRAINING_MS)
 
     # Back in time: the maps after the first epoch differ from those after the last.
     last = page.locator(".l2d-probes").inner_html()
