@@ -143,7 +143,8 @@ def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bo
         f'<path d="M{LEFT} 8V{HEIGHT - BOTTOM}H{WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
         f'<text x="{LEFT - 5}" y="16" text-anchor="end">{ends[0]:.3g}</text>'
         f'<text x="{LEFT - 5}" y="{HEIGHT - BOTTOM}" text-anchor="end">{ends[1]:.3g}</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text><text x="{WIDTH - 6}" y="{HEIGHT - 6}" text-anchor="end">epoch {round(last, 1):g}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text>'
+        f'<text x="{WIDTH - 6}" y="{HEIGHT - 6}" text-anchor="end">epoch {round(last, 1):g}</text>'
     )
     legend = "".join(
         f'<span><i style="background:{colour}"></i>{escape(curve.name)} {curve.points[-1][1]:.3g}</span>'

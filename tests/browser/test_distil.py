@@ -1,4 +1,4 @@
-"""A person distils: the `shapes` job is started, watched, reloaded, disturbed, resumed, stopped, and its student compared with the others."""
+"""A person distils: a job is started, watched, disturbed, resumed and stopped, and its student compared with the others."""
 
 import contextlib
 import os
