@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test check format
+.PHONY: install demo test test-cluster check format
 
 install: $(INSTALLED)
 
@@ -23,6 +23,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-cluster: install
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[app,dev,ray]"
+	$(BIN)/python -m pytest -m cluster
 
 check: install
 	$(BIN)/ruff check .

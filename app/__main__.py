@@ -21,7 +21,7 @@ def main() -> None:
     """Start the app, or a command of it, with the settings of the environment; a wrong one, or a port that is taken, is a sentence."""
     settings = _read_settings()
     if sys.argv[1:]:
-        raise SystemExit(run_command(sys.argv[1:], Places(settings.state, settings.data, settings.checkpoints)))
+        raise SystemExit(run_command(sys.argv[1:], settings, Places(settings.state, settings.data, settings.checkpoints)))
     settings = _settle_token(settings)
     listener = _listen(settings)
     # Here, not above: a wrong setting is told at once, not after torch and gradio are loaded.

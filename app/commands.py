@@ -4,23 +4,26 @@ import argparse
 from collections.abc import Sequence
 
 from app.places import Places
+from app.settings import Settings
 
 
-def run_command(words: Sequence[str], places: Places) -> int:
+def run_command(words: Sequence[str], settings: Settings, places: Places) -> int:
     """Run a command line without its first words; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Without a command: start the server.")
     commands = parser.add_subparsers(dest="command", required=True)
     worker = commands.add_parser("worker", help="run jobs, on this machine, for every server that shares the folder L2D_STATE")
-    worker.add_argument("--device", help="cpu, cuda:0, ...; by default the first GPU, or the CPU where there is none")
+    worker.add_argument("--device", help="ray, cpu, cuda:0, ...; by default the cluster L2D_ENGINE, else the first GPU, else the CPU")
     worker.add_argument("--attached", action="store_true", help="leave when standard input ends; set by the server that starts a worker")
     job = commands.add_parser("job", help="train for one job; started by a worker")
     job.add_argument("id")
+    job.add_argument(
+        "--attached", action="store_true", help="end when standard input ends, instead of when the job is no longer this run's"
+    )
     options = parser.parse_args(words)
     if options.command == "job":
         from app.training import main as train
 
-        return train(options.id, places)
-    from app.worker import list_devices
+        return train(options.id, places, options.attached)
     from app.worker import main as work
 
-    return work(places, options.device or list_devices()[0], options.attached)
+    return work(settings, places, options.device, options.attached)

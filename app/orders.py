@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -37,6 +37,8 @@ class Order(BaseModel):
     batch_size: int = Field(default=64, ge=2, le=1024, description="Pictures per step.")
     lr: float = Field(default=1e-4, ge=1e-6, le=1.0, description="Highest learning rate; it rises, then falls.")
     image_size: int = Field(default=224, ge=32, le=640, description="Side of the input in pixels.")
+    output_stride: Literal[8, 16, 32] = Field(default=32, description="Pixels per cell of the maps; fewer show more, and cost more.")
+    freeze_stages: int = Field(default=0, ge=0, le=4, description="First stages of the backbone that stay as they start; saves time.")
     width: int = Field(default=768, ge=16, le=2048, multiple_of=8, description="Width of the label-wise embeddings.")
     feedforward: int = Field(default=2048, ge=16, le=8192, description="Hidden width of the head's feed-forward part.")
     weights: dict[str, float] = Field(default_factory=dict, description="Replaces some of the method's loss weights.")
@@ -45,6 +47,9 @@ class Order(BaseModel):
     cutout: float = Field(default=0.5, ge=0, le=1, description="Side of the hole cut into every second picture, as a share of the side.")
     averaging: float = Field(default=0.0, ge=0, le=0.99999, description="Decay of an exponential average of the weights; 0 for none.")
     holdout: float = Field(default=0.1, ge=0, le=0.5, description="Share of the training pictures set aside to follow the score by.")
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Processes that train together, each on its share of every batch, on a GPU of its own."
+    )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="The same seed gives the same student.")
 
     @field_validator("student", "teacher_backbone")
@@ -62,6 +67,19 @@ class Order(BaseModel):
         return weights
 
     @model_validator(mode="after")
+    def _check_processes(self) -> "Order":
+        if self.batch_size % self.processes:
+            raise ValueError(f"{self.processes} processes share every batch evenly: give a batch_size that {self.processes} divides.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_stride(self) -> "Order":
+        backbones = [name for name in (self.student, self.teacher_backbone) if name]
+        if self.output_stride != 32 and any(name.startswith("swin") for name in backbones):
+            raise ValueError("Swin transformers have an output_stride of 32 alone.")
+        return self
+
+    @model_validator(mode="after")
     def _check_method(self) -> "Order":
         choose_weights(self.method, self.weights)
         teachers = [name for name in (self.teacher, self.teacher_backbone) if name]
@@ -69,6 +87,10 @@ class Order(BaseModel):
             raise ValueError(f"The method {self.method} needs a teacher: give either teacher or teacher_backbone.")
         if not METHODS[self.method] and teachers:
             raise ValueError(f"The method {self.method} learns from the labels alone: leave teacher and teacher_backbone out.")
+        if self.freeze_stages and not (self.start_from or self.pretrained):
+            raise ValueError(
+                "freeze_stages keeps weights as they start, so it needs ones that were trained: give start_from or pretrained."
+            )
         if self.teacher_start_from and not self.teacher_backbone:
             raise ValueError("teacher_start_from is for a teacher that is trained first: give its teacher_backbone.")
         return self
@@ -85,7 +107,8 @@ FIRST_BACKBONE = "mobilenetv2_100"
 def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
     """A small job that needs no data set: the form on a fresh install.
 
-    So few steps suffice only from weights that know something of pictures: those of a model that is there, if it fits.
+    So few steps suffice only from weights that know something of pictures: those of a model that is there, if it fits. Its early stages
+    stay as they are, which saves most of the time; the maps have 6 x 6 cells, so that one sees them move.
 
     Args:
         models: name and backbone of those that are there.
@@ -98,11 +121,13 @@ def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
         start_from=start,
         teacher_backbone=FIRST_BACKBONE,
         teacher_start_from=start,
-        teacher_epochs=4,
-        epochs=5,
+        teacher_epochs=2,
+        epochs=3,
         batch_size=32,
         lr=1e-3,
         image_size=96,
+        output_stride=16,
+        freeze_stages=3 if start else 0,
         width=128,
         feedforward=256,
         min_area=0.6,
@@ -154,18 +179,20 @@ def plan_stages(order: dict[str, Any], spec: str, find_model: Callable[[str], Pa
     return [*stages, Stage(STUDENT, dataclasses.replace(plan, teacher=teacher, init=inits["start_from"]))]
 
 
-def write_commands(stages: list[Stage], folder: Path, places: dict[str, Path]) -> list[str]:
+def write_commands(stages: list[Stage], folder: Path, places: dict[str, Path], processes: int = 1) -> list[str]:
     """The command lines that give the same checkpoints, one per stage, to be run in a folder of one's own.
 
     Args:
         places: names of environment variables, and the folders that they stand for.
     """
+    program = "l2d" if processes == 1 else f"torchrun --nproc-per-node {processes} -m l2d"
     return [
-        _write_command(stage.plan, {f"{folder}/": ""} | {f"{place}/": f"${name}/" for name, place in places.items()}) for stage in stages
+        _write_command(program, stage.plan, {f"{folder}/": ""} | {f"{place}/": f"${name}/" for name, place in places.items()})
+        for stage in stages
     ]
 
 
-def _write_command(plan: Plan, shorter: dict[str, str]) -> str:
+def _write_command(program: str, plan: Plan, shorter: dict[str, str]) -> str:
     recipe = plan.recipe
     options: dict[str, Any] = {"data": plan.data, "out": plan.out}
     if plan.teacher is not None:
@@ -179,14 +206,14 @@ def _write_command(plan: Plan, shorter: dict[str, str]) -> str:
         options = {"backbone": plan.backbone} | options
     if plan.init is not None:
         options["init"] = plan.init
-    options |= {name: getattr(plan, name) for name in ("image_size", "width", "feedforward")}
-    options |= {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr", *_AUGMENTATION, "averaging", "holdout", "seed")}
+    options |= {name: getattr(plan, name) for name in ("image_size", "output_stride", "width", "feedforward")}
+    options |= {name: getattr(recipe, name) for name in _TOLD}
     words = [f"--{name.replace('_', '-')} {_quote(str(value), shorter)}" for name, value in options.items()]
     words += [f"--weight {name}={weight!r}" for name, weight in recipe.weights.items()]
-    return " ".join([f"l2d {'distill' if plan.teacher else 'train'}", *words, *(["--pretrained"] if plan.pretrained else [])])
+    return " ".join([f"{program} {'distill' if plan.teacher else 'train'}", *words, *(["--pretrained"] if plan.pretrained else [])])
 
 
-_AUGMENTATION = ("min_area", "colour", "cutout")
+_TOLD = ("epochs", "batch_size", "lr", "freeze_stages", "min_area", "colour", "cutout", "averaging", "holdout", "seed")
 
 
 def _quote(value: str, shorter: dict[str, str]) -> str:
@@ -204,7 +231,7 @@ def _make_recipe(chosen: dict[str, Any], teacher_size: int) -> Recipe:
 
 
 def _make_plan(chosen: dict[str, Any], backbone: str, spec: str, out: Path, recipe: Recipe) -> Plan:
-    sizes = {name: chosen[name] for name in ("pretrained", "image_size", "width", "feedforward")}
+    sizes = {name: chosen[name] for name in ("pretrained", "image_size", "output_stride", "width", "feedforward")}
     return Plan(backbone=backbone, data=spec, out=out, recipe=recipe, **sizes)
 
 

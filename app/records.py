@@ -13,7 +13,7 @@ from app.jobs import Progress
 
 METRICS, LOG, PROBES = "metrics.jsonl", "log.txt", "probes"
 # Files are written beside their place under such a name, and then renamed.
-TEMPORARY = re.compile(r"\..+\.\d+")
+TEMPORARY = re.compile(r"\..+\.(\d+|partial)")
 MAX_BYTES_READ = 2**20
 
 

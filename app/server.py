@@ -21,9 +21,9 @@ from app.api import add_api
 from app.catalog import Catalog
 from app.engine import Engine
 from app.places import Places
+from app.seats import list_seats
 from app.settings import Settings
 from app.supervisor import Supervisor
-from app.worker import list_devices
 from app.workshop import Workshop
 
 # Beyond the places, so that a full gate can still refuse.
@@ -67,7 +67,7 @@ def create_api(settings: Settings) -> FastAPI:
     app.state.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
     app.state.workshop = Workshop(places, engine.catalog)
     app.state.access = Access(choose_token(settings.host, settings.token)[0])
-    app.state.supervisor = Supervisor(places, list_devices() if settings.workers else [])
+    app.state.supervisor = Supervisor(places, list_seats(settings) if settings.workers else [])
     # Before the API's own routes, whose last one answers for everything that is unknown.
     app.include_router(job_routes.public)
     app.include_router(job_routes.router)

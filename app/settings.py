@@ -1,8 +1,9 @@
 """Everything that can be set from outside: environment variables `L2D_...`, refused in words where they make no sense."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SOURCE_TREE = Path(__file__).resolve().parent.parent
@@ -34,3 +35,13 @@ class Settings(BaseSettings):
     workers: bool = Field(default=True, description="start and supervise the processes that run jobs: one per GPU, or one on the CPU")
     threads: int | None = Field(default=None, ge=1, description="pictures read at once, one processor thread each; by default one per core")
     cache: Path | None = Field(default=None, description="folder for what can be made again, as converted networks; by default in `state`")
+    engine: str | None = Field(default=None, pattern=r"^ray://[^\s/]+:\d+$", description="ray://HOST:PORT: the cluster that jobs run on")
+    engine_cpus: float = Field(default=2, ge=0, le=1024, description="processors that one process of a job asks of the cluster")
+    engine_gpus: float = Field(default=0, ge=0, le=64, description="GPUs that one process of a job asks of the cluster")
+
+    @field_validator("engine")
+    @classmethod
+    def _check_engine(cls, address: str | None) -> str | None:
+        if address and find_spec("ray") is None:
+            raise ValueError("jobs on a cluster need the extra `ray`: pip install 'l2d[app,ray]'")
+        return address

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from app.places import Places
-from app.worker import start_process
+from app.processes import start_process
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import sys
-import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -18,10 +17,13 @@ from typing import Any, NamedTuple
 import torch
 
 from app.datasets import Datasets
+from app.lifelines import die_with_claim, die_with_parent
 from app.orders import STUDENT, TEACHER, Order, Stage, plan_stages
 from app.places import Places
 from app.probes import choose_probes, save_maps, save_pictures
+from app.queue import Queue
 from app.records import JobFolder, remove_folder
+from l2d import processes
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, read_card, write_card
 from l2d.data import read_index
 from l2d.evaluate import evaluate
@@ -71,22 +73,34 @@ class _Clock:
         return {"progress": round(progress, 4), "seconds_left": None if left is None else round(left, 1)}
 
 
-def run_job(folder: JobFolder, places: Places) -> int:
-    """Do what order.json says; returns the exit code, and leaves the reason of a failure in the metrics."""
-    task = Task(**json.loads((folder.path / ORDER).read_text(encoding="utf-8")))
-    folder.append({"event": "attempt", "attempt": task.attempt, "at": time.time(), "device": task.device, "versions": list_versions()})
+def read_task(folder: JobFolder) -> Task:
+    """What the worker asks."""
+    return Task(**json.loads((folder.path / ORDER).read_text(encoding="utf-8")))
+
+
+def run_job(folder: JobFolder, places: Places, task: Task) -> int:
+    """Do what is asked; returns the exit code, and leaves the reason of a failure in the metrics.
+
+    Of several processes only the main one writes; the others train with it.
+    """
+    tell = folder.append if processes.is_main() else _keep_quiet
+    tell({"event": "attempt", "attempt": task.attempt, "at": time.time(), "device": task.device, "versions": list_versions()})
     try:
-        _Work(folder, places, task).do()
+        _Work(folder, places, task, tell).do()
     except Exception as error:
         logger.exception("The job failed")
-        folder.append({"event": "failed", "at": time.time(), "reason": describe_failure(error)})
+        tell({"event": "failed", "at": time.time(), "reason": describe_failure(error)})
         return 1
     return 0
 
 
+def _keep_quiet(record: dict[str, Any]) -> None:
+    """What a process that is not the main one does with a record."""
+
+
 class _Work:
-    def __init__(self, folder: JobFolder, places: Places, task: Task):
-        self.folder, self.places, self.task = folder, places, task
+    def __init__(self, folder: JobFolder, places: Places, task: Task, tell: Callable[[dict[str, Any]], None]):
+        self.folder, self.places, self.task, self.tell = folder, places, task, tell
         self.dataset = Datasets(places.data, places.findings).find(task.spec["data"])
         self.stages = plan_stages(task.spec, self.dataset.spec, places.find_model, folder.path)
         self.clock = _Clock(self.stages)
@@ -101,18 +115,22 @@ class _Work:
 
     def _train(self, stage: Stage) -> None:
         logger.info("Stage %s: %s on %s, %d epochs", stage.name, stage.plan.backbone, self.dataset.name, stage.plan.recipe.epochs)
-        self.folder.append({"event": "stage", "stage": stage.name, "epochs": stage.plan.recipe.epochs, "at": time.time()})
-        if stage.name == STUDENT:
+        self.tell({"event": "stage", "stage": stage.name, "epochs": stage.plan.recipe.epochs, "at": time.time()})
+        main = processes.is_main()
+        if stage.name == STUDENT and main:
             self._show_probes(stage)
         best = self._find_best(stage.name)
         keep_steps = self._write_steps(stage)
         for report in execute(stage.plan, device=self.task.device, resume=True, on_step=keep_steps):
             score = read_score(report)
             better = best is None or score is None or score >= best
-            if better:
-                best = score
+            best = score if better else best
+            if better and main:
                 link_checkpoint(stage.plan.out, self.folder.path / f"{BEST}-{stage.name}")
-            self._report(stage, report, better)
+            if main:
+                self._report(stage, report, better)
+        # The next stage reads what the main process wrote.
+        processes.wait()
 
     def _report(self, stage: Stage, report: EpochReport, better: bool) -> None:
         """Leave an epoch's maps and numbers; the numbers last, so that whoever sees them finds the maps."""
@@ -128,7 +146,7 @@ class _Work:
             "images_per_second": round(report.images_per_second, 2),
         }
         place = {"stage": stage.name, "epoch": report.epoch, "epochs": stage.plan.recipe.epochs}
-        self.folder.append({"event": "epoch", **place, **numbers, "at": time.time(), **self.clock.measure(stage.name, report.epoch)})
+        self.tell({"event": "epoch", **place, **numbers, "at": time.time(), **self.clock.measure(stage.name, report.epoch)})
         logger.info("%s epoch %d/%d: %s, held-out mAP %s", stage.name, report.epoch, place["epochs"], numbers["losses"], numbers["mAP"])
 
     def _write_steps(self, stage: Stage) -> Callable[[StepReport], None]:
@@ -142,7 +160,7 @@ class _Work:
             last = time.monotonic()
             losses = {name: round(value, 5) for name, value in step.losses.items()}
             place = {"stage": stage.name, "epoch": step.epoch, "step": step.step, "steps": step.steps}
-            self.folder.append({"event": "step", **place, "losses": losses, "at": time.time(), **measured})
+            self.tell({"event": "step", **place, "losses": losses, "at": time.time(), **measured})
 
         return write
 
@@ -162,9 +180,10 @@ class _Work:
 
     def _finish(self) -> None:
         """Score what was trained on the test pictures, and lay it out for the catalogue."""
-        self.folder.append({"event": "stage", "stage": "scores", "at": time.time()})
+        self.tell({"event": "stage", "stage": "scores", "at": time.time()})
         ready = self.folder.path / READY
-        remove_folder(ready)
+        if processes.is_main():
+            remove_folder(ready)
         names: dict[str, str] = {}
         for stage in self.stages:
             source = self.folder.path / f"{BEST}-{stage.name}" if self.task.stop else stage.plan.out
@@ -172,11 +191,11 @@ class _Work:
                 continue
             names[stage.name] = name_model(self.task, stage)
             scores = self._score(source)
+            if not processes.is_main():
+                continue
             link_checkpoint(source, ready / names[stage.name])
             write_card(ready / names[stage.name], self._complete(read_card(source), stage, scores, names))
-            self.folder.append(
-                {"event": "scored", "stage": stage.name, "model": names[stage.name], "mAP": scores["mAP"], "at": time.time()}
-            )
+            self.tell({"event": "scored", "stage": stage.name, "model": names[stage.name], "mAP": scores["mAP"], "at": time.time()})
 
     def _score(self, source: Path) -> dict[str, Any]:
         model, card = load_network(source, choose_device(self.task.device))
@@ -255,20 +274,19 @@ def _drop_nan(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if value == value}
 
 
-def die_with_parent() -> None:
-    """End this process as soon as its standard input ends: when whoever started it is gone, however that happened."""
+def main(job: str, places: Places, attached: bool) -> int:
+    """The entry of `python -m app job ID`.
 
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 1):
-            pass
-        os._exit(3)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-def main(job: str, places: Places) -> int:
-    """The entry of `python -m app job ID`."""
+    Args:
+        attached: started by a worker on this machine, and ends with it.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    die_with_parent()
+    folder = JobFolder(places.jobs / job)
+    task = read_task(folder)
+    if attached:
+        die_with_parent()
+    else:
+        die_with_claim(Queue(places.state), job, task.attempt)
     os.nice(NICENESS)
-    return run_job(JobFolder(places.jobs / job), places)
+    with processes.joined():
+        return run_job(folder, places, task)

@@ -1,121 +1,151 @@
-"""Runs the jobs of one folder, one at a time: `python -m app worker`. Training happens in a process below this one."""
+"""Runs the jobs of one folder: `python -m app worker`. Training happens in processes below this one, or on a cluster."""
 
 import contextlib
-import fcntl
-import itertools
 import json
 import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
+from app.cluster import Need, RayCluster
 from app.errors import UnavailableError
-from app.jobs import Job, LostClaimError, Progress, Queue, State
+from app.jobs import Job, LostClaimError, Progress, State
 from app.places import Places
+from app.processes import Exit, LocalMachine, Machine, MachineError, Training
+from app.queue import Queue
 from app.records import JobFolder, Summary, remove_folder, sweep_temporary
+from app.seats import CLUSTER, hold_seat, list_seats
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-# What a training process gets between being asked and being killed.
-GRACE_SECONDS = 2.0
-# What training needs of the environment; everything else, secrets above all, stays out.
-PASSED_ON = (
-    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE"),
-    *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "L2D_CACHE", "PYTHONDONTWRITEBYTECODE"),
-)
-ENTRY = "app"
-SOURCE_TREE = Path(__file__).resolve().parent.parent
+ORDER = "order.json"
+RESUME_HINT = "resume goes on after the last finished epoch."
 
 
 class Worker:
-    """Takes one job after the other until it is told to leave.
+    """Takes one job after the other, or several at once on a cluster, until it is told to leave.
 
     Args:
         places: the folders.
-        device: "cpu", "cuda:0", ...; every device of a machine has one worker at a time.
+        seat: "cpu", "cuda:0", ..., "ray"; every seat of this host has one worker at a time.
+        machine: where the trainings run.
     """
 
-    def __init__(self, places: Places, device: str):
-        self.places, self.device = places, device
-        self.seat = f"{socket.gethostname()}/{device}/"
-        self.name = f"{self.seat}{os.getpid()}"
+    def __init__(self, places: Places, seat: str, machine: Machine):
+        self.places, self.seat, self.machine = places, seat, machine
+        self.prefix = f"{socket.gethostname()}/{seat}/"
+        self.name = f"{self.prefix}{os.getpid()}"
         self.queue = Queue(places.state)
-        # Leave at once, giving the job up; or after the job that is running.
+        # Leave at once, giving jobs up or leaving them to the next worker; or after the jobs that are running.
         self.leave, self.leave_after = threading.Event(), threading.Event()
 
     def run(self) -> None:
         """Work until told to leave."""
-        with hold_device(self.places.state, self.device, self._leaving):
-            self._take_over()
+        with hold_seat(self.places.state, self.seat, self._leaving):
+            found = deque(self._take_over())
+            with ThreadPoolExecutor(self.machine.slots) as pool:
+                for slot in [pool.submit(self._serve, found) for _ in range(self.machine.slots)]:
+                    slot.result()
+
+    def _serve(self, found: deque[Job]) -> None:
+        """One job after the other; first those that an earlier worker left running."""
+        try:
+            with contextlib.suppress(IndexError):
+                while True:
+                    self.work(found.popleft(), started=True)
             while not self._leaving():
-                try:
-                    tidy(self.queue, self.places)
-                    job = self.queue.claim(self.name)
-                except UnavailableError as error:
-                    logger.warning("%s", error)
-                    job = None
+                job = self._claim()
                 if job is None:
                     self.leave.wait(POLL_SECONDS)
                 else:
                     self.work(job)
+        finally:
+            # Also if something unforeseen happened: then all stop, and a fresh worker begins.
+            self.leave_after.set()
 
-    def _take_over(self) -> None:
-        """Whoever had this seat before is gone, since the device is free: give up what they were running."""
+    def _claim(self) -> Job | None:
+        try:
+            tidy(self.queue, self.places, self.machine)
+            return self.queue.claim(self.name) if self.machine.is_ready() else None
+        except UnavailableError as error:
+            logger.warning("%s", error)
+            return None
+
+    def _take_over(self) -> list[Job]:
+        """Whoever had this seat before is gone, since it is free: go on with what still runs, and give up the rest."""
         with contextlib.suppress(UnavailableError):  # then they will be found silent
-            for job in self.queue.give_up_seat(self.seat):
-                clear(job, self.places)
+            if self.machine.outlives_worker:
+                return self.queue.adopt(self.prefix, self.name)
+            for job in self.queue.give_up_seat(self.prefix):
+                clear(job, self.places, self.machine)
+        return []
 
-    def work(self, job: Job) -> None:
-        """Run one job to its end, whatever that is."""
+    def work(self, job: Job, started: bool = False) -> None:
+        """Run one job to its end, whatever that is; `started` if an earlier worker began."""
         folder = JobFolder(self.places.jobs / job.id)
         logger.info("Job %s, attempt %d", job.id, job.attempts)
         try:
-            state, reason = self._train(job, folder)
+            end = self._train(job, folder, *self._find(job, folder)) if started else self._train(job, folder)
+            if end is None:
+                return
+            state, reason = end
             models = publish(folder, self.places) if state == "succeeded" else ()
             self._insist(job, state, reason, models)
         except LostClaimError as error:
             logger.warning("%s", error)
+        except MachineError as error:
+            self._insist(job, "interrupted", f"{error} Resume starts it again.", ())
         except OSError as error:
             self._insist(job, "failed", f"The job's folder cannot be used: {error}.", ())
 
-    def _train(self, job: Job, folder: JobFolder, stop: bool = False) -> tuple[State, str]:
-        """One process, from its start to the state that it leaves the job in, and why."""
-        folder.prepare()
-        task = {"job": job.id, "attempt": job.attempts, "spec": job.spec, "device": self.device, "stop": stop}
-        (folder.path / "order.json").write_text(json.dumps(task), encoding="utf-8")
-        summary = Summary()
-        with folder.log.open("ab") as log:
-            child = start_process(self.places, ["job", job.id], log)
-        try:
-            request = self._watch(child, job, folder, summary, stop)
-        finally:
-            _end(child)
-            folder.sweep()
-        if request == "cancel":
-            return "cancelled", "Cancelled; what was finished is kept, and resume goes on from there."
-        if request == "leave":
-            return "interrupted", "Its worker was stopped; resume goes on after the last finished epoch."
-        if request == "stop":
-            return self._train(job, folder, stop=True)
-        return describe_end(child.returncode, summary, stop)
+    def _find(self, job: Job, folder: JobFolder) -> tuple[bool, Training]:
+        stop = json.loads((folder.path / ORDER).read_text(encoding="utf-8"))["stop"]
+        return stop, self.machine.find(job, stop)
 
-    def _watch(self, child: subprocess.Popen[bytes], job: Job, folder: JobFolder, summary: Summary, stop: bool) -> str | None:
-        """Wait for a process to end by itself; returns earlier with what is asked of it."""
-        while child.poll() is None:
+    def _train(self, job: Job, folder: JobFolder, stop: bool = False, training: Training | None = None) -> tuple[State, str] | None:
+        """One training, from its start to the state that it leaves the job in, and why; None if it goes on without this worker."""
+        training = training or self._start(job, folder, stop)
+        summary = Summary()
+        seen: Exit | str = ""
+        stays = False
+        try:
+            seen = self._watch(training, job, folder, summary, stop)
+            stays = seen == "leave" and self.machine.outlives_worker
+        finally:
+            if not stays:
+                training.end()
+                folder.sweep()
+        if isinstance(seen, Exit):
+            return describe_end(seen, summary, stop)
+        if seen == "stop":
+            return self._train(job, folder, stop=True)
+        if seen == "cancel":
+            return "cancelled", "Cancelled; what was finished is kept, and resume goes on from there."
+        return None if stays else ("interrupted", f"Its worker was stopped; {RESUME_HINT}")
+
+    def _start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
+        folder.prepare()
+        task = {"job": job.id, "attempt": job.attempts, "spec": job.spec, "device": self.machine.device, "stop": stop}
+        (folder.path / ORDER).write_text(json.dumps(task), encoding="utf-8")
+        return self.machine.start(job, folder, stop)
+
+    def _watch(self, training: Training, job: Job, folder: JobFolder, summary: Summary, stop: bool) -> Exit | str:
+        """Wait for a training to end by itself; returns earlier with what is asked of it: "cancel", "stop", "leave"."""
+        while (ended := training.poll()) is None:
             if self.leave.wait(POLL_SECONDS):
                 return "leave"
             progress = summary.update(folder)
             try:
                 request = self.queue.beat(job.id, self.name, progress)
-                tidy(self.queue, self.places)
+                tidy(self.queue, self.places, self.machine)
             except UnavailableError as error:
                 # Somebody holds the file: the training goes on, the books are kept later.
                 logger.warning("%s", error)
@@ -123,7 +153,7 @@ class Worker:
             if request == "cancel" or (request == "stop" and not stop and can_stop(folder)):
                 return request
         self._beat_once_more(job, summary.update(folder))
-        return None
+        return ended
 
     def _beat_once_more(self, job: Job, progress: Progress) -> None:
         try:
@@ -161,14 +191,15 @@ def publish(folder: JobFolder, places: Places) -> tuple[str, ...]:
     return tuple(names)
 
 
-def tidy(queue: Queue, places: Places) -> None:
+def tidy(queue: Queue, places: Places, machine: Machine) -> None:
     """Give up the jobs of silent workers, and clear away what they left half done."""
     for job in queue.give_up_silent():
-        clear(job, places)
+        clear(job, places, machine)
 
 
-def clear(job: Job, places: Places) -> None:
-    """Remove what an attempt that was killed left behind: temporary files, and models that nobody was told of."""
+def clear(job: Job, places: Places, machine: Machine) -> None:
+    """See that nothing of a job that was given up goes on, and remove what it left: temporary files, and models that nobody was told of."""
+    machine.abandon(job)
     sweep_temporary(places.jobs / job.id)
     for model in find_models(places, job.id):
         if model.name not in job.models:
@@ -185,8 +216,9 @@ def can_stop(folder: JobFolder) -> bool:
     return (folder.path / "best-student").exists()
 
 
-def describe_end(code: int, summary: Summary, stopped: bool) -> tuple[State, str]:
-    """The state that a training process's exit means, and why."""
+def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, str]:
+    """The state that a training's end means, and why."""
+    code = ended.code
     best = summary.progress.best_score
     score = "" if best is None else f" (mAP {best:.1f} on the pictures held out)"
     if code == 0 and stopped:
@@ -195,92 +227,45 @@ def describe_end(code: int, summary: Summary, stopped: bool) -> tuple[State, str
         return "succeeded", f"Trained to the end; the best epoch was {summary.progress.best_epoch}{score}."
     if summary.failure:
         return "failed", summary.failure
+    if code is None:
+        return "interrupted", f"{ended.message} {RESUME_HINT.capitalize()}"
     if code < 0:
         name = signal.Signals(-code).name
         hint = " The system does so when memory runs out: order a smaller batch_size or image_size." if name == "SIGKILL" else ""
         return "failed", f"The training process was ended by {name} in epoch {summary.progress.epoch}.{hint} Resume goes on from there."
-    return "failed", f"The training process ended with code {code}; its log says more."
+    return "failed", f"The training process ended with code {code}; its log says more. {ended.message}".rstrip()
 
 
-def start_process(places: Places, words: list[str], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
-    """Start another process of this app, out of reach of the terminal's signals, with nothing of the environment that it does not need.
-
-    It holds the other end of a pipe, and so learns when this process is gone.
-    """
-    return subprocess.Popen(
-        [sys.executable, "-m", ENTRY, *words],
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=output,
-        env=make_environment(os.environ, places),
-        start_new_session=True,
-    )
-
-
-def make_environment(environment: Mapping[str, str], places: Places) -> dict[str, str]:
-    """The environment of workers and training processes."""
-    kept = {name: environment[name] for name in PASSED_ON if name in environment}
-    return {"L2D_CACHE": str(places.cache)} | kept | places.as_environment() | {"PYTHONPATH": str(SOURCE_TREE)}
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Make sure that a process is gone: everything that it writes is renamed into place, so it may be ended anywhere."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    if child.stdin is not None:
-        child.stdin.close()
-
-
-@contextlib.contextmanager
-def hold_device(state: Path, device: str, leaving: Callable[[], bool]) -> Iterator[None]:
-    """Wait until no other worker of this machine uses the device; the system lets go of it when the process ends, however it does."""
-    with (state / f"{socket.gethostname()}-{device.replace(':', '')}.lock").open("ab") as file:
-        for attempt in itertools.count():
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == 0:
-                    logger.info("Another worker of this machine has %s; standing by.", device)
-                if leaving():
-                    break
-                time.sleep(POLL_SECONDS)
-        yield
-
-
-def list_devices() -> list[str]:
-    """The devices that jobs can run on: every GPU, or the CPU where there is none."""
-    import torch
-
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+def create_machine(settings: Settings, places: Places, seat: str) -> Machine:
+    """Where the trainings of a worker run."""
+    if seat == CLUSTER and settings.engine:
+        return RayCluster(places, settings.engine, Need(settings.engine_cpus, settings.engine_gpus))
+    return LocalMachine(places, seat)
 
 
 def leave_with_parent(worker: Worker) -> None:
-    """Have a worker that the app started leave after its job, when the app is gone."""
+    """Have a worker that the app started leave when the app is gone: after its job, or at once if that goes on without it."""
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 1):
             pass
-        logger.info("The app that started this worker is gone; leaving after the job that is running.")
-        worker.leave_after.set()
+        logger.info("The app that started this worker is gone; leaving as soon as no job needs this worker.")
+        (worker.leave if worker.machine.outlives_worker else worker.leave_after).set()
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def main(places: Places, device: str, attached: bool) -> int:
+def main(settings: Settings, places: Places, seat: str | None, attached: bool) -> int:
     """The entry of `python -m app worker`.
 
     Args:
+        seat: the first one there is, if None.
         attached: leave when standard input ends; set by the app that supervises this worker.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker: %(message)s", stream=sys.stderr)
+    seat = seat or list_seats(settings)[0]
     try:
-        worker = Worker(places, device)
+        worker = Worker(places, seat, create_machine(settings, places, seat))
     except UnavailableError as error:
         logger.error("%s", error)
         return 1
@@ -288,6 +273,6 @@ def main(places: Places, device: str, attached: bool) -> int:
         signal.signal(number, lambda *_: worker.leave.set())
     if attached:
         leave_with_parent(worker)
-    logger.info("Working on %s for the jobs in %s", device, places.state)
+    logger.info("Working on %s for the jobs in %s", seat, places.state)
     worker.run()
     return 0

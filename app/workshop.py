@@ -10,9 +10,10 @@ from typing import Any
 from app.catalog import Catalog
 from app.datasets import DatasetFacts, Datasets
 from app.errors import ParameterError, RequestError
-from app.jobs import Job, Queue
+from app.jobs import Job
 from app.orders import Order, plan_stages, write_commands
 from app.places import Places
+from app.queue import Queue
 from app.records import JobFolder, Line, remove_folder
 from app.worker import find_models
 
@@ -108,7 +109,7 @@ class Workshop:
         except (RequestError, ValueError):
             return []
         named = {"L2D_DATA": self.places.data, "L2D_CHECKPOINTS": self.places.checkpoints, "L2D_STATE": self.places.state}
-        return write_commands(stages, folder, named)
+        return write_commands(stages, folder, named, order.get("processes", 1))
 
     def list_probes(self, job: str) -> dict[str, Any]:
         """The probe pictures of a job, and the names of what mapped them: "teacher", and one per epoch."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -26,6 +26,8 @@ MORE = (
     "teacher_start_from",
     "batch_size",
     "lr",
+    "freeze_stages",
+    "output_stride",
     "width",
     "feedforward",
     "min_area",
@@ -33,6 +35,7 @@ MORE = (
     "cutout",
     "averaging",
     "holdout",
+    "processes",
     "seed",
     "pretrained",
 )
@@ -62,11 +65,11 @@ def build_distil_tab(workshop: Workshop, access: Access) -> None:
         asked = button.click(bench.ask(verb), [token, chosen], None, **quiet)
         asked.then(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
     chosen.input(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
-    epoch.input(bench.scrub, [token, chosen, epoch], probes, **quiet)
+    epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes], **quiet)
     gr.Timer(POLL_SECONDS).tick(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
 
 
-def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Code, gr.Button]:
+def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Textbox, gr.Button]:
     first = bench.first_order.model_dump()
     token = gr.Textbox(label="Token", info="The server printed it at its start.", type="password", visible=not bench.access.open)
     fields: dict[str, Any] = {}
@@ -77,7 +80,8 @@ def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Code, gr
             fields[name] = _build_field(bench, name, first)
     start = gr.Button("Start", variant="primary")
     values = [bench.as_shown(name, first) for name in fields]
-    command = gr.Code(bench.preview(*values), language="shell", label="The same by hand", interactive=False, wrap_lines=True)
+    look: dict[str, Any] = {"interactive": False, "max_lines": 16, "buttons": ["copy"], "elem_classes": "l2d-command"}
+    command = gr.Textbox(bench.preview(*values), label="The same by hand", **look)
     return fields, token, command, start
 
 
@@ -85,11 +89,12 @@ def _build_field(bench: "Bench", name: str, first: dict[str, Any]) -> Any:
     field = Order.model_fields[name]
     label, value = name.replace("_", " ").capitalize(), bench.as_shown(name, first)
     about: dict[str, Any] = {"label": label, "info": field.description, "value": value}
-    choices: dict[str, Callable[[], list[str]]] = {
+    choices: dict[str, Callable[[], list[Any]]] = {
         "data": bench.list_datasets,
         "method": lambda: list(METHODS),
         "teacher": bench.list_teachers,
         "student": lambda: list(BACKBONES),
+        "output_stride": lambda: list(get_args(field.annotation)),
         "start_from": bench.list_models,
         "teacher_start_from": bench.list_models,
     }
@@ -196,11 +201,11 @@ class Bench:
         values = [value if seen.get(name) != keys[name] else gr.skip() for name, value in shown.items()]
         return [*values, keys]
 
-    def scrub(self, token: str, chosen: str | None, epoch: float) -> str:
-        """The maps after an epoch."""
+    def scrub(self, token: str, chosen: str | None, epoch: float) -> tuple[str, str]:
+        """The curves with an epoch marked, and the maps after it."""
         if not chosen or self._is_shut(token):
-            return ""
-        return self._show_probes(chosen, int(epoch))
+            return "", ""
+        return show_curves(self.workshop.folder(chosen).read_all(), int(epoch)), self._show_probes(chosen, int(epoch))
 
     def _show(self, job: Job, epoch: int, new: bool) -> dict[str, Any]:
         states = {"stop": ("running",), "cancel": ("queued", "running", "interrupted"), "resume": RESUMABLE, "delete": ENDED}
@@ -213,7 +218,7 @@ class Bench:
         return {
             "status": show_status(job),
             **{verb: gr.update(visible=job.state in allowed) for verb, allowed in states.items()},
-            "curves": show_curves(folder.read_all()) if folder.metrics.exists() else "",
+            "curves": show_curves(folder.read_all(), at if epochs else None) if folder.metrics.exists() else "",
             "epoch": slider,
             "probes": self._show_probes(job.id, at),
             "log": show_log(folder.read_log(LOG_BYTES)),

@@ -25,11 +25,14 @@ COLOUR_MAP, OPACITY = "inferno", 0.85
 CSS = """
 .l2d-job { display: grid; gap: 6px; }
 .l2d-job h3, .l2d-job p { margin: 0; }
-.l2d-state { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 13px; font-weight: 700; color: #fff; }
+.l2d-state { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 13px; font-weight: 700; color: #fff !important; }
 .l2d-state { background: #57534e; }
 .l2d-state.running { background: #0f766e; } .l2d-state.succeeded { background: #15803d; } .l2d-state.failed { background: #b91c1c; }
 .l2d-state.interrupted { background: #b45309; }
-.l2d-job progress { width: 100%; height: 12px; accent-color: #0d9488; }
+.l2d-job progress { width: 100%; height: 10px; appearance: none; border: 0; border-radius: 5px; overflow: hidden; }
+.l2d-job progress, .l2d-job progress::-webkit-progress-bar { background: var(--background-fill-secondary); }
+.l2d-job progress::-webkit-progress-value { background: #0d9488; } .l2d-job progress::-moz-progress-bar { background: #0d9488; }
+.l2d-command textarea { font-family: var(--font-mono); font-size: 12px; line-height: 1.5; }
 .l2d-curves { display: flex; flex-wrap: wrap; gap: 12px; }
 .l2d-curves figure { margin: 0; flex: 1 1 300px; min-width: 0; }
 .l2d-curves svg { width: 100%; height: auto; color: var(--body-text-color); }
@@ -79,8 +82,12 @@ def describe_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def show_curves(records: Iterable[dict[str, Any]]) -> str:
-    """The losses' parts and the score, by epoch; where an epoch was told twice, the last word counts."""
+def show_curves(records: Iterable[dict[str, Any]], mark: int | None = None) -> str:
+    """The losses' parts and the score, by epoch; where an epoch was told twice, the last word counts.
+
+    Args:
+        mark: the student's epoch whose maps are shown.
+    """
     epochs: dict[tuple[str, int], dict[str, Any]] = {}
     steps: dict[tuple[str, int, int], dict[str, Any]] = {}
     for record in records:
@@ -103,14 +110,16 @@ def show_curves(records: Iterable[dict[str, Any]]) -> str:
         for part in ("student", "teacher")
     }
     parts = [Curve(name, sorted(points)) for name, points in losses.items()]
+    if stage == "teacher":
+        mark = None
     measured = [Curve(name, points) for name, points in scores.items() if points]
     return (
-        f'<div class="l2d-curves">{_draw(f"Losses of the {stage}, weighted", parts, logarithmic=True)}'
-        f"{_draw('mAP on the pictures held out, percent', measured, logarithmic=False)}</div>"
+        f'<div class="l2d-curves">{_draw(f"Losses of the {stage}, weighted", parts, mark, logarithmic=True)}'
+        f"{_draw('mAP on the pictures held out, percent', measured, mark, logarithmic=False)}</div>"
     )
 
 
-def _draw(title: str, curves: Sequence[Curve], logarithmic: bool) -> str:
+def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bool) -> str:
     """One chart as SVG."""
     curves = [Curve(name, [p for p in points if not logarithmic or p[1] > 0][:: max(1, len(points) // POINTS)]) for name, points in curves]
     values = [value for curve in curves for _, value in curve.points]
@@ -121,18 +130,21 @@ def _draw(title: str, curves: Sequence[Curve], logarithmic: bool) -> str:
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
 
+    ends = [10**end if logarithmic else end for end in (high, low)]
+
     def place(epoch: float, value: float) -> str:
         level = math.log10(value) if logarithmic else value
         x = LEFT + (WIDTH - LEFT - 8) * epoch / last
         return f"{x:.1f},{HEIGHT - BOTTOM - (HEIGHT - BOTTOM - 10) * (level - low) / (high - low):.1f}"
 
-    lines = "".join(_draw_line(curve, colour, place) for curve, colour in zip(curves, COLOURS, strict=False))
-    ends = [10**end if logarithmic else end for end in (high, low)]
+    lines = "" if mark is None else _draw_mark(place(mark, ends[1]).partition(",")[0])
+    lines += "".join(_draw_line(curve, colour, place) for curve, colour in zip(curves, COLOURS, strict=False))
     axes = (
         f'<path d="M{LEFT} 8V{HEIGHT - BOTTOM}H{WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
         f'<text x="{LEFT - 5}" y="16" text-anchor="end">{ends[0]:.3g}</text>'
         f'<text x="{LEFT - 5}" y="{HEIGHT - BOTTOM}" text-anchor="end">{ends[1]:.3g}</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text><text x="{WIDTH - 6}" y="{HEIGHT - 6}" text-anchor="end">epoch {last:g}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text>'
+        f'<text x="{WIDTH - 6}" y="{HEIGHT - 6}" text-anchor="end">epoch {round(last, 1):g}</text>'
     )
     legend = "".join(
         f'<span><i style="background:{colour}"></i>{escape(curve.name)} {curve.points[-1][1]:.3g}</span>'
@@ -143,6 +155,10 @@ def _draw(title: str, curves: Sequence[Curve], logarithmic: bool) -> str:
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{axes}{lines}</svg>'
         f"<figcaption><b>{title}</b>{legend}</figcaption></figure>"
     )
+
+
+def _draw_mark(x: str) -> str:
+    return f'<path class="mark" d="M{x} 8V{HEIGHT - BOTTOM}" stroke="currentColor" stroke-opacity=".55" stroke-dasharray="3 3"/>'
 
 
 def _draw_line(curve: Curve, colour: str, place: Any) -> str:

@@ -5,7 +5,7 @@ from pydantic import SecretStr
 
 from app.access import Access, ForbiddenError, UnauthorizedError, choose_token, is_loopback
 from app.places import Places
-from app.worker import make_environment
+from app.processes import make_environment
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "::1", "[::1]"])

@@ -20,6 +20,7 @@ from app.job_routes import public, router
 from app.jobs import Progress
 from app.orders import choose_first_order
 from app.places import Places
+from app.processes import LocalMachine
 from app.records import JobFolder
 from app.worker import clear
 from app.workshop import Workshop
@@ -119,6 +120,10 @@ def test_the_same_key_orders_once(client: TestClient):
         ({"method": "l2d", "teacher_backbone": "resnet34", "weights": {"bce": 1}}, "no loss 'bce'"),
         ({"data": "../../etc"}, "Unknown data set '../../etc'. Known are: shapes"),
         ({"out": "/tmp/x"}, "out"),
+        ({"processes": 3}, "batch_size that 3 divides"),
+        ({"freeze_stages": 2}, "start_from or pretrained"),
+        ({"output_stride": 7}, "8, 16 or 32"),
+        ({"output_stride": 16, "student": "swin_tiny_patch4_window7_224"}, "32 alone"),
         ({"weights": {"mld": float("1e9")}, "method": "mld", "teacher_backbone": "resnet34"}, "between 0 and 1000000"),
     ],
 )
@@ -302,5 +307,5 @@ def test_models_that_nobody_was_told_of_are_cleared_away(workshop: Workshop, cli
     workshop.queue.claim("w")
     (workshop.places.models / f"shapes-x-{job}").mkdir(parents=True)
     (given_up,) = workshop.queue.give_up_seat("w")
-    clear(given_up, workshop.places)
+    clear(given_up, workshop.places, LocalMachine(workshop.places, "cpu"))
     assert list(workshop.places.models.iterdir()) == []

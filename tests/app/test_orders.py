@@ -47,10 +47,17 @@ def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Pat
     assert "--weight mld=3.5" in commands[1]
 
 
+def test_several_processes_are_started_by_torchrun(made_checkpoints: Path):
+    commands = write_commands(plan(made_checkpoints, method="vanilla"), Path("job"), PLACES, 4)
+    assert commands[0].startswith("torchrun --nproc-per-node 4 -m l2d train --backbone")
+
+
 def test_the_first_order_starts_from_what_is_there():
     order = choose_first_order([("other", "resnet18"), ("mine", "mobilenetv2_100")])
     assert (order.start_from, order.teacher_start_from) == ("mine", "mine")
-    assert choose_first_order([]).start_from is None
+    assert order.freeze_stages > 0
+    alone = choose_first_order([])
+    assert (alone.start_from, alone.freeze_stages) == (None, 0), "nothing is kept as it is where nothing was learned"
 
 
 def test_a_backbone_starts_from_a_whole_checkpoint(made_checkpoints: Path):

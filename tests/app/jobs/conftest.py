@@ -15,15 +15,17 @@ import pytest
 from PIL import Image
 
 from app.errors import UnavailableError
-from app.jobs import Job, Queue
+from app.jobs import Job
 from app.orders import Order
 from app.places import Places
+from app.processes import ENTRY, make_environment
+from app.queue import Queue
 from app.records import TEMPORARY, JobFolder
-from app.worker import ENTRY, make_environment
 from l2d.checkpoint import hash_file
 
 # Generous: on a busy machine it takes a minute until torch is imported.
 PATIENCE = 600.0
+TOKEN = "a-token-that-no-worker-needs"
 
 
 class Lab:
@@ -47,8 +49,8 @@ class Lab:
         return self.queue.submit(order.model_dump())[0].id
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """Start any Python process with the environment of a worker."""
-        environment = make_environment(os.environ, self.places) | {"OMP_NUM_THREADS": "1"}
+        """Start any Python process with the environment of a worker, and a secret."""
+        environment = make_environment(os.environ, self.places) | {"OMP_NUM_THREADS": "1", "L2D_TOKEN": TOKEN}
         return subprocess.Popen([sys.executable, *words], env=environment, stdin=subprocess.PIPE, start_new_session=True)
 
     @contextlib.contextmanager

@@ -110,6 +110,7 @@ def test_server_and_worker_die_together(lab: "Lab"):
 def test_a_worker_that_dies_is_started_again(lab: "Lab"):
     with lab.working("-c", SERVER):
         first = lab.wait(lambda: lab.find_processes("worker"))
+        assert b"L2D_TOKEN" not in Path(f"/proc/{first[0]}/environ").read_bytes(), "the server's token stays with the server"
         os.kill(first[0], signal.SIGKILL)
         assert lab.wait(lambda: set(lab.find_processes("worker")) - set(first))
         ended = lab.wait_for(lab.submit(), "succeeded", "failed")

@@ -81,7 +81,7 @@ def test_without_the_token_nothing_is_done_or_shown(workshop: Workshop):
         with pytest.raises(gr.Error, match="token"):
             shut.ask(verb)("wrong", job)
     assert job not in str(shut.refresh("wrong", job, 1, {}))
-    assert shut.scrub("wrong", job, 1) == ""
+    assert shut.scrub("wrong", job, 1) == ("", "")
     assert job in str(shut.refresh("secret", job, 1, {}))
 
 
@@ -119,7 +119,10 @@ def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop
     assert "&lt;b&gt;" in probes
     assert "<b>" not in probes
     assert "&lt;script&gt;" in log
-    assert bench.scrub("", job, 1) != probes
+    marked, earlier = bench.scrub("", job, 1)
+    assert earlier != probes
+    assert 'class="mark"' in marked
+    assert "mark" not in show_curves([EPOCH])
 
 
 def test_names_are_escaped(bench: Bench, workshop: Workshop):

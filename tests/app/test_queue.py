@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app import jobs
+from app import queue as queues
 from app.errors import UnavailableError
-from app.jobs import JobStateError, KeyReuseError, LostClaimError, Progress, Queue, UnknownJobError, choose_journal
+from app.jobs import STATES, JobStateError, KeyReuseError, LostClaimError, Progress, UnknownJobError
+from app.queue import SILENCE_SECONDS, Queue, choose_journal
 
 SPEC = {"data": "shapes", "epochs": 3}
 
@@ -165,7 +166,7 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize("state", jobs.STATES)
+@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("verb", ALLOWED)
 def test_only_the_allowed_changes_happen(queue: Queue, verb: str, state: str):
     job = end(queue, state)
@@ -187,7 +188,7 @@ def test_a_resumed_job_is_claimed_again_and_counts_its_attempts(queue: Queue):
 
 def test_a_silent_worker_loses_its_job_and_learns_of_it(queue: Queue, clock: Clock):
     job = end(queue, "running")
-    clock.now += jobs.SILENCE_SECONDS - 1
+    clock.now += SILENCE_SECONDS - 1
     assert queue.give_up_silent() == []
     clock.now += 2
     assert [gone.id for gone in queue.give_up_silent()] == [job]
@@ -229,7 +230,7 @@ def test_an_unknown_job_is_a_sentence(queue: Queue):
 
 def test_a_locked_file_is_a_sentence_and_nothing_is_lost(queue: Queue, monkeypatch: pytest.MonkeyPatch):
     job = end(queue, "queued")
-    monkeypatch.setattr(jobs, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(queues, "LOCK_SECONDS", 0.05)
     other = sqlite3.connect(queue.path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(UnavailableError, match="locked"):

@@ -1,0 +1,171 @@
+"""The processes of this app on this machine: how they are started, what they are told, and how they end."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+from app.jobs import Job
+from app.places import Places
+from app.records import JobFolder
+
+# What a training process gets between being asked and being killed.
+GRACE_SECONDS = 2.0
+# What training needs of the environment; everything else, secrets above all, stays out.
+PASSED_ON = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE"),
+    *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "L2D_CACHE", "PYTHONDONTWRITEBYTECODE"),
+    *("L2D_ENGINE", "L2D_ENGINE_CPUS", "L2D_ENGINE_GPUS"),
+)
+ENTRY = "app"
+SOURCE_TREE = Path(__file__).resolve().parent.parent
+
+
+class Exit(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+        code: of its process, negative for a signal; None if it went down together with what ran it.
+        message: what that says about it.
+    """
+
+    code: int | None
+    message: str = ""
+
+
+class MachineError(RuntimeError):
+    """A training cannot be started now; a sentence."""
+
+
+class Training(Protocol):
+    """A training on its way."""
+
+    def poll(self) -> Exit | None:
+        """How it ended; None as long as it has not."""
+
+    def end(self) -> None:
+        """Make sure that it is gone. Everything that it writes is renamed into place, so it may be ended anywhere."""
+
+
+class Machine(Protocol):
+    """What trainings run on: this machine, or a cluster.
+
+    Attributes:
+        device: what a training is told to run on.
+        slots: how many trainings it takes at once.
+        outlives_worker: whether a training goes on without its worker, and can be found again by the next one.
+    """
+
+    device: str
+    slots: int
+    outlives_worker: bool
+
+    def is_ready(self) -> bool:
+        """Whether a training can be started."""
+
+    def start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
+        """Start what the folder's order.json says, its output going to the folder's log.
+
+        Raises:
+            MachineError: if it cannot be started.
+        """
+
+    def find(self, job: Job, stop: bool) -> Training:
+        """The training that an earlier worker started for this attempt; only of a machine whose trainings outlive workers."""
+
+    def abandon(self, job: Job) -> None:
+        """Make sure that no training of a job that was given up goes on."""
+
+
+class LocalMachine:
+    """This machine: every training is a process below its worker's, and ends with it."""
+
+    slots = 1
+    outlives_worker = False
+
+    def __init__(self, places: Places, device: str):
+        self.places, self.device = places, device
+
+    def is_ready(self) -> bool:
+        """Whether a training can be started: always."""
+        return True
+
+    def start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
+        """Start a process, or several under torchrun."""
+        count = self.check(job)
+        with folder.log.open("ab") as log:
+            return LocalTraining(start_process(self.places, ["job", "--attached", job.id], log, count))
+
+    def check(self, job: Job) -> int:
+        """How many processes a job asks for.
+
+        Raises:
+            MachineError: if that is more than this worker's share of the machine.
+        """
+        count: int = job.spec.get("processes", 1)
+        if count > 1 and self.device != "cpu":
+            raise MachineError(
+                f"Every worker of this machine has one GPU, and the job asks for {count}: give the machine's GPUs to a Ray cluster "
+                "(L2D_ENGINE), which counts them."
+            )
+        return count
+
+    def find(self, job: Job, stop: bool) -> Training:
+        """There is none: it ended with its worker."""
+        raise MachineError("The training ended with its worker.")
+
+    def abandon(self, job: Job) -> None:
+        """Nothing to do: it ended with its worker."""
+
+
+class LocalTraining:
+    """A process on this machine."""
+
+    def __init__(self, process: subprocess.Popen[bytes]):
+        self._process = process
+
+    def poll(self) -> Exit | None:
+        """How it ended; None as long as it has not."""
+        code = self._process.poll()
+        return None if code is None else Exit(code)
+
+    def end(self) -> None:
+        """Ask it to end, then kill it."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def start_process(places: Places, words: list[str], output: IO[bytes] | None, processes: int = 1) -> subprocess.Popen[bytes]:
+    """Start another process of this app, out of reach of the terminal's signals, with nothing of the environment that it does not need.
+
+    It holds the other end of a pipe, and so learns when this process is gone.
+    """
+    return subprocess.Popen(
+        write_command(words, processes),
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env=make_environment(os.environ, places),
+        start_new_session=True,
+    )
+
+
+def write_command(words: list[str], processes: int = 1) -> list[str]:
+    """The command line of this app's process; under torchrun, if several are to train together."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    return [sys.executable, *launcher, "-m", ENTRY, *words]
+
+
+def make_environment(environment: Mapping[str, str], places: Places) -> dict[str, str]:
+    """The environment of workers and training processes."""
+    kept = {name: environment[name] for name in PASSED_ON if name in environment}
+    return {"L2D_CACHE": str(places.cache)} | kept | places.as_environment() | {"PYTHONPATH": str(SOURCE_TREE)}

@@ -1,0 +1,263 @@
+"""The queue of distillation jobs: one SQLite file, one row a job; every change of state is one statement."""
+
+import contextlib
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from app.errors import UnavailableError
+from app.jobs import ENDED, RESUMABLE, Job, JobStateError, KeyReuseError, LostClaimError, Progress, State, UnknownJobError
+
+# A running job whose worker gave no sign of life for this long is interrupted.
+SILENCE_SECONDS = 30.0
+# How long a statement waits while another process writes.
+LOCK_SECONDS = 5.0
+FILE = "jobs.sqlite"
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    idempotency_key TEXT UNIQUE,
+    created REAL NOT NULL,
+    started REAL,
+    finished REAL,
+    heartbeat REAL,
+    worker TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    request TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    progress REAL NOT NULL DEFAULT 0,
+    seconds_left REAL,
+    stage TEXT NOT NULL DEFAULT '',
+    epoch INTEGER NOT NULL DEFAULT 0,
+    best_score REAL,
+    best_epoch INTEGER,
+    versions TEXT NOT NULL DEFAULT '{}',
+    models TEXT NOT NULL DEFAULT '[]'
+)
+"""
+_INDEX = "CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number)"
+
+
+_COLUMNS = ", ".join(field.name for field in fields(Job))
+_JSON = ("spec", "versions", "models")
+
+
+class Queue:
+    """The jobs of one folder, shared by any number of processes and threads.
+
+    Args:
+        folder: holds the SQLite file; made when missing.
+        clock: seconds since 1970.
+
+    Raises:
+        UnavailableError: from every method, while the file cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time):
+        self.path = folder / FILE
+        self._clock = clock
+        with _sentences():
+            folder.mkdir(parents=True, exist_ok=True)
+        with self._connect() as connection:
+            connection.execute(f"PRAGMA journal_mode = {choose_journal(folder)}")
+            connection.execute(_TABLE)
+            connection.execute(_INDEX)
+
+    def submit(self, spec: dict[str, Any], key: str | None = None) -> tuple[Job, bool]:
+        """Put a job into the queue; returns it, and whether it is new.
+
+        Args:
+            key: the same key gives the same job, however often it is sent.
+
+        Raises:
+            KeyReuseError: if that key came with another order before.
+        """
+        text = json.dumps(spec, sort_keys=True, allow_nan=False)
+        new = (secrets.token_hex(6), "queued", text, key, self._clock())
+        statement = "INSERT INTO jobs (id, state, spec, idempotency_key, created) VALUES (?, ?, ?, ?, ?)"
+        made = self._query(f"{statement} ON CONFLICT (idempotency_key) DO NOTHING RETURNING {_COLUMNS}", new)
+        if made:
+            return made[0], True
+        (known,) = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE idempotency_key = ?", (key,))
+        if known.spec != json.loads(text):
+            raise KeyReuseError(f"The idempotency key {key!r} belongs to job {known.id}, which was ordered differently; send a new key.")
+        return known, False
+
+    def find(self, job: str) -> Job:
+        """Look a job up.
+
+        Raises:
+            UnknownJobError: if there is none of that id.
+        """
+        found = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job,))
+        if not found:
+            raise UnknownJobError(f"There is no job {job!r}. GET /v1/jobs lists those that exist.")
+        return found[0]
+
+    def page(self, limit: int, before: int | None = None) -> list[Job]:
+        """The newest jobs; with `before` those whose number is smaller."""
+        bound = 2**62 if before is None else before
+        return self._query(f"SELECT {_COLUMNS} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?", (bound, limit))
+
+    def claim(self, worker: str) -> Job | None:
+        """Take the oldest waiting job; None if there is none. No two workers ever get the same one."""
+        claimed = self._query(
+            "UPDATE jobs SET state = 'running', worker = ?, attempts = attempts + 1, started = coalesce(started, ?), finished = NULL,"
+            " heartbeat = ?, request = NULL, reason = '', seconds_left = NULL"
+            f" WHERE number = (SELECT number FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1) RETURNING {_COLUMNS}",
+            (worker, self._clock(), self._clock()),
+        )
+        return claimed[0] if claimed else None
+
+    def beat(self, job: str, worker: str, progress: Progress) -> str | None:
+        """Give a sign of life and say how far it is; returns what is asked of the worker: "cancel", "stop", or nothing.
+
+        Raises:
+            LostClaimError: if the job is no longer this worker's.
+        """
+        values = (self._clock(), *progress._replace(versions=json.dumps(progress.versions)), job, worker)  # type: ignore[arg-type]
+        assignments = ", ".join(f"{name} = ?" for name in Progress._fields)
+        mine = self._query(
+            f"UPDATE jobs SET heartbeat = ?, {assignments} WHERE id = ? AND worker = ? AND state = 'running' RETURNING {_COLUMNS}", values
+        )
+        if not mine:
+            raise LostClaimError(f"Job {job} is no longer run by {worker}.")
+        return mine[0].request
+
+    def finish(self, job: str, worker: str, state: State, reason: str, models: tuple[str, ...] = ()) -> None:
+        """Record how a job ended.
+
+        Raises:
+            LostClaimError: if the job is no longer this worker's.
+        """
+        done = self._query(
+            "UPDATE jobs SET state = ?, reason = ?, models = ?, finished = ?, request = NULL, seconds_left = NULL,"
+            " progress = CASE ? WHEN 'succeeded' THEN 1.0 ELSE progress END"
+            f" WHERE id = ? AND worker = ? AND state = 'running' RETURNING {_COLUMNS}",
+            (state, reason, json.dumps(models), self._clock(), state, job, worker),
+        )
+        if not done:
+            raise LostClaimError(f"Job {job} is no longer run by {worker}.")
+
+    def cancel(self, job: str) -> Job:
+        """Cancel a job: at once if nobody runs it, else its worker is asked to. Cancelling twice changes nothing.
+
+        Raises:
+            UnknownJobError, JobStateError: if there is none, or it succeeded or failed already.
+        """
+        changed = self._query(
+            "UPDATE jobs SET request = CASE state WHEN 'running' THEN 'cancel' END,"
+            " reason = CASE state WHEN 'running' THEN reason WHEN 'cancelled' THEN reason ELSE 'Cancelled before its end.' END,"
+            " finished = CASE state WHEN 'running' THEN NULL ELSE coalesce(finished, ?) END,"
+            " state = CASE state WHEN 'running' THEN 'running' ELSE 'cancelled' END"
+            f" WHERE id = ? AND state IN ('queued', 'running', 'interrupted', 'cancelled') RETURNING {_COLUMNS}",
+            (self._clock(), job),
+        )
+        return changed[0] if changed else self._refuse(job, "cancelled", ("queued", "running", "interrupted"))
+
+    def stop(self, job: str) -> Job:
+        """Ask the worker to stop and keep the best student so far.
+
+        Raises:
+            UnknownJobError, JobStateError: if there is none, or it is not running.
+        """
+        changed = self._query(
+            "UPDATE jobs SET request = coalesce(request, 'stop') WHERE id = ? AND state = 'running' RETURNING " + _COLUMNS, (job,)
+        )
+        return changed[0] if changed else self._refuse(job, "stopped", ("running",))
+
+    def resume(self, job: str) -> Job:
+        """Queue an interrupted, failed or cancelled job again; it goes on after its last finished epoch.
+
+        Raises:
+            UnknownJobError, JobStateError: if there is none, or it cannot be resumed.
+        """
+        changed = self._query(
+            "UPDATE jobs SET state = 'queued', reason = '', finished = NULL, request = NULL, worker = NULL, heartbeat = NULL"
+            f" WHERE id = ? AND state IN ('interrupted', 'failed', 'cancelled') RETURNING {_COLUMNS}",
+            (job,),
+        )
+        return changed[0] if changed else self._refuse(job, "resumed", RESUMABLE)
+
+    def delete(self, job: str) -> Job:
+        """Forget a job that has ended; its folder is the caller's to remove.
+
+        Raises:
+            UnknownJobError, JobStateError: if there is none, or it has not ended.
+        """
+        gone = self._query(
+            "DELETE FROM jobs WHERE id = ? AND state IN ('succeeded', 'failed', 'cancelled', 'interrupted') RETURNING " + _COLUMNS, (job,)
+        )
+        return gone[0] if gone else self._refuse(job, "deleted", ENDED)
+
+    def give_up_silent(self, seconds: float = SILENCE_SECONDS) -> list[Job]:
+        """Mark the running jobs whose workers have been silent for so long; returns them."""
+        return self._interrupt("heartbeat < ?", self._clock() - seconds, "Its worker gave no sign of life any more")
+
+    def give_up_seat(self, seat: str) -> list[Job]:
+        """Mark the running jobs of the workers whose names begin so, and who are known to be gone; returns them."""
+        return self._interrupt("instr(worker, ?) = 1", seat, "Its worker died")
+
+    def adopt(self, seat: str, worker: str) -> list[Job]:
+        """Give the running jobs of the workers whose names begin so, and who are known to be gone, to their successor; returns them."""
+        return self._query(
+            f"UPDATE jobs SET worker = ?, heartbeat = ? WHERE state = 'running' AND instr(worker, ?) = 1 RETURNING {_COLUMNS}",
+            (worker, self._clock(), seat),
+        )
+
+    def _interrupt(self, condition: str, value: float | str, cause: str) -> list[Job]:
+        return self._query(
+            "UPDATE jobs SET state = CASE request WHEN 'cancel' THEN 'cancelled' ELSE 'interrupted' END, finished = ?, seconds_left = NULL,"
+            " reason = CASE request WHEN 'cancel' THEN 'Cancelled.' ELSE ? END, request = NULL"
+            f" WHERE state = 'running' AND {condition} RETURNING {_COLUMNS}",
+            (self._clock(), f"{cause}; resume goes on after the last finished epoch.", value),
+        )
+
+    def _refuse(self, job: str, verb: str, states: tuple[State, ...]) -> Job:
+        state = self.find(job).state
+        raise JobStateError(f"Only a job that is {' or '.join(states)} can be {verb}; job {job} is {state}.")
+
+    def _query(self, statement: str, values: tuple[Any, ...]) -> list[Job]:
+        with self._connect() as connection:
+            # All rows are fetched: only then is a statement with RETURNING complete, and committed.
+            return [_read_row(row) for row in connection.execute(statement, values).fetchall()]
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one statement: costs a tenth of a millisecond, and no thread or forked process ever shares one."""
+        with _sentences(), contextlib.closing(sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            yield connection
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.OperationalError, OSError) as error:
+        raise UnavailableError(f"The queue of jobs cannot be used now ({error}); ask again, or see to L2D_STATE.") from error
+
+
+def choose_journal(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """WAL, unless the folder lies on a network file system: there SQLite's shared memory does not reach the other hosts."""
+    if not mounts.exists():
+        return "WAL"
+    lines = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
+    place = folder.resolve()
+    around = [(len(mount), kind) for _, mount, kind, *_ in lines if place.is_relative_to(mount.replace("\\040", " "))]
+    kind = max(around, default=(0, ""))[1]
+    return "DELETE" if kind.startswith(("nfs", "cifs", "smb", "fuse.", "9p", "ceph", "lustre", "glusterfs")) else "WAL"
+
+
+def _read_row(row: sqlite3.Row) -> Job:
+    values = dict(row)
+    return Job(**values | {name: json.loads(values[name]) for name in _JSON})

@@ -1,0 +1,115 @@
+"""A person distils: a job is started, watched, disturbed, resumed and stopped, and its student compared with the others."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE_MS, ROOT, _read_address, _wait_until_ready
+from playwright.sync_api import Browser, Page, expect
+
+pytestmark = pytest.mark.slow
+
+TRAINING_MS = 15 * 60_000
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, checkpoints: Path) -> Iterator[str]:
+    """Address of a server as after an installation."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("L2D_")}
+    places = {"L2D_STATE": str(tmp_path / "state"), "L2D_DATA": str(tmp_path / "data"), "L2D_CHECKPOINTS": str(checkpoints)}
+    command = [sys.executable, "-m", "app"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment | places | {"PORT": "0"}, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            address = _read_address(server)
+            _wait_until_ready(address)
+            yield address
+        finally:
+            server.terminate()
+
+
+def find_workers(state: Path) -> list[int]:
+    """Living workers of a state folder."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"L2D_STATE={state}\0".encode() in (folder / "environ").read_bytes() and b"\0worker\0" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def open_distil(page: Page, address: str) -> None:
+    page.goto(address)
+    page.get_by_role("tab", name="Distil").click()
+
+
+def choose(page: Page, job: str) -> None:
+    page.get_by_label("Jobs").click()
+    page.get_by_role("option", name=re.compile(job)).click()
+
+
+def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_path: Path):
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith((fresh, "data:", "blob:")) else problems.append(request.url))
+    open_distil(page, fresh)
+    state = page.locator(".l2d-state")
+
+    # The job that the form holds, on smaller pictures, and for so long that there is time to disturb it.
+    for name, value in (("Title", "Mine"), ("Teacher epochs", "1"), ("Epochs", "300"), ("Image size", "32")):
+        page.get_by_label(name, exact=True).fill(value)
+        page.get_by_label(name, exact=True).press("Tab")
+    page.get_by_role("button", name="Start").click()
+    expect(state).to_have_text("running")
+    expect(page.locator(".l2d-job h3")).to_contain_text("Mine")
+    first = page.locator(".l2d-job small").inner_text().split()[1].rstrip(",")
+    expect(page.locator(".l2d-curves polyline").first).to_be_visible(timeout=TRAINING_MS)
+
+    # A second one waits, and is cancelled.
+    page.get_by_role("button", name="Start").click()
+    expect(state).to_have_text("queued")
+    start = time.monotonic()
+    page.get_by_role("button", name="Cancel").click()
+    expect(state).to_have_text("cancelled")
+    assert time.monotonic() - start < 10
+
+    # The page is closed and opened again: the first one is where it was.
+    open_distil(page, fresh)
+    expect(state).to_have_text("cancelled")
+    choose(page, first)
+    expect(state).to_have_text("running")
+    expect(page.locator(".l2d-probes img").first).to_be_visible(timeout=TRAINING_MS)
+
+    for number in find_workers(tmp_path / "state"):
+        os.kill(number, signal.SIGKILL)
+    expect(state).to_have_text("interrupted")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator(".l2d-job small")).to_contain_text("attempt 2")
+    page.get_by_role("button", name="Stop and keep the best").click()
+    expect(state).to_have_text("succeeded", timeout=TRAINING_MS)
+
+    # Back in time: the maps after the first epoch differ from those after the last.
+    last = page.locator(".l2d-probes").inner_html()
+    page.get_by_role("slider", name="Where the student looks after epoch").fill("1")
+    expect(page.locator(".l2d-probes")).not_to_have_text("")
+    page.wait_for_function("(last) => document.querySelector('.l2d-probes').innerHTML !== last", arg=last)
+    assert page.locator(".l2d-curves .mark").count() >= 1
+
+    # The student is in Compare beside the shipped ones.
+    page.goto(fresh)
+    page.wait_for_selector(".desk[data-busy=false]")
+    page.locator(".models label", has_text="Mine").first.click()
+    expect(page.locator(".head .column", has_text="Mine")).to_have_count(1)
+    page.wait_for_selector(".desk[data-busy=false]")
+    assert page.locator(".head .column").count() > 2
+    assert problems == []
+    page.context.close()
