@@ -190,6 +190,13 @@ class Queue:
         bound = 2**62 if before is None else before
         return self._query(f"SELECT {_COLUMNS} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?", (bound, limit))
 
+    def count(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        with self._connect() as connection:
+            rows = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        counts: dict[str, int] = dict.fromkeys(STATES, 0)
+        return counts | {row[0]: row[1] for row in rows}
+
     def claim(self, worker: str) -> Job | None:
         """Take the oldest waiting job; None if there is none. No two workers ever get the same one."""
         claimed = self._query(
