@@ -39,9 +39,9 @@ def draw_originals(photograph: Image.Image) -> list[bytes]:
 def mutate(data: bytes, chance: random.Random) -> bytes:
     """The same bytes with a few of them changed, cut, doubled, or replaced by what often breaks a reader."""
     changed = bytearray(data)
-    for _ in range(chance.randint(1, 8)):
+    for _ in range(chance.randint(1, 2)):
         # Headers are where readers decide most.
-        place = chance.randrange(min(len(changed), 64) if chance.random() < 0.5 else len(changed))
+        place = chance.randrange(min(len(changed), 64) if chance.random() < 0.25 else len(changed))
         kind = chance.randrange(5)
         if kind == 0:
             changed[place] ^= 1 << chance.randrange(8)
