@@ -32,6 +32,7 @@ ENV L2D_HOST=0.0.0.0 \
     L2D_STATE=/state \
     L2D_DATA=/data \
     L2D_CACHE=/state/cache \
+    L2D_LOG=json \
     HF_HUB_OFFLINE=1 \
     GRADIO_ANALYTICS_ENABLED=False \
     GRADIO_TEMP_DIR=/tmp/gradio \

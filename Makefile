@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-cluster check format
+.PHONY: install demo test test-cluster fuzz soak check format
 
 install: $(INSTALLED)
 
@@ -36,3 +36,11 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What a stranger may send: everything that the API documents and forbids, and damaged pictures. Some minutes.
+fuzz: install
+	$(BIN)/python -m pytest -m "slow or not slow" -s tests/app/test_fuzz.py
+
+# 20,000 requests to a real server: memory flat, no file descriptor lost. Some minutes.
+soak: install
+	$(BIN)/python -m pytest -m slow -s tests/app/test_soak.py

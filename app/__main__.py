@@ -1,20 +1,29 @@
 """`python -m app`: start the server and print its address."""
 
-import logging
+import signal
 import socket
 import sys
-from functools import partial
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from pydantic import SecretStr, ValidationError
 
 from app.access import choose_token
 from app.commands import run_command
+from app.logs import configure_logs
 from app.places import Places
 from app.settings import Settings
 
-# Seconds that running requests get after SIGTERM.
-GRACE_SECONDS = 8
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+# After SIGTERM: so long new requests are still taken while /readyz says 503, so that a balancer can turn away first ...
+DRAIN_SECONDS = 1.0
+# ... and so long running requests get to their end. Together with the rest of the shutdown less than 10 seconds.
+GRACE_SECONDS = 7
 
 
 def main() -> None:
@@ -27,26 +36,40 @@ def main() -> None:
     # Here, not above: a wrong setting is told at once, not after torch and gradio are loaded.
     from app.server import create_app
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logs(settings.log)
     host, port = listener.getsockname()[:2]
-    # A factory, because the app must be made inside the server's event loop.
-    config = uvicorn.Config(
-        partial(create_app, settings), factory=True, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
-    )
-    _Server(config, f"http://{_to_address(host)}:{port}").run(sockets=[listener])
+    _Server(settings, create_app, f"http://{_to_address(host)}:{port}").run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Says where it can be reached, as soon as it can be."""
+    """Says where it can be reached, as soon as it can be; and when it is told to stop, says so before it does."""
 
-    def __init__(self, config: uvicorn.Config, url: str):
-        super().__init__(config)
-        self.url = url
+    def __init__(self, settings: Settings, create_app: Callable[[Settings], "FastAPI"], url: str):
+        # A factory, because the app must be made inside the server's event loop.
+        super().__init__(
+            uvicorn.Config(self._create, factory=True, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+        )
+        self.settings, self.create_app, self.url = settings, create_app, url
+        self.leaving: threading.Event | None = None
+
+    def _create(self) -> "FastAPI":
+        app = self.create_app(self.settings)
+        self.leaving = app.state.leaving
+        return app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             print(f"L2D is at {self.url}  (API: {self.url}/docs)", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGTERM or self.leaving is None or self.leaving.is_set():
+            super().handle_exit(sig, frame)
+            return
+        self.leaving.set()
+        timer = threading.Timer(DRAIN_SECONDS, super().handle_exit, (sig, frame))
+        timer.daemon = True
+        timer.start()
 
 
 def _read_settings() -> Settings:

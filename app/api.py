@@ -1,30 +1,26 @@
 """The REST API: thin routes over the same functions that the page calls."""
 
-import logging
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
-from typing import Annotated, Any, ParamSpec, TypeVar
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
-from starlette.routing import Match
+from starlette.responses import PlainTextResponse
+from starlette.routing import compile_path
 
-from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, describe_validation, media_type, parse_fields, read_form, read_json
+from app.answers import HANDLERS
+from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, media_type, parse_fields, read_form, read_json
 from app.compare import compare, explain, predict
 from app.engine import Engine
-from app.errors import MediaTypeError, MethodError, ParameterError, RequestError, UnavailableError, UnknownRouteError
+from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError
 from app.export import export_figure, export_numbers
 from app.schemas import (
     CompareAnswer,
     CompareForm,
     ErrorAnswer,
-    ErrorDetail,
     ExplainAnswer,
     ExplainParameters,
     ExplainRequest,
@@ -39,16 +35,14 @@ from app.schemas import (
     PredictRequest,
     RefusedModel,
 )
+from app.ticket import Ticket
 from app.uploads import read_picture
 
-logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
 T = TypeVar("T")
 Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
 
 MEDIA_TYPES = {"npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 # A still life of 8 x 8 grey pixels, so that "try it out" works.
 EXAMPLE = {
@@ -60,6 +54,7 @@ EXAMPLE = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "the picture is empty, damaged or too small, or the body cannot be read"},
     404: {"model": ErrorAnswer, "description": "no model of that name"},
+    408: {"model": ErrorAnswer, "description": "the body did not come in time"},
     413: {"model": ErrorAnswer, "description": "too many bytes or pixels"},
     415: {"model": ErrorAnswer, "description": "not a still picture in a known format, or an unknown type of body"},
     422: {"model": ErrorAnswer, "description": "an unknown label, or a parameter out of range"},
@@ -116,11 +111,17 @@ async def check_health() -> Health:
 
 
 @router.get("/readyz", tags=["process"], responses={503: ERRORS[503]})
-async def check_readiness(engine: EngineOfApp) -> Health:
+async def check_readiness(request: Request, engine: EngineOfApp) -> Health:
     """Whether models are loaded and requests are welcome."""
-    if not engine.ready:
+    if not engine.ready or request.app.state.leaving.is_set():
         raise UnavailableError("Loading the models, or shutting down. Ask again in a few seconds.")
     return Health(status="ready")
+
+
+@router.get("/metrics", tags=["process"], response_class=PlainTextResponse)
+def show_metrics(engine: EngineOfApp) -> Response:
+    """What the server counted and timed since its start, in Prometheus' text format."""
+    return Response(engine.metrics.export(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models", tags=["models"])
@@ -137,7 +138,7 @@ def list_models(engine: EngineOfApp) -> ModelList:
 async def predict_pictures(request: Request, model: ModelName, engine: EngineOfApp) -> PredictAnswer:
     """Probabilities of a model's labels, most probable first: one multipart picture, or several in KServe's JSON."""
     pictures, parameters = await _read_pictures(request, engine, PredictRequest, PredictParameters)
-    predictions = await _run(request, predict, engine, pictures, model)
+    predictions = await _run(request, lambda ticket: predict(engine, pictures, model, ticket))
     return PredictAnswer(predictions=[_select(ranked, parameters) for ranked in predictions])
 
 
@@ -147,7 +148,9 @@ async def predict_pictures(request: Request, model: ModelName, engine: EngineOfA
 async def explain_pictures(request: Request, model: ModelName, engine: EngineOfApp) -> ExplainAnswer:
     """Probabilities and maps of one model: one multipart picture, or several in KServe's JSON."""
     pictures, parameters = await _read_pictures(request, engine, ExplainRequest, ExplainParameters)
-    answers = await _run(request, explain, engine, pictures, model, parameters.labels, parameters.threshold, parameters.kind)
+    answers = await _run(
+        request, lambda ticket: explain(engine, pictures, model, parameters.labels, parameters.threshold, parameters.kind, ticket)
+    )
     return ExplainAnswer(explanations=[_to_explanation(answer) for answer in answers])
 
 
@@ -166,93 +169,70 @@ def show_model(model: ModelName, engine: EngineOfApp) -> ModelDetail:
 )
 async def compare_models(request: Request, engine: EngineOfApp) -> Response:
     """Several models on one picture: probabilities of all labels, maps of some, geometry and timings."""
-    image, fields = await read_form(request, engine.settings.max_upload_bytes)
+    image, fields = await read_form(request)
     form = parse_fields(CompareForm, fields, lists=("models", "labels"))
-    answer = await _run(request, compare, engine, image, form.models, form.labels, form.threshold, form.kind)
+    answer = await _run(request, lambda ticket: compare(engine, image, form.models, form.labels, form.threshold, form.kind, ticket))
     if form.format == "json":
         return Response(answer.model_dump_json(), media_type=JSON)
-    content = await _run(request, engine.run_aside, _export, engine, answer, image, form)
+    content = await _run(request, lambda ticket: engine.run_aside(ticket, _export, engine, answer, image, form))
     name = f"compare-{answer.image.sha256[:12]}.{form.format}"
     return Response(content, media_type=MEDIA_TYPES[form.format], headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
+@router.api_route("/healthz", methods=METHODS, include_in_schema=False)
+@router.api_route("/readyz", methods=METHODS, include_in_schema=False)
+@router.api_route("/metrics", methods=METHODS, include_in_schema=False)
 @router.api_route("/v1", methods=METHODS, include_in_schema=False)
 @router.api_route("/v1/{rest:path}", methods=METHODS, include_in_schema=False)
 async def refuse_unknown(request: Request) -> Response:
     """Answer in the API's own shape where no route fits; without this the page, mounted behind, would answer."""
-    path = request.url.path
-    routes = [route for route in router.routes if isinstance(route, APIRoute)]
-    allowed = sorted({method for route in routes if route.matches(request.scope)[0] is Match.PARTIAL for method in route.methods or ()})
-    if allowed:
+    path, known = request.url.path, request.app.openapi()["paths"]
+    # The most literal one: a model's name may hold any letter, so that "{model}" fits "{model}:predict" too.
+    fitting = max((route for route in known if compile_path(route)[0].match(path)), key=len, default=None)
+    if fitting is not None:
+        allowed = sorted(method.upper() for method in known[fitting])
         raise MethodError(f"{path} answers to {', '.join(allowed)}; got {request.method}.", allowed)
-    known = sorted({route.path for route in routes if route.include_in_schema})
-    raise UnknownRouteError(f"There is nothing at {path}. Known are: {', '.join(known)}; /docs describes them.")
+    raise UnknownRouteError(f"There is nothing at {path}. Known are: {', '.join(sorted(known))}; /docs describes them.")
 
 
 def add_api(app: FastAPI) -> None:
-    """Register the routes, and give every error the one shape. `app.state` holds `engine` and `threads` (a capacity limiter)."""
+    """Register the routes, and give every error the one shape.
+
+    `app.state` holds `engine`, `threads` (a capacity limiter) and `leaving` (an event, set once the server is to stop).
+    """
     app.include_router(router)
-    for kind, answer in ERROR_ANSWERS.items():
+    for kind, answer in HANDLERS.items():
         app.add_exception_handler(kind, answer)
 
 
-async def _answer_request_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestError):
-        raise error
-    return _refuse(error.status, error.code, error.message, error.details, error.headers)
+async def _run(request: Request, work: Callable[[Ticket], T]) -> T:
+    """Wait for blocking work in a thread. There are more threads than places, so that a full gate can still say so.
+
+    When the client goes away meanwhile, its ticket says so, and its thread and its place are free again.
+    """
+    ticket = Ticket(request.app.state.engine.settings.request_seconds)
+    watch = asyncio.create_task(_leave_with(request, ticket))
+    try:
+        return await anyio.to_thread.run_sync(work, ticket, limiter=request.app.state.threads)
+    finally:
+        watch.cancel()
 
 
-async def _answer_validation_error(request: Request, error: Exception) -> Response:
-    details = describe_validation(error.errors()) if isinstance(error, RequestValidationError) else []
-    return _refuse(HTTPStatus.UNPROCESSABLE_ENTITY, ParameterError.code, " ".join(details[:3]), details)
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    return _refuse(HTTPStatus(error.status_code), "http_error", str(error.detail), headers=dict(error.headers or {}))
-
-
-async def _answer_disconnect(request: Request, error: Exception) -> Response:
-    return _refuse(HTTPStatus.BAD_REQUEST, "disconnected", "The client went away before the whole body had come.")
-
-
-async def _answer_failure(request: Request, error: Exception) -> Response:
-    logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something failed here, not in your request. The server's log says more.")
-
-
-ERROR_ANSWERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
-    RequestError: _answer_request_error,
-    RequestValidationError: _answer_validation_error,
-    HTTPException: _answer_http_error,
-    ClientDisconnect: _answer_disconnect,
-    Exception: _answer_failure,
-}
-
-
-def _refuse(
-    status: HTTPStatus, code: str, message: str, details: list[str] | None = None, headers: dict[str, str] | None = None
-) -> Response:
-    answer = ErrorAnswer(error=ErrorDetail(status=status, code=code, message=message, details=details or []))
-    return JSONResponse(answer.model_dump(), status_code=status, headers=headers)
-
-
-async def _run(request: Request, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Wait for blocking work in a thread. There are more threads than places, so that a full gate can still say so."""
-    return await anyio.to_thread.run_sync(lambda: work(*args, **kwargs), limiter=request.app.state.threads)
+async def _leave_with(request: Request, ticket: Ticket) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    ticket.leave()
 
 
 async def _read_pictures(
     request: Request, engine: Engine, body: type[PredictRequest] | type[ExplainRequest], parameters: type[Parameters]
 ) -> tuple[list[bytes], Parameters]:
-    limit = engine.settings.max_upload_bytes
     if media_type(request) == MULTIPART:
-        form = await read_form(request, limit)
+        form = await read_form(request)
         return [form.image], parse_fields(parameters, form.fields, lists=("labels",))
     if media_type(request) != JSON:
         raise MediaTypeError(f"Expected {JSON} or {MULTIPART}; got {media_type(request) or 'no content type'!r}.")
-    sent = await read_json(request, limit, body)
+    sent = await read_json(request, body)
     if len(sent.instances) > engine.settings.max_instances:
         raise ParameterError(f"At most {engine.settings.max_instances} instances can be sent at once; got {len(sent.instances)}.")
     return [decode_base64(instance.image.b64) for instance in sent.instances], parameters.model_validate(sent.parameters.model_dump())

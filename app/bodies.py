@@ -1,8 +1,8 @@
-"""Bodies of requests, read no further than the limit, and their parameters, refused in words."""
+"""Bodies of requests and their parameters, refused in words. How much of a body is read at all, `limits` decides."""
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,13 +10,11 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from app.errors import MediaTypeError, ParameterError, PictureError, RequestError, TooLargeError
+from app.errors import MediaTypeError, ParameterError, PictureError, RequestError
 
 JSON, MULTIPART = "application/json", "multipart/form-data"
 IMAGE_FIELD = "image"
 MAX_FIELDS = 16
-# So many times the limit is read before a sender of too much is hung up on.
-PATIENCE = 4
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -39,16 +37,16 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_form(request: Request, limit: int) -> Form:
+async def read_form(request: Request) -> Form:
     """Read a multipart form with one file named `image`.
 
     Raises:
-        RequestError: for another type of body, one beyond the limit, or without exactly one picture.
+        RequestError: for another type of body, or one without exactly one picture.
     """
     if media_type(request) != MULTIPART:
         raise MediaTypeError(f"Expected {MULTIPART} with a file named {IMAGE_FIELD!r}; got {media_type(request) or 'no content type'!r}.")
     try:
-        form = await _MemoryParser(request.headers, read_stream(request, limit), max_files=1, max_fields=MAX_FIELDS).parse()
+        form = await _MemoryParser(request.headers, request.stream(), max_files=1, max_fields=MAX_FIELDS).parse()
     except MultiPartException as error:
         raise RequestError(f"Expected a multipart form with one file and at most {MAX_FIELDS} fields: {error.message}") from error
     image: bytes | None = None
@@ -64,39 +62,16 @@ async def read_form(request: Request, limit: int) -> Form:
     return Form(image, fields)
 
 
-async def read_json(request: Request, limit: int, model: type[Model]) -> Model:
+async def read_json(request: Request, model: type[Model]) -> Model:
     """Read a JSON body as a pydantic model.
 
     Raises:
-        RequestError: for a body beyond the limit, not JSON, or of another shape.
+        RequestError: for a body that is not JSON, or of another shape.
     """
-    body = b"".join([chunk async for chunk in read_stream(request, limit)])
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(await request.body())
     except ValidationError as error:
         raise _explain_validation(error) from None
-
-
-async def read_stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body, none of them once it is known to be too large.
-
-    What comes beyond the limit is read and forgotten for a while: a client that is hung up on while it sends seldom reads the answer.
-
-    Raises:
-        TooLargeError: beyond `limit` bytes.
-    """
-    said = request.headers.get("content-length", "")
-    length = int(said) if said.isdecimal() else 0
-    received = 0
-    if length <= PATIENCE * limit:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if max(length, received) <= limit:
-                yield chunk
-            elif received > PATIENCE * limit:
-                break
-    if max(length, received) > limit:
-        raise TooLargeError(f"Expected a body of at most {limit} bytes; got {length or 'more'}. Send a smaller picture.")
 
 
 def parse_fields(model: type[Model], fields: Mapping[str, Sequence[str]], lists: Sequence[str] = ()) -> Model:

@@ -170,7 +170,8 @@ class Catalog:
         if not NAME.fullmatch(name):
             raise CheckpointError("A model's folder is named with at most 80 letters, digits, dots, dashes and underscores.")
         for path in (folder, folder / CARD, folder / WEIGHTS):
-            if not path.exists():
+            # A pipe would keep its reader waiting for ever.
+            if not (path.is_dir() if path == folder else path.is_file()):
                 raise CheckpointError(f"{name} holds no {path.name}.")
             if not path.resolve().is_relative_to(place.resolve()):
                 raise CheckpointError(f"{path.name} is a link that leads out of the folder of checkpoints.")

@@ -12,6 +12,7 @@ from app.engine import Engine
 from app.errors import ParameterError, UnknownLabelError, describe_unknown
 from app.schemas import CompareAnswer, ImageFacts, MapKind, ModelAnswer, Prediction, Timings
 from app.sights import Sight, Stages, View
+from app.ticket import Ticket
 
 # Rows that are shown when a request names no label.
 DEFAULT_LABELS = 8
@@ -25,6 +26,7 @@ def compare(
     labels: Sequence[str] | None = None,
     threshold: float = 0.5,
     kind: MapKind = "layercam",
+    ticket: Ticket | None = None,
 ) -> CompareAnswer:
     """Let models predict all their labels in one picture and map the evidence for some of them.
 
@@ -36,14 +38,15 @@ def compare(
         labels: labels to map; by default what any model predicts, by best score, at most 8, and if there is none, the 3 most probable.
         threshold: probability from which a label counts as predicted.
         kind: of the maps, one of `l2d.cam.OWN_KINDS`.
+        ticket: how long to wait; as the settings say by default.
 
     Raises:
         RequestError: in words, for a picture that cannot be read, an unknown model or label, a full queue, or too slow an answer.
     """
     entries = engine.catalog.choose(models, engine.settings.max_models)
     wanted = _check(labels or [], threshold, entries, engine.settings.max_labels)
-    with engine.place() as deadline:
-        return _compare(engine, data, entries, wanted, threshold, kind, deadline)
+    with engine.place(ticket) as ticket:
+        return _compare(engine, data, entries, wanted, threshold, kind, ticket)
 
 
 def explain(
@@ -53,30 +56,31 @@ def explain(
     labels: Sequence[str] | None = None,
     threshold: float = 0.5,
     kind: MapKind = "layercam",
+    ticket: Ticket | None = None,
 ) -> list[CompareAnswer]:
     """One model's view of several pictures, in one place of the queue; otherwise as `compare`."""
     entries = [engine.catalog.find(model)]
     wanted = _check(labels or [], threshold, entries, engine.settings.max_labels)
-    with engine.place() as deadline:
-        return [_compare(engine, data, entries, wanted, threshold, kind, deadline) for data in pictures]
+    with engine.place(ticket) as ticket:
+        return [_compare(engine, data, entries, wanted, threshold, kind, ticket) for data in pictures]
 
 
-def predict(engine: Engine, pictures: Sequence[bytes], model: str) -> list[list[Prediction]]:
+def predict(engine: Engine, pictures: Sequence[bytes], model: str, ticket: Ticket | None = None) -> list[list[Prediction]]:
     """One model's predictions for several pictures, all its labels, most probable first; no maps are made. Raises as `compare`."""
     entry = engine.catalog.find(model)
-    with engine.place() as deadline:
-        return [rank_predictions(next(engine.look(data, [entry], deadline)).sight) for data in pictures]
+    with engine.place(ticket) as ticket:
+        return [rank_predictions(next(engine.look(data, [entry], ticket)).sight) for data in pictures]
 
 
 def _compare(
-    engine: Engine, data: bytes, entries: Sequence[Entry], wanted: list[str], threshold: float, kind: MapKind, deadline: float
+    engine: Engine, data: bytes, entries: Sequence[Entry], wanted: list[str], threshold: float, kind: MapKind, ticket: Ticket
 ) -> CompareAnswer:
-    views: Iterable[View] = engine.look(data, entries, deadline)
+    views: Iterable[View] = engine.look(data, entries, ticket)
     if not wanted:
         # Which labels to show is known only when every model has looked.
         views = list(views)
         wanted = choose_labels([view.sight for view in views], threshold)
-    explained = engine.explain(views, wanted, deadline, kind)
+    explained = engine.explain(views, wanted, ticket, kind)
     answers = [_describe_view(view, wanted, kind, spent) for view, spent in explained]
     image = describe_image(explained[0][0].sight)
     return CompareAnswer(image=image, labels=wanted, threshold=threshold, kind=kind, models=answers)

@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -15,15 +15,15 @@ from cachetools import LRUCache
 from torch import Tensor
 
 from app.catalog import Catalog, Entry
-from app.errors import BusyError, DeadlineError, RequestError, UnavailableError
+from app.errors import BusyError, RequestError, UnavailableError
+from app.metrics import Metrics
 from app.settings import Settings
 from app.sights import Sight, Stages, View, missing_labels
+from app.ticket import CLOSING, Ticket
 from app.uploads import read_picture
 from l2d.cam import maps_from_features
 from l2d.data.images import squash
 
-_TOO_SLOW = "The answer was not ready in time. Ask again later, or for fewer models."
-_CLOSING = "The server is shutting down; ask again when it is back."
 # A grey BMP, 8 x 8 pixels, 24 bits.
 _PLAIN_PICTURE = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + 192, 0, 54, 40, 8, 8, 1, 24, 0, 192, 2835, 2835, 0, 0) + b"\x80" * 192
 RETRY_SECONDS = 1
@@ -37,12 +37,17 @@ Key = tuple[str, str, str]
 
 @dataclass
 class _Flight:
-    """A sight that somebody waits for. Whoever asks for the same one joins, and may extend the deadline."""
+    """A sight that somebody waits for. Whoever asks for the same one joins; it goes on as long as anybody waits."""
 
     key: Key
     entry: Entry
-    deadline: float
+    tickets: list[Ticket]
     future: "Future[Sight]" = field(default_factory=Future)
+
+    @property
+    def last(self) -> Ticket:
+        """Of those who wait, the most patient."""
+        return max(self.tickets, key=lambda ticket: ticket.due)
 
 
 class Engine:
@@ -52,10 +57,13 @@ class Engine:
 
     Args:
         settings: places, deadline, memory, threads.
+
+    Attributes:
+        metrics: what it counts and times.
     """
 
     def __init__(self, catalog: Catalog, settings: Settings):
-        self.catalog, self.settings = catalog, settings
+        self.catalog, self.settings, self.metrics = catalog, settings, Metrics()
         self._places = threading.BoundedSemaphore(settings.max_requests)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._gate = ThreadPoolExecutor(catalog.streams, thread_name_prefix="networks", initializer=torch.set_num_threads, initargs=(1,))
@@ -65,25 +73,27 @@ class Engine:
         self._ready = self._closed = False
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[float]:
-        """Take one of the places for a request; gives the moment (`time.monotonic`) at which its answer is due.
+    def place(self, ticket: Ticket | None = None) -> Iterator[Ticket]:
+        """Take one of the places for a request, with its ticket or a new one.
 
         Raises:
             BusyError: if all are taken.
             UnavailableError: after `close`.
         """
         if self._closed:
-            raise UnavailableError(_CLOSING)
+            raise UnavailableError(CLOSING)
         if not self._places.acquire(blocking=False):
             raise BusyError(
                 f"All {self.settings.max_requests} places are taken. Ask again in {RETRY_SECONDS} second.", retry_seconds=RETRY_SECONDS
             )
+        self.metrics.queue_depth.inc()
         try:
-            yield time.monotonic() + self.settings.request_seconds
+            yield ticket or Ticket(self.settings.request_seconds)
         finally:
+            self.metrics.queue_depth.dec()
             self._places.release()
 
-    def look(self, data: bytes, entries: Sequence[Entry], deadline: float) -> Iterator[View]:
+    def look(self, data: bytes, entries: Sequence[Entry], ticket: Ticket) -> Iterator[View]:
         """Let models look at an encoded picture: from memory, together with others who asked for the same, or anew.
 
         All start at once; whoever iterates waits for one after the other.
@@ -94,12 +104,13 @@ class Engine:
         sha256 = hashlib.sha256(data).hexdigest()
         new: list[_Flight] = []
         with self._lock:
-            found = [self._sights.get((sha256, *entry.key)) or self._join((sha256, *entry.key), entry, deadline, new) for entry in entries]
+            found = [self._sights.get((sha256, *entry.key)) or self._join((sha256, *entry.key), entry, ticket, new) for entry in entries]
+        self.metrics.count_looks(hits=sum(isinstance(sight, Sight) for sight in found), misses=len(new))
         if new:
             self._start(data, new)
-        return (_view(sight_or_flight, deadline) for sight_or_flight in found)
+        return (_view(sight_or_flight, ticket) for sight_or_flight in found)
 
-    def explain(self, views: Iterable[View], labels: Sequence[str], deadline: float, kind: str = "layercam") -> list[tuple[View, float]]:
+    def explain(self, views: Iterable[View], labels: Sequence[str], ticket: Ticket, kind: str = "layercam") -> list[tuple[View, float]]:
         """Make sure that every sight holds the maps of those labels that its model knows; gives the seconds spent on each.
 
         Args:
@@ -111,29 +122,27 @@ class Engine:
         started = [
             (
                 view,
-                self._submit(self._gate, self._map, view.sight, labels, deadline, kind)
-                if missing_labels(view.sight, labels, kind)
-                else None,
+                self._submit(self._gate, self._map, view.sight, labels, ticket, kind) if missing_labels(view.sight, labels, kind) else None,
             )
             for view in views
         ]
-        return [(view, _wait(future, deadline) if future else 0.0) for view, future in started]
+        return [(view, ticket.wait(future) if future else 0.0) for view, future in started]
 
-    def run_aside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run_aside(self, ticket: Ticket, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do other heavy work for a request, such as drawing a figure, with the same bounds as decoding.
 
         Raises:
             RequestError: if there is no place, or the time runs out.
         """
-        with self.place() as deadline:
-            return _wait(self._submit(self._decoders, work, *args, **kwargs), deadline)
+        with self.place(ticket):
+            return ticket.wait(self._submit(self._decoders, work, *args, **kwargs))
 
     def warm_up(self) -> None:
         """Load the default networks and let each explain a plain picture, so that the first request need not wait for that."""
         for entry in (entry for entry in self.catalog.entries() if entry.detail.default):
             with contextlib.suppress(RequestError):
-                deadline = time.monotonic() + self.settings.request_seconds
-                self.explain(self.look(_PLAIN_PICTURE, [entry], deadline), entry.card.labels[:1], deadline)
+                ticket = Ticket(self.settings.request_seconds)
+                self.explain(self.look(_PLAIN_PICTURE, [entry], ticket), entry.card.labels[:1], ticket)
         self._ready = True
 
     @property
@@ -147,15 +156,14 @@ class Engine:
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._gate.shutdown(wait=True, cancel_futures=True)
         for flight in list(self._flights.values()):
-            self._land(flight, UnavailableError(_CLOSING))
+            self._land(flight, UnavailableError(CLOSING))
 
-    def _join(self, key: Key, entry: Entry, deadline: float, new: list[_Flight]) -> _Flight:
+    def _join(self, key: Key, entry: Entry, ticket: Ticket, new: list[_Flight]) -> _Flight:
         if key not in self._flights:
-            self._flights[key] = _Flight(key, entry, deadline)
+            self._flights[key] = _Flight(key, entry, [])
             new.append(self._flights[key])
-        flight = self._flights[key]
-        flight.deadline = max(flight.deadline, deadline)
-        return flight
+        self._flights[key].tickets.append(ticket)
+        return self._flights[key]
 
     def _start(self, data: bytes, flights: list[_Flight]) -> None:
         try:
@@ -167,10 +175,11 @@ class Engine:
     def _prepare(self, data: bytes, flights: list[_Flight]) -> None:
         """Decode a picture once and hand every network its input (decoder's thread)."""
         try:
-            _check_time(max(flight.deadline for flight in flights))
+            max((flight.last for flight in flights), key=lambda ticket: ticket.due).check()
             start = time.perf_counter()
             image = read_picture(data, self.settings.max_pixels)
             decode = time.perf_counter() - start
+            self.metrics.time_stages(decode=decode)
             squashed: dict[int, Tensor] = {}
             for flight in flights:
                 start, size = time.perf_counter(), flight.entry.card.image_size
@@ -186,12 +195,14 @@ class Engine:
     def _see(self, flight: _Flight, pixels: Tensor, size: tuple[int, int], spent: Stages) -> None:
         """Run one network on one picture (gate's thread)."""
         try:
-            _check_time(flight.deadline)
+            flight.last.check()
             read = self.catalog.load(flight.entry).read
             start = time.perf_counter()
             reading = read(pixels[None])
             scores = reading.scores[0].cpu().numpy()
             stages = Stages(spent.decode, spent.network + time.perf_counter() - start)
+            self.metrics.time_stages(network=stages.network)
+            self.metrics.batch_size.observe(1)
             self._land(flight, Sight(flight.entry, flight.key[0], *size, reading, scores, stages))
         except BaseException as error:
             self._land(flight, error)
@@ -208,9 +219,9 @@ class Engine:
         else:
             flight.future.set_exception(result)
 
-    def _map(self, sight: Sight, labels: Sequence[str], deadline: float, kind: str) -> float:
+    def _map(self, sight: Sight, labels: Sequence[str], ticket: Ticket, kind: str) -> float:
         """Add the maps that a sight lacks; gives the seconds that it took (gate's thread)."""
-        _check_time(deadline)
+        ticket.check()
         network, (last_map, memory, _) = self.catalog.load(sight.entry).network, sight.reading
         with sight.mapping:
             # Asked again here: another request may have brought them in the meantime.
@@ -220,31 +231,19 @@ class Engine:
             start = time.perf_counter()
             maps = maps_from_features(network, last_map, missing, kind, memory).cpu().numpy()
             sight.maps.update({(kind, index): numbers for index, numbers in zip(missing, maps, strict=True)})
-            return time.perf_counter() - start
+            seconds = time.perf_counter() - start
+        self.metrics.time_stages(maps=seconds)
+        return seconds
 
     def _submit(self, pool: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         try:
             return pool.submit(work, *args, **kwargs)
         except RuntimeError as error:
-            raise UnavailableError(_CLOSING) from error
+            raise UnavailableError(CLOSING) from error
 
 
-def _view(found: Sight | _Flight, deadline: float) -> View:
+def _view(found: Sight | _Flight, ticket: Ticket) -> View:
     if isinstance(found, Sight):
         return View(found, Stages(), cached=True)
-    sight = _wait(found.future, deadline)
+    sight = ticket.wait(found.future)
     return View(sight, sight.stages, cached=False)
-
-
-def _wait(future: "Future[T]", deadline: float) -> T:
-    try:
-        return future.result(timeout=max(0.0, deadline - time.monotonic()))
-    except TimeoutError:
-        raise DeadlineError(_TOO_SLOW) from None
-    except CancelledError:
-        raise UnavailableError(_CLOSING) from None
-
-
-def _check_time(deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise DeadlineError(_TOO_SLOW)

@@ -103,7 +103,7 @@ class UnknownLabelError(RequestError):
 
 
 class BusyError(RequestError):
-    """Every place in the queue is taken."""
+    """Every place in the queue is taken, or a client asks too often."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "busy"
@@ -115,6 +115,23 @@ class BusyError(RequestError):
     @property
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(self.retry_seconds)}
+
+
+class SlowBodyError(RequestError):
+    """The request itself did not come in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "slow_request"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}
+
+
+class LeftError(RequestError):
+    """The client went away: nobody will read this."""
+
+    code = "disconnected"
 
 
 class DeadlineError(RequestError):

@@ -1,6 +1,7 @@
 """An answer as a file: the paper's figure, or its numbers for numpy."""
 
 import io
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -68,6 +69,15 @@ def _find_reference(answer: CompareAnswer, name: str) -> int | None:
     if name and name not in names:
         raise ParameterError(f"The model to subtract must be one of those compared, {', '.join(names)}; got {name!r}.")
     return names.index(name) if name else None
+
+
+@cache
+def prepare_figures() -> None:
+    """Draw one for nobody: the first one of a process looks for fonts and loads what writes them, which takes seconds."""
+    from l2d.figure import Column, draw_figure, save_figure
+
+    column = Column("", {"": np.ones((2, 2), dtype=np.float32)}, {"": 1.0})
+    save_figure(draw_figure(Image.new("RGB", (8, 8)), [column], [""]), io.BytesIO(), "pdf")
 
 
 def _stack_maps(model: ModelAnswer, labels: list[str]) -> np.ndarray:

@@ -35,6 +35,15 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"model": ErrorAnswer, "description": "the queue cannot be used now"},
 }
 
+# The same where the answer itself is no JSON: FastAPI would document errors of the answer's type.
+JSON_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": error["description"],
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}},
+    }
+    for status, error in ERRORS.items()
+}
+
 
 class JobAnswer(BaseModel):
     """One job."""
@@ -179,7 +188,7 @@ def delete_model(model: Annotated[str, Path(max_length=200)], workshop: Workshop
     workshop.delete_model(model)
 
 
-@router.get("/v1/jobs/{job}/log", response_class=PlainTextResponse)
+@router.get("/v1/jobs/{job}/log", response_class=PlainTextResponse, responses=JSON_ERRORS)
 def show_log(
     job: JobId, workshop: WorkshopOfApp, limit: Annotated[int, Query(ge=1, le=MAX_LOG_BYTES, description="bytes, from its end")] = LOG_BYTES
 ) -> PlainTextResponse:
@@ -193,7 +202,7 @@ def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,}|teacher|
     return workshop.read_probe(job, name) or {"pictures": []}
 
 
-@router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse)
+@router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=JSON_ERRORS)
 async def follow_job(
     found: Annotated[Job, Depends(find_job)],
     workshop: WorkshopOfApp,

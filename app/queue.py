@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import UnavailableError
-from app.jobs import ENDED, RESUMABLE, Job, JobStateError, KeyReuseError, LostClaimError, Progress, State, UnknownJobError
+from app.jobs import ENDED, RESUMABLE, STATES, Job, JobStateError, KeyReuseError, LostClaimError, Progress, State, UnknownJobError
 
 # A running job whose worker gave no sign of life for this long is interrupted.
 SILENCE_SECONDS = 30.0
@@ -107,6 +107,13 @@ class Queue:
         """The newest jobs; with `before` those whose number is smaller."""
         bound = 2**62 if before is None else before
         return self._query(f"SELECT {_COLUMNS} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?", (bound, limit))
+
+    def count(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        with self._connect() as connection:
+            rows = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        counts: dict[str, int] = dict.fromkeys(STATES, 0)
+        return counts | {row[0]: row[1] for row in rows}
 
     def claim(self, worker: str) -> Job | None:
         """Take the oldest waiting job; None if there is none. No two workers ever get the same one."""

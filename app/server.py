@@ -2,24 +2,25 @@
 
 import os
 import threading
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import NoReturn
 
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import job_routes
 from app.access import Access, choose_token
 from app.api import add_api
 from app.catalog import Catalog
 from app.engine import Engine
+from app.export import prepare_figures
+from app.limits import LimitBody, LimitRate
+from app.middleware import CloseRoutes, Observe, ProtectAnswers
 from app.places import Places
 from app.seats import list_seats
 from app.settings import Settings
@@ -29,14 +30,6 @@ from app.workshop import Workshop
 # Beyond the places, so that a full gate can still refuse.
 SPARE_THREADS = 8
 
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-    "Content-Security-Policy": "frame-ancestors 'self'; object-src 'none'; base-uri 'self'; form-action 'self'",
-}
 DESCRIPTION = """Where do a teacher and its students look? Probabilities and class activation maps of multi-label networks.
 
     curl -F image=@photo.jpg http://127.0.0.1:7860/v1/compare
@@ -65,21 +58,32 @@ def create_api(settings: Settings) -> FastAPI:
     )
     app.state.engine = engine
     app.state.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
-    app.state.workshop = Workshop(places, engine.catalog)
+    app.state.workshop = workshop = Workshop(places, engine.catalog)
+    engine.metrics.watch_jobs(lambda: workshop.queue.count())
     app.state.access = Access(choose_token(settings.host, settings.token)[0])
+    app.state.leaving = threading.Event()
     app.state.supervisor = Supervisor(places, list_seats(settings) if settings.workers else [])
     # Before the API's own routes, whose last one answers for everything that is unknown.
     app.include_router(job_routes.public)
     app.include_router(job_routes.router)
     add_api(app)
-    app.add_middleware(SecurityHeaders)
+    _add_middleware(app, settings)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """The last one added is the first that a request meets."""
+    app.add_middleware(LimitBody, max_bytes=settings.max_upload_bytes, seconds=settings.request_seconds)
+    app.add_middleware(LimitRate, per_minute=settings.requests_per_minute)
+    app.add_middleware(CloseRoutes)
+    app.add_middleware(Observe, metrics=app.state.engine.metrics, routes=app.openapi()["paths"])
+    app.add_middleware(ProtectAnswers)
 
 
 @asynccontextmanager
 async def _run_engine(app: FastAPI) -> AsyncIterator[None]:
     engine: Engine = app.state.engine
-    warming = threading.Thread(target=engine.warm_up, name="warm-up", daemon=True)
+    warming = threading.Thread(target=_warm_up, args=(engine,), name="warm-up", daemon=True)
     warming.start()
     supervisor: Supervisor = app.state.supervisor
     supervisor.start()
@@ -89,6 +93,22 @@ async def _run_engine(app: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(supervisor.close)
         engine.close()
         warming.join()
+
+
+def _warm_up(engine: Engine) -> None:
+    engine.warm_up()
+    # Ready by now; only the first figure would have to wait for this.
+    prepare_figures()
+
+
+def _forbid_fetching() -> None:
+    """Gradio fetches every address that a page sends instead of a file. This page sends none, so whoever does is somebody else."""
+    from gradio import processing_utils
+
+    async def refuse(url: str, cache_dir: str = "") -> NoReturn:
+        raise ValueError("Addresses are not fetched here.")
+
+    processing_utils.async_ssrf_protected_get = processing_utils.async_ssrf_protected_download = refuse
 
 
 def _mount_page(app: FastAPI, settings: Settings) -> FastAPI:
@@ -101,30 +121,8 @@ def _mount_page(app: FastAPI, settings: Settings) -> FastAPI:
     from app.ui.distil import build_distil_tab
     from app.ui.page import build_page, look
 
+    _forbid_fetching()
     distil = partial(build_distil_tab, app.state.workshop, app.state.access)
     page = build_page(catalog=engine.catalog, engine=engine, settings=settings, more=[("Distil", distil)])
     mounted: FastAPI = gradio.mount_gradio_app(app, page, path="/", max_file_size=settings.max_upload_bytes, **look())
     return mounted
-
-
-class SecurityHeaders:
-    """Adds `HEADERS` to every answer."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything through, and add to the headers on the way back."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _add_headers(message)
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
-
-
-def _add_headers(message: MutableMapping[str, Any]) -> None:
-    headers = MutableHeaders(scope=message)
-    for name, value in HEADERS.items():
-        headers.setdefault(name, value)

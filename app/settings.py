@@ -6,6 +6,8 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.logs import Format
+
 SOURCE_TREE = Path(__file__).resolve().parent.parent
 
 
@@ -27,12 +29,14 @@ class Settings(BaseSettings):
     max_labels: int = Field(default=128, ge=1, description="labels per request")
     max_instances: int = Field(default=16, ge=1, description="pictures per JSON request")
     max_requests: int = Field(default=32, ge=1, description="requests that wait or run; the next one is told to come back")
-    request_seconds: float = Field(default=30.0, gt=0, description="longest time that a request waits for its answer")
+    request_seconds: float = Field(default=30.0, gt=0, description="longest time for a request's body to come, and again for its answer")
+    requests_per_minute: int | None = Field(default=None, ge=1, description="from one address, of those that make work; else no limit")
     cache_bytes: int = Field(default=256 * 2**20, ge=0, description="memory for what models saw in recent pictures")
     state: Path = Field(default=SOURCE_TREE / "runs", description="folder that jobs write to: their queue, logs and models")
     data: Path = Field(default=SOURCE_TREE / "data", description="folder with one folder per data set that jobs may name")
     token: SecretStr | None = Field(default=None, min_length=16, description="needed for jobs; made and printed when others can reach us")
     workers: bool = Field(default=True, description="start and supervise the processes that run jobs: one per GPU, or one on the CPU")
+    log: Format = Field(default="text", description="lines of the log for people (text) or for machines (json)")
     threads: int | None = Field(default=None, ge=1, description="pictures read at once, one processor thread each; by default one per core")
     cache: Path | None = Field(default=None, description="folder for what can be made again, as converted networks; by default in `state`")
     engine: str | None = Field(default=None, pattern=r"^ray://[^\s/]+:\d+$", description="ray://HOST:PORT: the cluster that jobs run on")

@@ -1,12 +1,15 @@
 """Which folders are models, noticed without a restart, and why the others are not."""
 
+import hashlib
 import json
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -133,6 +136,71 @@ def test_damaged_weights_are_refused_when_asked_for(catalog: Catalog, checkpoint
         catalog.load(catalog.find("alien"))
     assert "SHA-256 differs" in catalog.refused()["alien"]
     assert "alien" not in [entry.name for entry in catalog.entries()]
+
+
+def replace_weights(folder: Path, data: bytes) -> None:
+    """Put other weights in, and a card that vouches for them: whoever writes one can write the other."""
+    (folder / "model.safetensors").write_bytes(data)
+    change_card(folder, lambda card: card.update(sha256=hashlib.sha256(data).hexdigest()))
+
+
+def claim_header(size: int, header: bytes = b"") -> bytes:
+    return struct.pack("<Q", size) + header
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        claim_header(2**62),
+        claim_header(2**31, b"{}"),
+        claim_header(2, b"[]"),
+        claim_header(50_000, b"[" * 50_000),
+        b"\x80\x04cposix\nsystem\n",
+        safetensors.torch.save({}),
+        safetensors.torch.save({"backbone.conv1.weight": torch.zeros(3)}),
+    ],
+    ids=["empty", "header of 4 EiB", "header of 2 GiB", "no object", "deep", "pickle", "no tensors", "foreign tensors"],
+)
+def test_hostile_weights_are_refused_by_name_and_the_others_load(catalog: Catalog, checkpoints: Path, data: bytes):
+    replace_weights(checkpoints / "alien", data)
+    with pytest.raises(UnavailableError, match="The model 'alien' cannot be loaded: ") as refusal:
+        catalog.load(catalog.find("alien"))
+    assert str(checkpoints) not in refusal.value.message
+    assert set(catalog.refused()) == {"alien"}
+    assert catalog.load(catalog.find("student-l2d"))
+
+
+def test_weights_of_other_shapes_are_refused(catalog: Catalog, checkpoints: Path):
+    replace_weights(checkpoints / "alien", (checkpoints / "the-teacher" / "model.safetensors").read_bytes())
+    with pytest.raises(UnavailableError, match="The model 'alien' cannot be loaded: "):
+        catalog.load(catalog.find("alien"))
+    tensors = safetensors.torch.load((checkpoints / "student-l2d" / "model.safetensors").read_bytes())
+    replace_weights(checkpoints / "student-l2d", safetensors.torch.save({name: tensor[None] for name, tensor in tensors.items()}))
+    with pytest.raises(UnavailableError, match="The model 'student-l2d' cannot be loaded: "):
+        catalog.load(catalog.find("student-l2d"))
+    assert catalog.load(catalog.find("student-vanilla"))
+
+
+def test_unknown_backbone_is_refused(catalog: Catalog, checkpoints: Path):
+    change_card(checkpoints / "alien", lambda card: card.update(backbone="../../etc/passwd"))
+    with pytest.raises(UnavailableError, match="The model 'alien' cannot be loaded: "):
+        catalog.load(catalog.find("alien"))
+
+
+def test_foreign_folders_and_pipes_are_refused(catalog: Catalog, checkpoints: Path):
+    (checkpoints / "from-a-hub").mkdir()
+    (checkpoints / "from-a-hub" / "config.json").write_text("{}")
+    (checkpoints / "from-a-hub" / "pytorch_model.bin").write_bytes(b"PK")
+    for name, file in (("alien", "card.json"), ("student-l2d", "model.safetensors")):
+        (checkpoints / name / file).unlink()
+        os.mkfifo(checkpoints / name / file)
+        os.utime(checkpoints / name / "card.json", (1, 1))
+    (checkpoints / "student-vanilla" / "card.json").write_text("[" * 100_000)
+    assert catalog.refused().keys() == {"from-a-hub", "alien", "student-l2d", "student-vanilla"}
+    assert catalog.refused()["alien"] == "alien holds no card.json."
+    assert catalog.refused()["student-l2d"] == "student-l2d holds no model.safetensors."
+    assert [entry.name for entry in catalog.entries()] == ["the-teacher"]
 
 
 def test_network_is_read_once_and_is_ready_to_be_asked(catalog: Catalog):

@@ -19,6 +19,7 @@ from app.engine import Engine
 from app.errors import BusyError, DeadlineError, PictureError, UnavailableError
 from app.settings import Settings
 from app.sights import Sight, View
+from app.ticket import Ticket
 from l2d.cam import label_maps
 from l2d.data.images import to_input
 from l2d.runtime import OpenVino
@@ -56,14 +57,14 @@ def start_engine(settings: Settings, **changes: object) -> Engine:
 
 
 def look(engine: Engine, data: bytes, *names: str) -> list[Sight]:
-    with engine.place() as deadline:
-        return [view.sight for view in engine.look(data, engine.catalog.choose(names, 8), deadline)]
+    with engine.place() as ticket:
+        return [view.sight for view in engine.look(data, engine.catalog.choose(names, 8), ticket)]
 
 
 def test_numbers_are_those_of_the_bare_network(engine: Engine, upload: bytes, photograph: Image.Image):
     for name in ("the-teacher", "student-l2d"):
         sight = look(engine, upload, name)[0]
-        engine.explain([View(sight, sight.stages, cached=True)], ["cup", "cat"], time.monotonic() + SOON)
+        engine.explain([View(sight, sight.stages, cached=True)], ["cup", "cat"], Ticket(SOON))
         network, card = engine.catalog.load(sight.entry).network, sight.entry.card
         image = to_input(photograph, card.image_size, card.mean, card.std)
         with torch.no_grad():

@@ -1,6 +1,9 @@
 """The real thing: `python -m app` as a process of its own, asked over a socket."""
 
 import asyncio
+import base64
+import io
+import json
 import os
 import re
 import signal
@@ -9,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from app.server import create_app
 from app.settings import Settings
@@ -36,14 +41,19 @@ def start(**environment: str) -> subprocess.Popen[str]:
 
 def wait_until_ready(client: httpx.Client) -> None:
     until = time.monotonic() + START_SECONDS
-    while client.get("/readyz").status_code != 200:
+    while client.get("/readyz", timeout=60).status_code != 200:
         assert time.monotonic() < until
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def process(made_checkpoints: Path) -> Iterator[subprocess.Popen[str]]:
-    process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints))
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def process(made_checkpoints: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
+    process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(state), L2D_LOG="json")
     yield process
     process.kill()
     process.communicate()
@@ -85,10 +95,80 @@ def test_page_in_front_hides_no_route(client: httpx.Client):
     assert client.get("/openapi.json").json()["info"]["title"] == "L2D"
 
 
-def test_page_gives_away_no_file(client: httpx.Client, made_checkpoints: Path):
-    for path in ("/etc/passwd", str(made_checkpoints / "alien" / "card.json"), str(ROOT / "pyproject.toml")):
-        for route in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/static-offline-docs/../../../../.."):
-            assert client.get(f"{route}{path}").status_code in (401, 403, 404)
+def test_page_gives_away_no_file(client: httpx.Client, made_checkpoints: Path, state: Path):
+    assert client.get("/v1/jobs").json()["jobs"] == []
+    weights = made_checkpoints / "alien" / "model.safetensors"
+    for path in (Path("/etc/passwd"), state / "jobs.sqlite", weights, weights.with_name("card.json"), ROOT / "pyproject.toml"):
+        assert path.is_file()
+        for sent in (str(path), f"../../../../../../..{path}", str(path).replace("/", "%2F"), str(path).lstrip("/")):
+            for route in ("gradio_api/file=", "file=", "gradio_api/file/", "static/", "assets/", "svelte/", "static-offline-docs/", "/"):
+                answer = client.get(f"/{route}{sent}")
+                assert answer.status_code in (400, 401, 403, 404, 307) or "text/html" in answer.headers["content-type"], (route, sent)
+                assert path.read_bytes()[:40] not in answer.content
+
+
+@pytest.fixture
+def canary() -> Iterator[socket.socket]:
+    """Listens where nobody has any business; a test that ends with somebody at the door fails."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_page_fetches_no_address(client: httpx.Client, canary: socket.socket):
+    address = f"http://127.0.0.1:{canary.getsockname()[1]}/x.png"
+    for route in ("file=", "proxy=", "file/"):
+        assert client.get(f"/gradio_api/{route}{address}", follow_redirects=False).status_code == 404
+    config = client.get("/config").json()
+    file = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
+    # Of many alike, three: every failure fills the log, which nobody reads here.
+    for event in [event for event in config["dependencies"] if event["inputs"]][1:4]:
+        body = {"data": [file] * len(event["inputs"]), "fn_index": event["id"], "session_hash": f"s{event['id']}"}
+        assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+        with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": body["session_hash"]}) as answers:
+            assert any("process_completed" in line for line in answers.iter_lines())
+    grid = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "l2d-compare")
+    sent = {"session_hash": "s", "component_id": grid, "fn_name": "compare", "data": file}
+    assert "error" in client.post("/gradio_api/component_server", json=sent).json()
+
+
+@pytest.mark.parametrize(
+    "route", ["/gradio_api/upload", "/gradio_api/run-history/connect", "/gradio_api/vibe-edit", "/gradio_api/process_recording", "/login"]
+)
+def test_page_takes_no_file_and_has_no_back_door(client: httpx.Client, route: str):
+    answer = client.post(route, files={"files": b"x"})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "unknown_route"
+
+
+@pytest.mark.parametrize("route", ["/", "/config", "/v1/models", "/gradio_api/queue/join"])
+def test_no_other_site_may_read_an_answer(client: httpx.Client, route: str):
+    evil = {"Host": "l2d.example", "Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    for answer in (client.get(route, headers=evil), client.options(route, headers=evil), client.post(route, headers=evil)):
+        assert [name for name in answer.headers if name.startswith("access-control")] == []
+
+
+def test_answers_carry_the_id_that_the_log_has(made_checkpoints: Path, tmp_path: Path, upload: bytes):
+    process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path), L2D_LOG="json")
+    assert process.stdout is not None
+    address = process.stdout.readline().split()[3]
+    with httpx.Client(base_url=address, timeout=60) as own:
+        wait_until_ready(own)
+        given = own.post("/v1/compare", files={"image": ("secret-name.png", upload)}, headers={"X-Request-ID": "given-by-a-proxy"})
+        made = own.get("/v1/models/%0aevil?token=secret-query")
+        forged = own.get("/v1/models", headers={"X-Request-ID": "two words"})
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=30)
+    lines = {line.get("request_id"): line for line in map(json.loads, log.splitlines())}
+    assert given.headers["x-request-id"] == "given-by-a-proxy"
+    assert lines["given-by-a-proxy"]["event"] == "POST /v1/compare"
+    assert (lines["given-by-a-proxy"]["status"], lines["given-by-a-proxy"]["level"]) == (200, "info")
+    assert lines[made.headers["x-request-id"]]["status"] == 404
+    assert "two words" not in log
+    assert re.fullmatch("[0-9a-f]{32}", forged.headers["x-request-id"])
+    assert "secret" not in log
 
 
 def send_zeros(client: httpx.Client, count: int) -> tuple[httpx.Response | None, int]:
@@ -131,6 +211,57 @@ def test_slow_sender_holds_up_nobody(url: str, client: httpx.Client, upload: byt
         )
         assert client.post("/v1/compare", files={"image": upload}).status_code == 200
     assert client.get("/healthz").status_code == 200
+
+
+def test_terminate_lets_a_running_request_end(made_checkpoints: Path, tmp_path: Path):
+    process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[3]
+    instances = [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(12)]
+    with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(1) as other:
+        wait_until_ready(client)
+        running = other.submit(httpx.post, f"{url}/v1/models/alien:predict", json={"instances": instances}, timeout=60)
+        while "l2d_queue_depth 1.0" not in client.get("/metrics").text:
+            assert not running.done()
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        ready, alive = client.get("/readyz"), client.get("/healthz")
+        assert not running.done()
+        assert (ready.status_code, ready.json()["error"]["code"], alive.status_code) == (503, "unavailable", 200)
+        assert len(running.result(60).json()["predictions"]) == 12
+        process.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/healthz")
+
+
+def encode_flat(value: int, side: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), (value, 0, 255 - value)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def test_client_that_goes_away_frees_its_place(url: str, client: httpx.Client):
+    body = json.dumps({"instances": [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(16)]})
+    host, port = url.removeprefix("http://").split(":")
+    head = f"POST /v1/models/alien:predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, int(port))) as leaving:
+        leaving.sendall(head.encode() + body.encode())
+        while "l2d_queue_depth 1.0" not in client.get("/metrics").text:
+            time.sleep(0.01)
+    began = time.monotonic()
+    while "l2d_queue_depth 0.0" not in client.get("/metrics").text:
+        time.sleep(0.01)
+    freed = time.monotonic() - began
+    looks = float(re.search(r'l2d_looks_total\{cache="miss"\} (\S+)', client.get("/metrics").text)[1])
+    began = time.monotonic()
+    whole = client.post("/v1/models/alien:predict", content=body, headers={"Content-Type": "application/json"})
+    assert len(whole.json()["predictions"]) == 16
+    # The pictures that nobody waited for were not looked at: most of the work came with the second request.
+    after = float(re.search(r'l2d_looks_total\{cache="miss"\} (\S+)', client.get("/metrics").text)[1])
+    assert after - looks > 8
+    assert freed < (time.monotonic() - began) / 2
 
 
 def test_terminate_ends_it_cleanly(made_checkpoints: Path):

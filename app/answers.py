@@ -1,0 +1,64 @@
+"""Every refusal and failure as an HTTP answer of one shape."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+
+from app.bodies import describe_validation
+from app.errors import LeftError, ParameterError, RequestError
+from app.schemas import ErrorAnswer, ErrorDetail
+
+logger = logging.getLogger(__name__)
+
+
+def refuse(error: RequestError) -> Response:
+    """The answer to a request that cannot be answered."""
+    return _answer(error.status, error.code, error.message, error.details, error.headers)
+
+
+def fail(method: str, path: str, error: Exception) -> Response:
+    """The answer when something failed here; the log says what, the answer does not."""
+    logger.error("%s %s failed", method, path, exc_info=error)
+    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something failed here, not in your request. The server's log says more.")
+
+
+async def _answer_request_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestError):
+        raise error
+    return refuse(error)
+
+
+async def _answer_validation_error(request: Request, error: Exception) -> Response:
+    details = describe_validation(error.errors()) if isinstance(error, RequestValidationError) else []
+    return refuse(ParameterError(" ".join(details[:3]), details))
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return _answer(HTTPStatus(error.status_code), "http_error", str(error.detail), headers=dict(error.headers or {}))
+
+
+async def _answer_disconnect(request: Request, error: Exception) -> Response:
+    return refuse(LeftError("The client went away before the whole body had come."))
+
+
+HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    RequestError: _answer_request_error,
+    RequestValidationError: _answer_validation_error,
+    HTTPException: _answer_http_error,
+    ClientDisconnect: _answer_disconnect,
+}
+
+
+def _answer(
+    status: HTTPStatus, code: str, message: str, details: list[str] | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    answer = ErrorAnswer(error=ErrorDetail(status=status, code=code, message=message, details=details or []))
+    return JSONResponse(answer.model_dump(), status_code=status, headers=headers)

@@ -1,0 +1,33 @@
+"""One line per event on standard error: for people, or as JSON for machines. Never a picture, a body or a token."""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.processors import JSONRenderer, TimeStamper, format_exc_info
+from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
+from structlog.typing import EventDict, Processor
+
+Format = Literal["text", "json"]
+
+
+def configure_logs(format: Format) -> None:
+    """Let every logger of the process write in this format; what `extra` and the request's context hold become fields."""
+    fields: list[Processor] = [merge_contextvars, add_log_level, add_logger_name, ExtraAdder(), _drop_colours, TimeStamper(fmt="iso")]
+    colours = sys.stderr.isatty()
+    end: list[Processor] = (
+        [format_exc_info, JSONRenderer()]
+        if format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(ProcessorFormatter(foreign_pre_chain=fields, processors=[ProcessorFormatter.remove_processors_meta, *end]))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _drop_colours(logger: object, method: str, event: EventDict) -> EventDict:
+    """Without the second copy of its sentence that uvicorn adds for terminals."""
+    event.pop("color_message", None)
+    return event

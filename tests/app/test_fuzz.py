@@ -1,0 +1,110 @@
+"""Whatever is sent, the answer is the documented one: never a failure, a hang or a crash."""
+
+import io
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from app.errors import RequestError
+from app.uploads import FORMATS, read_picture
+
+ROOT = Path(__file__).parents[2]
+MUTANTS = 500
+SEED = 20260101
+# Generous for one picture of 120 x 90 pixels; a hang takes longer.
+SECONDS = 5.0
+MAX_PIXELS = 4_000_000
+
+
+def draw_originals(photograph: Image.Image) -> list[bytes]:
+    """The same photograph in every format and kind of pixel that is read here."""
+    kinds = {"JPEG": ("RGB", "L", "CMYK"), "PNG": ("RGB", "RGBA", "P", "1", "I;16"), "TIFF": ("RGB", "CMYK", "1")}
+    originals = []
+    for kind in FORMATS:
+        for mode in kinds.get(kind, ("RGB",)):
+            buffer = io.BytesIO()
+            (photograph.convert("L").convert("I;16") if mode == "I;16" else photograph.convert(mode)).save(buffer, kind)
+            originals.append(buffer.getvalue())
+    return originals
+
+
+def mutate(data: bytes, chance: random.Random) -> bytes:
+    """The same bytes with a few of them changed, cut, doubled, or replaced by what often breaks a reader."""
+    changed = bytearray(data)
+    for _ in range(chance.randint(1, 2)):
+        # Headers are where readers decide most.
+        place = chance.randrange(min(len(changed), 64) if chance.random() < 0.25 else len(changed))
+        kind = chance.randrange(5)
+        if kind == 0:
+            changed[place] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            changed[place : place + 4] = chance.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\x01"])
+        elif kind == 2:
+            del changed[place : place + chance.randint(1, 40)]
+        elif kind == 3:
+            changed[place:place] = changed[place : place + chance.randint(1, 40)]
+        elif len(changed) > 16:
+            del changed[max(16, place) :]
+    return bytes(changed)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of damage before it decides.
+def test_mutated_pictures_are_read_or_refused(photograph: Image.Image):
+    chance = random.Random(SEED)
+    originals = draw_originals(photograph)
+    read = refused = 0
+    for number in range(MUTANTS):
+        data = mutate(chance.choice(originals), chance)
+        start = time.monotonic()
+        try:
+            picture = read_picture(data, MAX_PIXELS)
+            assert (picture.mode, picture.width * picture.height <= MAX_PIXELS) == ("RGB", True), number
+            read += 1
+        except RequestError as error:
+            refused += bool(error.message)
+        assert time.monotonic() - start < SECONDS, number
+    # Both ways are taken often: neither are all mutants alike, nor are they all rubbish.
+    assert min(read, refused) > MUTANTS // 10
+
+
+@pytest.fixture
+def address(made_checkpoints: Path, tmp_path: Path) -> Iterator[str]:
+    """The real server, with networks that cost nothing and without workers."""
+    settings = {"PORT": "0", "L2D_CHECKPOINTS": str(made_checkpoints), "L2D_STATE": str(tmp_path / "state"), "L2D_DATA": str(tmp_path)}
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "app"],
+            cwd=ROOT,
+            env=os.environ | settings | {"L2D_WORKERS": "false"},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[3]
+        while httpx.get(f"{address}/readyz", timeout=60).status_code != 200:
+            time.sleep(0.1)
+        yield address
+        assert server.poll() is None
+        server.terminate()
+        server.wait(30)
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.slow
+def test_api_does_what_its_document_says(address: str, tmp_path: Path):
+    """Schemathesis with all of its checks and phases. L2D_FUZZ_EXAMPLES sets how many examples of every kind it tries."""
+    words = ["--config-file", str(Path(__file__).with_name("schemathesis.toml")), "run", f"{address}/openapi.json", "--checks", "all"]
+    words += ["--max-examples", os.environ.get("L2D_FUZZ_EXAMPLES", "20"), "--seed", "1", "--no-color", "--request-timeout", "30"]
+    done = subprocess.run([sys.executable, "-m", "schemathesis.cli", *words], cwd=tmp_path, capture_output=True, text=True)
+    print(done.stdout[-3000:])
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr

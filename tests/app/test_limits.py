@@ -1,0 +1,156 @@
+"""What a client may take before anything is done for it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from app.limits import MAX_CLIENTS, WINDOW_SECONDS, LimitBody, LimitRate, name_client
+from app.server import create_api
+from app.settings import Settings
+
+IPV4, IPV6 = "192.0.2.7", "2001:db8:1:2:3:4:5:6"
+
+
+async def count_bytes(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that answers with the length of the body, or says that the client left."""
+    try:
+        body = await Request(scope, receive).body()
+    except ClientDisconnect:
+        await PlainTextResponse("gone", 400)(scope, receive, send)
+        return
+    await PlainTextResponse(str(len(body)))(scope, receive, send)
+
+
+async def ask(app: Any, content: bytes | AsyncIterator[bytes] | None = None, client: str = IPV4, method: str = "POST") -> httpx.Response:
+    transport = httpx.ASGITransport(app, client=(client, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as asker:
+        return await asker.request(method, "/", content=content)
+
+
+async def drip(parts: int, size: int, pause: float = 0.0) -> AsyncIterator[bytes]:
+    for _ in range(parts):
+        await asyncio.sleep(pause)
+        yield bytes(size)
+
+
+def error_of(response: httpx.Response) -> tuple[int, str]:
+    error = response.json()["error"]
+    assert error["status"] == response.status_code
+    return response.status_code, error["code"]
+
+
+def test_body_within_the_limit_comes_through():
+    app = LimitBody(count_bytes, max_bytes=100, seconds=5)
+    assert asyncio.run(ask(app, bytes(100))).text == "100"
+    assert asyncio.run(ask(app, drip(4, 25))).text == "100"
+    assert asyncio.run(ask(app)).text == "0"
+
+
+@pytest.mark.parametrize("length", [101, 399, 401, 10**6])
+def test_body_beyond_the_limit_is_refused_whether_or_not_it_said_so(length: int):
+    app = LimitBody(count_bytes, max_bytes=100, seconds=5)
+    for content in (bytes(length), drip(length // 50 + 1, 50)):
+        response = asyncio.run(ask(app, content))
+        assert error_of(response) == (413, "too_large")
+        assert response.headers["connection"] == "close"
+
+
+def test_body_that_takes_too_long_is_refused():
+    app = LimitBody(count_bytes, max_bytes=100, seconds=0.1)
+    response = asyncio.run(ask(app, drip(20, 1, pause=0.02)))
+    assert error_of(response) == (408, "slow_request")
+    assert "within 0.1 seconds" in response.json()["error"]["message"]
+
+
+def test_answer_may_take_longer_than_the_body():
+    async def think(scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+        await asyncio.sleep(0.2)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    assert asyncio.run(ask(LimitBody(think, max_bytes=100, seconds=0.1), b"x")).text == "done"
+
+
+def test_app_that_answers_before_it_reads_is_not_interrupted():
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("no", 404)(scope, receive, send)
+        await receive()
+
+    assert asyncio.run(ask(LimitBody(refuse, max_bytes=1, seconds=5), bytes(50))).text == "no"
+
+
+def test_rate_is_counted_for_every_address_on_its_own():
+    app = LimitRate(count_bytes, per_minute=2)
+    assert [asyncio.run(ask(app)).status_code for _ in range(3)] == [200, 200, 429]
+    refused = asyncio.run(ask(app))
+    assert error_of(refused) == (429, "busy")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert asyncio.run(ask(app, client="192.0.2.8")).status_code == 200
+    assert asyncio.run(ask(app, method="GET")).status_code == 200
+
+
+def test_rate_allows_again_in_the_next_minute():
+    app = LimitRate(count_bytes, per_minute=1)
+    assert [asyncio.run(ask(app)).status_code for _ in range(2)] == [200, 429]
+    app._windows.expire(time.monotonic() + WINDOW_SECONDS - 5)
+    assert asyncio.run(ask(app)).status_code == 429
+    app._windows.expire(time.monotonic() + WINDOW_SECONDS + 1)
+    assert asyncio.run(ask(app)).status_code == 200
+
+
+def test_no_rate_is_set_by_default():
+    assert Settings.model_fields["requests_per_minute"].default is None
+    app = LimitRate(count_bytes, per_minute=None)
+    assert {asyncio.run(ask(app)).status_code for _ in range(20)} == {200}
+
+
+def test_memory_for_addresses_is_bounded():
+    app = LimitRate(count_bytes, per_minute=1)
+
+    async def flood() -> None:
+        for number in range(MAX_CLIENTS + 10):
+            scope = {"type": "http", "method": "POST", "client": (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)}
+            await app(scope, _never, _ignore)  # type: ignore[arg-type]
+
+    async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+    app.app = nothing
+    asyncio.run(flood())
+    assert len(app._windows) == MAX_CLIENTS
+
+
+async def _never() -> dict[str, Any]:
+    raise AssertionError
+
+
+async def _ignore(message: object) -> None:
+    pass
+
+
+def test_customer_of_ipv6_is_one_client():
+    assert name_client({"client": (IPV4, 1)}) == IPV4
+    assert name_client({"client": (IPV6, 1)}) == name_client({"client": ("2001:db8:1:2::9", 2)}) == "2001:db8:1:2::/64"
+    assert name_client({"client": None}) == "unknown"
+    assert name_client({"client": ("testclient", 1)}) == "testclient"
+
+
+def test_jobs_have_the_same_limits(settings: Settings):
+    app = create_api(settings.model_copy(update={"max_upload_bytes": 1000, "requests_per_minute": 2}))
+    with TestClient(app) as client:
+        # The host that a job needs on a server without a token.
+        headers = {"Host": "127.0.0.1"}
+        large = client.post("/v1/jobs", json={"data": "x" * 2000}, headers=headers)
+        small = client.post("/v1/jobs", json={"data": "x"}, headers=headers)
+        third = client.post("/v1/jobs", json={"data": "x"}, headers=headers)
+    assert error_of(large) == (413, "too_large")
+    assert small.status_code == 422
+    assert error_of(third) == (429, "busy")

@@ -1,0 +1,47 @@
+"""Lines of the log: for people, for machines."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+from structlog.contextvars import bound_contextvars
+
+from app.logs import configure_logs
+
+
+@pytest.fixture(autouse=True)
+def _quiet_again() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+    yield
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+
+
+def test_json_has_fields_and_one_line_per_event(capsys: pytest.CaptureFixture[str]):
+    configure_logs("json")
+    with bound_contextvars(request_id="abc"):
+        logging.getLogger("app.x").info("asked for %s", "a\nb", extra={"status": 200, "color_message": "c"})
+    try:
+        raise OSError("no\nroom")
+    except OSError:
+        logging.getLogger("app.y").exception("failed")
+    asked, failed = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (asked["event"], asked["status"], asked["request_id"], asked["level"]) == ("asked for a\nb", 200, "abc", "info")
+    assert asked["logger"] == "app.x"
+    assert asked["timestamp"].endswith("Z")
+    assert "color_message" not in asked
+    assert "request_id" not in failed
+    assert "OSError: no\nroom" in failed["exception"]
+
+
+def test_text_is_for_people(capsys: pytest.CaptureFixture[str]):
+    configure_logs("text")
+    logging.getLogger("app.x").warning("slow", extra={"seconds": 3})
+    logging.getLogger("app.x").debug("unseen")
+    line = capsys.readouterr().err
+    assert "slow" in line
+    assert "seconds=3" in line
+    assert "\x1b" not in line
+    assert line.count("\n") == 1

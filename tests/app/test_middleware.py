@@ -1,0 +1,83 @@
+"""What every answer carries, and which of Gradio's routes are closed."""
+
+import asyncio
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from starlette.responses import PlainTextResponse
+
+from app.engine import Engine
+from app.middleware import CloseRoutes, ProtectAnswers
+from app.server import create_api
+from app.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("path", "closed"),
+    [
+        ("/", False),
+        ("/config", False),
+        ("/assets/index.js", False),
+        ("/gradio_api/queue/join", False),
+        ("/gradio_api/queue/data", False),
+        ("/gradio_api/component_server", False),
+        ("/gradio_api/heartbeat/abc", False),
+        ("/gradio_api/heartbeat/abc/file=/etc/passwd", True),
+        ("/gradio_api/file=/etc/passwd", True),
+        ("/gradio_api/upload", True),
+        ("/gradio_api/proxy=http://10.0.0.1/", True),
+        ("/gradio_api/stream/a/1/2/playlist.m3u8", True),
+        ("/gradio_api/run/predict", True),
+        ("/gradio_api/", True),
+        ("/monitoring/summary", True),
+        ("/login", True),
+    ],
+)
+def test_only_what_the_page_needs_of_gradio_is_open(path: str, closed: bool):
+    async def ask() -> int:
+        transport = httpx.ASGITransport(CloseRoutes(PlainTextResponse("open")))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.get(path)).status_code
+
+    assert asyncio.run(ask()) == (404 if closed else 200)
+
+
+def test_permission_for_other_sites_is_taken_back_and_a_route_keeps_its_own_policy():
+    generous = PlainTextResponse("x", headers={"Access-Control-Allow-Origin": "*", "Referrer-Policy": "no-referrer"})
+
+    async def ask() -> httpx.Headers:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(ProtectAnswers(generous)), base_url="http://test") as client:
+            return (await client.get("/")).headers
+
+    headers = asyncio.run(ask())
+    assert "access-control-allow-origin" not in headers
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_failure_too_has_its_id_its_headers_and_its_count(settings: Settings, upload: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.api.compare", lambda *_: 1 / 0)
+    monkeypatch.setattr(Engine, "warm_up", lambda _: None)
+    with TestClient(create_api(settings)) as client:
+        failed = client.post("/v1/compare", files={"image": upload}, headers={"X-Request-ID": "12345678"})
+        assert (failed.status_code, failed.json()["error"]["code"]) == (500, "internal")
+        assert failed.headers["x-request-id"] == "12345678"
+        assert failed.headers["x-content-type-options"] == "nosniff"
+        assert 'l2d_requests_total{method="POST",route="/v1/compare",status="500"} 1.0' in client.get("/metrics").text
+
+
+def test_count_has_few_names_whatever_is_asked(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Engine, "warm_up", lambda _: None)
+    with TestClient(create_api(settings)) as client:
+        for number in range(3):
+            client.get(f"/v1/models/m{number}")
+            client.get(f"/v1/nothing/{number}")
+            client.get(f"/somewhere/{number}")
+            client.request(f"VERB{number}", "/healthz")
+        lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("l2d_requests_total")]
+    assert sorted(lines) == [
+        'l2d_requests_total{method="GET",route="/v1/models/{model}",status="404"} 3.0',
+        'l2d_requests_total{method="GET",route="page",status="404"} 6.0',
+        'l2d_requests_total{method="other",route="/healthz",status="405"} 3.0',
+    ]
