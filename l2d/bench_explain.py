@@ -59,7 +59,7 @@ def bench_explain(folders: Sequence[Path], *, rounds: int = 5, device: torch.dev
         `setting`, and for 8 labels and all (at most 80): `milliseconds` (medians), `ratio` (median of the rounds' ratios to ours) and
         `disagreement`: largest difference from torchcam, of probabilities, and of maps relative to the label's maximum: once from what
         our engine makes of the picture, and once from torchcam's own last map. The first is larger where rounding in the backbone moves
-        a position's embedding across the head's rectifier, at which gradients jump; two threads instead of one can do the same.
+        a position's embedding across the head's rectifier, at which gradients jump.
     """
     device = torch.device(device)
     subjects = [_load_subject(folder, device) for folder in folders]
