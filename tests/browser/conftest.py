@@ -1,5 +1,6 @@
 """A real server process, and Debian's Chromium looking at it. Any error in its console fails the test."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -55,8 +56,21 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def url(checkpoints: Path) -> Iterator[str]:
     """Address of a server that is a process of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("L2D_")}
-    environment |= {"PORT": "0", "L2D_CHECKPOINTS": str(checkpoints)}
+    with _serve({"L2D_CHECKPOINTS": str(checkpoints)}) as address:
+        yield address
+
+
+@pytest.fixture
+def fresh(checkpoints: Path, tmp_path: Path) -> Iterator[str]:
+    """The same as after an installation: what it writes goes to `tmp_path / "state"`."""
+    places = {"L2D_STATE": tmp_path / "state", "L2D_DATA": tmp_path / "data", "L2D_CHECKPOINTS": checkpoints}
+    with _serve({name: str(folder) for name, folder in places.items()}) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _serve(places: dict[str, str]) -> Iterator[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("L2D_")} | places | {"PORT": "0"}
     command = [sys.executable, "-m", "app"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
