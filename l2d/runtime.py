@@ -5,6 +5,7 @@ import functools
 import hashlib
 import logging
 import os
+import sys
 import tempfile
 import threading
 import warnings
@@ -76,8 +77,9 @@ def prepare(network: LabelNet, card: ModelCard, device: torch.device, cache: Pat
 @functools.cache
 def import_openvino() -> Any:
     """The module, or None, with one line in the log, where it is not installed."""
-    # It would report its use to its makers; this variable of its own forbids that.
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    # It reports its use to its makers, from processes that it forks off a server full of threads. It has no switch for that, but does
+    # without where the reporter is not installed.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:
