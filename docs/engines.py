@@ -120,7 +120,7 @@ def time_aside(runs, pixels):
 
 
 def main(folders):
-    print(HEADER + "\n" + "|---|" * 2 + "---|" * 6)
+    print(HEADER + "\n|" + "---|" * 8, flush=True)
     for folder in folders:
         for name in ENGINES:
             words = [sys.executable, "-W", "ignore", __file__, "--one", name, folder]

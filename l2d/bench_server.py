@@ -63,18 +63,18 @@ def serve(checkpoints: Path, cache: Path) -> Iterator[Server]:
         own = {"PORT": "0", "HOST": "127.0.0.1", "CHECKPOINTS": checkpoints, "STATE": state, "CACHE": cache, "WORKERS": "false"}
         environment = os.environ | {f"L2D_{name}": str(value) for name, value in own.items()}
         start = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            port = _read_port(process)
-            while port is None or _ask_readiness(port) != http.client.OK:
-                if port is None or process.poll() is not None or time.monotonic() - start > START_SECONDS:
-                    log.seek(0)
-                    raise RuntimeError(f"The server did not get ready: {log.read()[-2000:] or 'it said nothing'}")
-                time.sleep(0.02)
-            yield Server(process, port, time.monotonic() - start)
-        finally:
-            process.terminate()
-            process.wait()
+        command = [sys.executable, "-m", "app"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+            try:
+                port = _read_port(process)
+                while port is None or _ask_readiness(port) != http.client.OK:
+                    if port is None or process.poll() is not None or time.monotonic() - start > START_SECONDS:
+                        log.seek(0)
+                        raise RuntimeError(f"The server did not get ready: {log.read()[-2000:] or 'it said nothing'}")
+                    time.sleep(0.02)
+                yield Server(process, port, time.monotonic() - start)
+            finally:
+                process.terminate()
 
 
 def _read_port(process: subprocess.Popen[str]) -> int | None:
