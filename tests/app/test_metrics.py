@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.catalog import Catalog
 from app.engine import Engine
 from app.server import create_api
 from app.settings import Settings
@@ -69,9 +70,7 @@ def test_queue_that_cannot_be_read_hides_its_own_numbers_alone(settings: Setting
 
 
 def test_two_apps_count_for_themselves(settings: Settings):
-    first, second = Engine.__new__(Engine), Engine.__new__(Engine)
-    first.__init__(None, settings)  # type: ignore[misc, arg-type]
-    second.__init__(None, settings)  # type: ignore[misc, arg-type]
+    first, second = (Engine(Catalog(settings.checkpoints), settings) for _ in range(2))
     first.metrics.count_looks(hits=1, misses=0)
     assert b'l2d_looks_total{cache="hit"}' not in second.metrics.export()
     first.close()
