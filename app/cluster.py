@@ -25,7 +25,7 @@ SLOTS = 8
 # A cluster that does not answer for so long has lost its trainings.
 PATIENCE_SECONDS = 60.0
 # Ray asks a process to end, and kills it after three seconds.
-STOP_SECONDS = 8.0
+STOP_SECONDS = 4.0
 POLL_SECONDS = 0.2
 ANSWER_SECONDS = 3.0
 # Characters of what Ray says about an end that are kept.
@@ -157,14 +157,19 @@ class RayTraining:
         return Exit(None, f"The cluster at {self._cluster.address} has not answered for {PATIENCE_SECONDS:.0f} seconds.")
 
     def end(self) -> None:
-        """Stop it, and wait until it is gone; if the cluster does not answer, the training sees for itself that it is unwanted."""
+        """Stop it, and wait until it is gone.
+
+        Ray stops what still waits for room only when there is room; and a cluster that does not answer stops nothing. Such a training
+        sees for itself that it is unwanted.
+        """
         deadline = time.monotonic() + STOP_SECONDS
         try:
             client = self._cluster.connect()
-            if client.get_job_status(self.name).is_terminal():
+            status = client.get_job_status(self.name)
+            if status.is_terminal():
                 return
             client.stop_job(self.name)
-            while not client.get_job_status(self.name).is_terminal() and time.monotonic() < deadline:
+            while status != "PENDING" and not client.get_job_status(self.name).is_terminal() and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
         except (OSError, RuntimeError) as error:
             logger.info("%s cannot be stopped: %s", self.name, error)

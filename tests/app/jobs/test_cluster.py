@@ -167,7 +167,9 @@ def test_running_or_waiting_for_room_it_is_cancelled_within_five_seconds(lab: "L
             lab.queue.cancel(job)
             lab.wait_for(job, "cancelled")
             assert time.monotonic() - start < 5
-            assert ask(cluster, lab, job).status == "STOPPED"
+        assert ask(cluster, lab, running).status == "STOPPED"
+        wait(lambda: ask(cluster, lab, waiting).status == "STOPPED", 60)
+        assert lab.events(waiting, "epoch") == []
         assert lab.find_processes("job") == []
         lab.queue.resume(running)
         lab.wait_for_epoch(running, 2 + len(lab.events(running, "epoch")))
