@@ -161,7 +161,8 @@ def _distributions(package: str) -> set[str]:
     roots = {name.split(".")[0] for module in FILES if within(module, package) for name in imports(module)}
     owners = packages_distributions()
     foreign = roots - set(sys.stdlib_module_names) - {"l2d", "app"}
-    return {owners[root][0].lower().replace("_", "-") for root in foreign}
+    # An extra that is not installed goes by its module's name.
+    return {owners.get(root, [root])[0].lower().replace("_", "-") for root in foreign}
 
 
 def test_constraints_pin_every_direct_dependency():
