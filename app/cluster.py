@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import shlex
+import socket
 import threading
 import time
 import urllib.request
@@ -91,7 +92,9 @@ class RayCluster:
                 metadata={"l2d_job": job.id},
             )
         except (OSError, RuntimeError) as error:
-            raise MachineError(f"The cluster at {self.address} did not take it: {error}.") from error
+            with self._lock:
+                self._ready, self._asked = False, time.monotonic()
+            raise MachineError(f"The cluster at {self.address} did not take it: {error}.", isinstance(error, OSError)) from error
         return RayTraining(self, name)
 
     def find(self, job: Job, stop: bool) -> Training:
@@ -184,7 +187,12 @@ def find_job_server(address: str) -> str:
     """What Ray's client of jobs takes for ray://HOST:PORT.
 
     If the port answers as a job server, that is it. Else it is the port of Ray Client, which is asked once where the job server is.
+
+    Raises:
+        OSError: at once if nobody listens there; Ray Client would try for a minute.
     """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     server = address.replace("ray://", "http://", 1)
     try:
         with urllib.request.urlopen(f"{server}/api/version", timeout=ANSWER_SECONDS) as answer:

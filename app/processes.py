@@ -36,7 +36,15 @@ class Exit(NamedTuple):
 
 
 class MachineError(RuntimeError):
-    """A training cannot be started now; a sentence."""
+    """A training cannot be started; a sentence.
+
+    Args:
+        passes: whether it can once the machine answers again.
+    """
+
+    def __init__(self, message: str, passes: bool = False):
+        super().__init__(message)
+        self.passes = passes
 
 
 class Training(Protocol):

@@ -103,6 +103,8 @@ class Worker:
             logger.warning("%s", error)
         except MachineError as error:
             self._insist(job, "interrupted", f"{error} Resume starts it again.", ())
+            if error.passes:
+                self.queue.resume(job.id)
         except OSError as error:
             self._insist(job, "failed", f"The job's folder cannot be used: {error}.", ())
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.cluster import Need, RayCluster, find_job_server, name_attempt
+from app.cluster import SLOTS, Need, RayCluster, find_job_server, name_attempt
 from app.processes import ENTRY, make_environment
 
 if TYPE_CHECKING:
@@ -194,12 +194,13 @@ def test_a_node_dies_then_the_whole_cluster_and_no_job_is_lost(lab: "Lab", clust
         later = lab.submit(epochs=2)
         again = lab.wait_for(job, "interrupted", "failed", "succeeded")
         assert again.state == "interrupted", again.reason
-        assert lab.queue.find(later).state == "queued", "nothing is handed to a cluster that does not answer"
+        assert lab.queue.find(later).state == "queued", "it waits until a cluster answers"
         lab.wait(lambda: not lab.find_processes("job"))
         cluster.head = cluster.start_head()
         cluster.node = cluster.start_node()
         lab.queue.resume(job)
         ended = [lab.wait_for(number, "succeeded", "failed") for number in (later, job)]
     assert [row.state for row in ended] == ["succeeded"] * 2
+    assert ended[0].attempts <= 1 + SLOTS, "each slot may have tried once before it knew that nobody answers"
     assert ended[1].attempts == 3
     assert lab.temporary() == []
