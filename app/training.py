@@ -125,15 +125,13 @@ class _Work:
             score = read_score(report)
             better = best is None or score is None or score >= best
             best = score if better else best
-            if better and main:
-                link_checkpoint(stage.plan.out, self.folder.path / f"{BEST}-{stage.name}")
             if main:
                 self._report(stage, report, better)
         # The next stage reads what the main process wrote.
         processes.wait()
 
     def _report(self, stage: Stage, report: EpochReport, better: bool) -> None:
-        """Leave an epoch's maps and numbers; the numbers last, so that whoever sees them finds the maps."""
+        """Leave an epoch's maps, its student if it is the best, and its numbers; the numbers last, so that who sees them finds the rest."""
         if stage.name == STUDENT:
             card = read_card(stage.plan.out)
             save_maps(self.folder.probes, f"{report.epoch:04}", report.model, card, self.test, self.probes)
@@ -146,6 +144,9 @@ class _Work:
             "images_per_second": round(report.images_per_second, 2),
         }
         place = {"stage": stage.name, "epoch": report.epoch, "epochs": stage.plan.recipe.epochs}
+        if better:
+            # With nothing slow in between: a training that is ended there would keep another student than it told of.
+            link_checkpoint(stage.plan.out, self.folder.path / f"{BEST}-{stage.name}")
         self.tell({"event": "epoch", **place, **numbers, "at": time.time(), **self.clock.measure(stage.name, report.epoch)})
         logger.info("%s epoch %d/%d: %s, held-out mAP %s", stage.name, report.epoch, place["epochs"], numbers["losses"], numbers["mAP"])
 
