@@ -113,9 +113,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
+def problems() -> list[str]:
+    """What went wrong in the pages of this test: errors in the console, and requests to other hosts."""
+    return []
+
+
+@pytest.fixture
+def visit(browser: Browser, url: str, problems: list[str]) -> Iterator[Callable[..., Page]]:
     """Open the page in a fresh profile and wait for its first comparison; afterwards nothing may have gone wrong in it."""
-    problems: list[str] = []
     contexts = []
 
     def open_page(width: int = 1280, height: int = 900, scheme: str = "light") -> Page:
@@ -140,3 +145,17 @@ def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
 @pytest.fixture
 def page(visit: Callable[..., Page]) -> Page:
     return visit()
+
+
+@pytest.fixture
+def reload(page: Page, problems: list[str]) -> Callable[[], None]:
+    """Load the page again. That streams are cut off, as the document which goes away says at times, is no problem."""
+
+    def reload_page() -> None:
+        told = len(problems)
+        page.reload(wait_until="commit")
+        del problems[told:]
+        page.wait_for_selector(".grid .row")
+        page.wait_for_selector(".desk[data-busy=false]")
+
+    return reload_page

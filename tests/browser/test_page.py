@@ -225,7 +225,7 @@ def test_attention_is_asked_for_once_and_then_remembered(page):
     assert len(requests) == asked
 
 
-def test_the_address_opens_the_view_again(page):
+def test_the_address_opens_the_view_again(page, reload):
     upload(page, draw_photograph(), "mine.png")
     page.locator(".models input").first.uncheck()
     page.locator("input[value=map]").check(force=True)
@@ -233,18 +233,15 @@ def test_the_address_opens_the_view_again(page):
     set_slider(page, "Threshold", 30)
     page.wait_for_function("location.hash.includes('threshold=0.3')")
     before = read_pixels(page), list_rows(page), page.locator(".models input:checked").count()
-    page.reload()
-    page.wait_for_selector(".grid .row")
-    page.wait_for_selector(".desk[data-busy=false]")
+    reload()
     assert (read_pixels(page), list_rows(page), page.locator(".models input:checked").count()) == before
     expect(page.get_by_label("Colours")).to_have_value("jet")
     expect(page.locator(".notice")).to_be_hidden()
 
 
-def test_an_address_of_nothing_known_opens_as_ever(page):
+def test_an_address_of_nothing_known_opens_as_ever(page, reload):
     page.goto(page.url.split("#")[0] + "#photo=" + "0" * 64 + "&scale=huge&threshold=x&kind=magic&labels=%zz")
-    page.reload()
-    page.wait_for_selector(".grid .row")
+    reload()
     expect(page.locator(".photo-name")).to_have_text("A motorcycle")
 
 
