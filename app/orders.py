@@ -108,7 +108,7 @@ def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
     """A small job that needs no data set: the form on a fresh install.
 
     So few steps suffice only from weights that know something of pictures: those of a model that is there, if it fits. Its early stages
-    stay as they are, which saves most of the time; the maps have 6 x 6 cells, so that one sees them move.
+    stay as they are, which saves most of the time; the maps have 5 x 5 cells, so that one sees them move.
 
     Args:
         models: name and backbone of those that are there.
@@ -121,12 +121,11 @@ def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
         start_from=start,
         teacher_backbone=FIRST_BACKBONE,
         teacher_start_from=start,
-        teacher_epochs=2,
+        teacher_epochs=1,
         epochs=3,
         batch_size=32,
         lr=1e-3,
-        image_size=96,
-        output_stride=16,
+        image_size=144,
         freeze_stages=3 if start else 0,
         width=128,
         feedforward=256,
