@@ -3,6 +3,7 @@
 import importlib.util
 import statistics
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from l2d.checkpoint import ModelCard, load_checkpoint
 from l2d.data.images import normalise, squash
 from l2d.data.shapes import find_cache
 from l2d.model import LabelNet
-from l2d.runtime import Runner, prepare
+from l2d.runtime import Reading, Runner, prepare
 
 LABELS = (8, 80)
 # pytorch-grad-cam runs the whole network once per label: a benchmark of 80 would take minutes and tell nothing more.
@@ -52,6 +53,7 @@ class Logits(nn.Module):
 def bench_explain(folders: Sequence[Path], *, rounds: int = 5, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Time predictions and LayerCAM maps of several networks on one picture: ours, torchcam's, and pytorch-grad-cam's.
 
+    Ours as the server does it: on the CPU as many networks side by side as torch would use threads, each on one thread.
     torchcam as its documentation shows it: a network runs once, and the extractor is called for each label, keeping the graph.
     pytorch-grad-cam, where it is installed, at 8 labels only, and without comparing maps, since it scales and enlarges them.
 
@@ -70,9 +72,13 @@ def bench_explain(folders: Sequence[Path], *, rounds: int = 5, device: torch.dev
     return report
 
 
-def ask_ours(subject: Subject, labels: int) -> Answer:
-    """As the server does: the network once, then all labels' maps at once."""
-    reading = subject.read(subject.pixels)
+def ask_ours(subjects: Sequence[Subject], labels: int, pool: Executor) -> list[Answer]:
+    """As the server does: networks side by side, each once, then their maps, all labels of one at once."""
+    readings = list(pool.map(lambda subject: subject.read(subject.pixels), subjects))
+    return list(pool.map(partial(_map_ours, labels=labels), subjects, readings))
+
+
+def _map_ours(subject: Subject, reading: Reading, labels: int) -> Answer:
     maps = evidence_from_features(subject.network, reading.last_map, range(labels), reading.memory).maps
     return reading.scores[0].cpu(), maps.cpu()
 
@@ -99,10 +105,15 @@ def ask_grad_cam(subject: Subject, labels: int) -> None:
 
 
 def _compare(subjects: Sequence[Subject], labels: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    ways: dict[str, Callable[[Subject, int], object]] = {"ours": ask_ours, "torchcam": ask_torchcam}
-    if labels <= MOST_FOR_GRAD_CAM and importlib.util.find_spec("pytorch_grad_cam"):
-        ways["grad-cam"] = ask_grad_cam
-    seconds = measure_in_turns({name: partial(_ask_all, way, subjects, labels) for name, way in ways.items()}, rounds, device)
+    with ThreadPoolExecutor(_count_streams(device), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        ways: dict[str, Callable[[], Any]] = {
+            "ours": partial(ask_ours, subjects, labels, pool),
+            "torchcam": lambda: [ask_torchcam(subject, labels) for subject in subjects],
+        }
+        if labels <= MOST_FOR_GRAD_CAM and importlib.util.find_spec("pytorch_grad_cam"):
+            ways["grad-cam"] = lambda: list(map(partial(ask_grad_cam, labels=labels), subjects))
+        seconds = measure_in_turns(ways, rounds, device)
+        disagreement = _disagree(subjects, ways["ours"](), ways["torchcam"]())
     return {
         "milliseconds": {name: 1000 * statistics.median(times) for name, times in seconds.items()},
         "ratio": {
@@ -110,21 +121,15 @@ def _compare(subjects: Sequence[Subject], labels: int, rounds: int, device: torc
             for name, times in seconds.items()
             if name != "ours"
         },
-        "disagreement": _disagree(subjects, labels),
+        "disagreement": disagreement,
     }
 
 
-def _ask_all(way: Callable[[Subject, int], object], subjects: Sequence[Subject], labels: int) -> None:
-    for subject in subjects:
-        way(subject, labels)
-
-
-def _disagree(subjects: Sequence[Subject], labels: int) -> dict[str, float]:
+def _disagree(subjects: Sequence[Subject], ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, float]:
     worst = {"probabilities": 0.0, "maps": 0.0, "maps from one last map": 0.0}
-    for subject in subjects:
-        (scores, maps), (their_scores, their_maps) = ask_ours(subject, labels), ask_torchcam(subject, labels)
+    for subject, (scores, maps), (their_scores, their_maps) in zip(subjects, ours, theirs, strict=True):
         with torch.no_grad():
-            same = evidence_from_features(subject.network, subject.network.features(subject.image), range(labels)).maps.cpu()
+            same = evidence_from_features(subject.network, subject.network.features(subject.image), range(len(maps))).maps.cpu()
         found = ((scores - their_scores).abs(), _relate(maps, their_maps), _relate(same, their_maps))
         worst = {name: max(value, now.max().item()) for (name, value), now in zip(worst.items(), found, strict=True)}
     return worst
@@ -139,7 +144,12 @@ def _load_subject(folder: Path, device: torch.device) -> Subject:
     network, card = load_checkpoint(folder)
     network = network.to(device)
     pixels = squash(draw_photograph(0), card.image_size)[None]
-    return Subject(network, prepare(network, card, device, find_cache()), pixels, _normalise(pixels, card).to(device))
+    read = prepare(network, card, device, find_cache(), _count_streams(device))
+    return Subject(network, read, pixels, _normalise(pixels, card).to(device))
+
+
+def _count_streams(device: torch.device) -> int:
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def _normalise(pixels: Tensor, card: ModelCard) -> Tensor:

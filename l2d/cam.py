@@ -16,8 +16,8 @@ OWN_KINDS = ("layercam", "attention")
 TORCHCAM_KINDS = ("GradCAM", "GradCAMpp", "XGradCAM", "SmoothGradCAMpp", "LayerCAM")
 MAP_KINDS = OWN_KINDS + TORCHCAM_KINDS
 
-# Gradients of this many labels at the last map, (labels, H*W, D), are in memory at once.
-LABELS_AT_ONCE = 8
+# Rows (pairs of a label and a position) of one matrix product: enough to keep a processor busy. Few labels take many positions at once.
+ROWS_AT_ONCE = 240
 
 
 class Evidence(NamedTuple):
@@ -88,7 +88,8 @@ def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[i
     """LayerCAM maps of the last map (1, D, h, w), and the logits that fall out on the way.
 
     The head gives every label's gradient at its embedding of the positions (`LabelHead.token_gradients`); the one product left is
-    with the weights of that embedding, L x h*w x E x D multiplications in all. Channels that are zero everywhere are left out of it.
+    with the weights of that embedding, L x h*w x E x D multiplications in all. Rectifiers leave most of E and D zero at any position,
+    and zeros are left out of it.
 
     Args:
         memory: what the head made of this last map already, if the caller kept it.
@@ -96,18 +97,28 @@ def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[i
     _check(model, labels, "layercam")
     _check_last_map(last_map)
     with torch.no_grad():
-        gradients, logits = model.head.token_gradients(memory or model.head.memory(last_map), _as_tensor(labels, last_map))
-        positions = last_map[0].flatten(1).T
-        # Where the activation is zero, so is its product with any gradient; rectifiers leave many such channels.
-        active = positions.any(0).nonzero().flatten()
-        positions, weight = positions.index_select(1, active), model.head.embed.weight.index_select(1, active)
-        parts = [_weigh(part, weight, positions) for part in gradients.split(LABELS_AT_ONCE)]
-        return Evidence(torch.cat(parts).unflatten(-1, last_map.shape[-2:]), logits)
+        memory = memory or model.head.memory(last_map)
+        gradients, logits = model.head.token_gradients(memory, _as_tensor(labels, last_map))
+        positions = max(1, ROWS_AT_ONCE // max(1, len(labels)))
+        activations = last_map[0].flatten(1).T.split(positions)
+        blocks = zip(gradients.transpose(0, 1).split(positions), memory.tokens[0].split(positions), activations, strict=True)
+        maps = torch.cat([_weigh(*block, model.head.embed.weight) for block in blocks])
+        return Evidence(maps.T.unflatten(-1, last_map.shape[-2:]), logits)
 
 
-def _weigh(gradients: Tensor, weight: Tensor, positions: Tensor) -> Tensor:
-    """relu(sum over channels of relu(gradient) x activation) from gradients (L, T, E), weight (E, D), activations (T, D)."""
-    return F.relu(torch.linalg.vecdot((gradients @ weight).clamp_(min=0), positions))
+def _weigh(gradients: Tensor, tokens: Tensor, positions: Tensor, weight: Tensor) -> Tensor:
+    """relu(sum over channels of relu(gradient) x activation), (T, L), at some positions.
+
+    Args:
+        gradients: at the embedding before its ReLU, (T, L, E).
+        tokens: the embedding, (T, E); where it is zero everywhere, so are the gradients.
+        positions: activations, (T, D); where they are zero, so is their product with any gradient.
+        weight: of the embedding, (E, D).
+    """
+    embedded, active = tokens.any(0).nonzero().flatten(), positions.any(0).nonzero().flatten()
+    weight = weight.index_select(0, embedded).index_select(1, active)
+    at_channels = (gradients.index_select(-1, embedded) @ weight).clamp_(min=0)
+    return F.relu(at_channels @ positions.index_select(1, active).unsqueeze(-1)).squeeze(-1)
 
 
 class _Probe(nn.Module):
