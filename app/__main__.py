@@ -94,10 +94,13 @@ def _settle_token(settings: Settings) -> Settings:
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family)
+        listener = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         print(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. Choose another with PORT=...", file=sys.stderr)
         raise SystemExit(1) from None
+    # Connections inherit it. asyncio leaves it off for sockets that others made, and then every second answer waits 40 ms for its body.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _to_address(host: str) -> str:
