@@ -214,16 +214,19 @@ def measure_data_path(index: Index, image_size: int, batch_size: int, batches: i
 
 
 def measure_in_turns(candidates: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each candidate in every round, after one round to warm up; a machine that gets slower does so for all of them."""
+    """Seconds of each candidate in every round; a machine that gets slower does so for all of them.
+
+    In its turn each runs twice, and the second run counts: the first one finds caches and memory as another candidate left them.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in candidates.items():
+            run()
             _synchronise(device)
             start = time.perf_counter()
             run()
             _synchronise(device)
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 

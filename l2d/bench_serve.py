@@ -79,8 +79,8 @@ def measure_limit(port: int, students: Sequence[Path], rounds: int) -> dict[str,
     """
     labels = json.loads((students[0] / "card.json").read_text(encoding="utf-8"))["labels"][:SHOWN]
     client, fields = Client(port), {"models": ",".join(folder.name for folder in students), "labels": ",".join(labels)}
-    # Every round another picture, so that nothing comes from the cache.
-    pictures = iter([encode_photograph(seed) for seed in range(rounds + 1)])
+    # Every time another picture, so that nothing comes from the cache; a round asks twice.
+    pictures = iter([encode_photograph(seed) for seed in range(2 * rounds)])
     request = partial(_ask, client, pictures, fields)
     seconds = measure_in_turns({"request": request} | build_bare(students).ways, rounds, torch.device("cpu"))
     client.close()

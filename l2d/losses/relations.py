@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# Numbers that a CPU subtracts at once: they stay in its cache, and torch calls no second thread for them, which would cost more.
-BLOCK = 2**15 - 1
+# Differences (numbers, not rows) that are in memory at once on a CPU: they stay in its cache.
+BLOCK = 2**18
 
 
 class Pairs(NamedTuple):
@@ -83,8 +83,14 @@ class _Distances(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, pairs: Pairs) -> Tensor:
         size = max(BLOCK // rows.shape[1], 1) if rows.device.type == "cpu" else len(pairs.first)
-        blocks = zip(pairs.first.split(size), pairs.second.split(size), strict=True)
-        distance = torch.cat([torch.linalg.vector_norm(rows.index_select(0, a) - rows.index_select(0, b), dim=1) for a, b in blocks])
+        ends = torch.stack([pairs.first, pairs.second], 1)
+        signs = rows.new_tensor([1.0, -1.0]).repeat(len(ends), 1)
+        # A bag of both ends with opposite signs is their difference, in one pass over the rows.
+        blocks = (
+            F.embedding_bag(part, rows, mode="sum", per_sample_weights=sign)
+            for part, sign in zip(ends.split(size), signs.split(size), strict=True)
+        )
+        distance = torch.cat([torch.linalg.vector_norm(difference, dim=1) for difference in blocks])
         ctx.save_for_backward(rows, distance, *pairs)
         return distance
 
