@@ -90,7 +90,7 @@ def choose_labels(sights: Sequence[Sight], threshold: float) -> list[str]:
     """The labels worth showing: what any model predicts, by its best score, at most 8; if there is none, the 3 most probable."""
     best: dict[str, float] = {}
     for sight in sights:
-        for label, score in zip(sight.entry.card.labels, sight.scores.tolist(), strict=True):
+        for label, score in zip(sight.entry.card.labels, round_floats(sight.scores), strict=True):
             best[label] = max(score, best.get(label, 0.0))
     ranked = sorted(best, key=lambda label: -best[label])
     predicted = [label for label in ranked if best[label] >= threshold]

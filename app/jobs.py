@@ -10,6 +10,8 @@ State = Literal["queued", "running", "succeeded", "failed", "cancelled", "interr
 STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled", "interrupted")
 RESUMABLE: tuple[State, ...] = ("interrupted", "failed", "cancelled")
+# What a job trains, in this order.
+TEACHER, STUDENT = "teacher", "student"
 
 
 class UnknownJobError(RequestError):
@@ -51,7 +53,7 @@ class Job:
         reason: why it ended as it did, a sentence.
         progress: 0 to 1.
         stage: "teacher", "student", "scores".
-        best_score, best_epoch: highest mAP on the pictures held out, in percent.
+        best_score, best_epoch: the student's highest mAP on the pictures held out, in percent.
         models: names of what it put into the catalogue.
     """
 

@@ -9,13 +9,12 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.errors import ParameterError
+from app.jobs import STUDENT, TEACHER
 from l2d.checkpoint import WEIGHTS, read_card
 from l2d.distill import METHODS, choose_weights
 from l2d.model import BACKBONES
 from l2d.recipe import Recipe
 from l2d.runs import Plan
-
-TEACHER, STUDENT = "teacher", "student"
 
 
 class Order(BaseModel):

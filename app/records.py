@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.jobs import Progress
+from app.jobs import STUDENT, Progress
 
 METRICS, LOG, PROBES = "metrics.jsonl", "log.txt", "probes"
 # Files are written beside their place under such a name, and then renamed.
@@ -120,7 +120,8 @@ class Summary:
         elif kind in ("step", "epoch", "stage"):
             names = ("progress", "seconds_left", "stage", "epoch")
             self.progress = self.progress._replace(**{name: record[name] for name in names if name in record})
-        if kind == "epoch" and record["best"]:
+        # A teacher's score would be mistaken for the student's.
+        if kind == "epoch" and record["best"] and record["stage"] == STUDENT:
             self.progress = self.progress._replace(best_score=record["mAP"], best_epoch=record["epoch"])
 
 

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import torch
 
 from app.datasets import Datasets
+from app.jobs import STUDENT, TEACHER
 from app.lifelines import die_with_claim, die_with_parent
-from app.orders import STUDENT, TEACHER, Order, Stage, plan_stages
+from app.orders import Order, Stage, plan_stages
 from app.places import Places
 from app.probes import choose_probes, save_maps, save_pictures
 from app.queue import Queue

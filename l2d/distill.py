@@ -25,6 +25,21 @@ METHODS: dict[str, dict[str, float]] = {
     "l2d": {"mld": 10.0, "cd": 100.0, "id": 1000.0},
 }
 
+# As people write them.
+TITLES = {
+    "vanilla": "Vanilla",
+    "rkd": "RKD",
+    "pkt": "PKT",
+    "reviewkd": "ReviewKD",
+    "mse": "MSE",
+    "ps": "PS",
+    "mld": "MLD",
+    "led": "LED (CD + ID)",
+    "mld+cd": "MLD + CD",
+    "mld+id": "MLD + ID",
+    "l2d": "L2D",
+}
+
 
 def choose_weights(method: str, weights: Mapping[str, float] | None = None) -> dict[str, float]:
     """The weights of a method, some of them replaced.

@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.ui.evidence import render_evidence
 from app.ui.tables import (
     MEASURES,
-    METHOD_TITLES,
+    ROWS,
     Scores,
     find_best,
     find_gain,
@@ -122,7 +122,8 @@ def _render_data(name: str, entries: list[Entry]) -> str:
 def _render_methods(entries: list[Entry]) -> str:
     papers = find_nearest(entry.card.backbone for entry in entries if entry.card.role == "student")
     ours = [(_key(entry), entry.card.title, read_scores(entry.card.scores)) for entry in entries]
-    absent: list[Row] = [(key, METHOD_TITLES[key], {}) for key in METHOD_TITLES if key not in {key for key, _, _ in ours}]
+    reported = {key for paper in papers for key in paper["scores"]} - {key for key, _, _ in ours}
+    absent: list[Row] = [(key, title, {}) for key, title in ROWS.items() if key in reported]
     groups = ["Here", *(f"Paper: {row['teacher']} to {row['student']}, {row['data']}" for row in papers)]
     base = next((scores for key, _, scores in ours if key == "vanilla"), {})
     best = find_best([scores for key, _, scores in ours if key != "teacher"])

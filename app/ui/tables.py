@@ -4,17 +4,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-METHOD_TITLES = {
-    "teacher": "Teacher",
-    "vanilla": "Vanilla student",
-    "rkd": "RKD",
-    "pkt": "PKT",
-    "reviewkd": "ReviewKD",
-    "mse": "MSE",
-    "ps": "PS",
-    "mld": "MLD",
-    "l2d": "L2D",
-}
+from l2d.distill import TITLES
+
+# Titles of rows.
+ROWS = {"teacher": "Teacher"} | TITLES
 MEASURES = ("mAP", "OF1", "CF1")
 
 Scores = Mapping[str, float]

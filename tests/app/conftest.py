@@ -1,11 +1,15 @@
 """Small checkpoints, photographs and an engine for every test of the app; no trained weight, no network."""
 
 import io
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -19,6 +23,7 @@ from app.settings import Settings
 from l2d.checkpoint import ModelCard, save_checkpoint
 from l2d.model import create_model
 
+ROOT = Path(__file__).parents[2]
 LABELS = ("cat", "dog", "car", "cup", "sky")
 # name -> role, method, backbone, labels, image size; names out of the alphabet's order, label sets that differ.
 MODELS = {
@@ -91,6 +96,27 @@ def client(made_checkpoints: Path) -> Iterator[TestClient]:
         while not app.state.engine.ready:
             time.sleep(0.01)
         yield client
+
+
+@pytest.fixture
+def address(made_checkpoints: Path, tmp_path: Path) -> Iterator[str]:
+    """Address of a real server with a cache that is soon full, and without workers; it lives through the test, and logs no traceback."""
+    own = {"L2D_CHECKPOINTS": str(made_checkpoints), "L2D_STATE": str(tmp_path / "state"), "L2D_DATA": str(tmp_path), "PORT": "0"}
+    environment = os.environ | own | {"L2D_WORKERS": "false", "L2D_CACHE_BYTES": str(2**20)}
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "app"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[3]
+        while httpx.get(f"{address}/readyz", timeout=60).status_code != 200:
+            time.sleep(0.1)
+        yield address
+        assert server.poll() is None
+        server.terminate()
+        server.wait(30)
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 
@@ -73,31 +71,6 @@ def test_mutated_pictures_are_read_or_refused(photograph: Image.Image):
         assert time.monotonic() - start < SECONDS, number
     # Both ways are taken often: neither are all mutants alike, nor are they all rubbish.
     assert min(read, refused) > MUTANTS // 10
-
-
-@pytest.fixture
-def address(made_checkpoints: Path, tmp_path: Path) -> Iterator[str]:
-    """The real server, with networks that cost nothing and without workers."""
-    settings = {"PORT": "0", "L2D_CHECKPOINTS": str(made_checkpoints), "L2D_STATE": str(tmp_path / "state"), "L2D_DATA": str(tmp_path)}
-    log = tmp_path / "log"
-    with log.open("w") as errors:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "app"],
-            cwd=ROOT,
-            env=os.environ | settings | {"L2D_WORKERS": "false"},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        assert server.stdout is not None
-        address = server.stdout.readline().split()[3]
-        while httpx.get(f"{address}/readyz", timeout=60).status_code != 200:
-            time.sleep(0.1)
-        yield address
-        assert server.poll() is None
-        server.terminate()
-        server.wait(30)
-    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.slow

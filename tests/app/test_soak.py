@@ -3,10 +3,6 @@
 import io
 import os
 import re
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,28 +17,6 @@ CLIENTS = 8
 SETTLED = REQUESTS // 4
 # The share of a float that the allocator may add in the other three quarters.
 GROWTH = 1.10
-
-
-@pytest.fixture
-def address(made_checkpoints: Path, tmp_path: Path) -> Iterator[str]:
-    """The real server, with a cache that is soon full."""
-    settings = {"PORT": "0", "L2D_CHECKPOINTS": str(made_checkpoints), "L2D_STATE": str(tmp_path), "L2D_WORKERS": "false"}
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "app"],
-            cwd=ROOT,
-            env=os.environ | settings | {"L2D_CACHE_BYTES": str(2**20)},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        assert server.stdout is not None
-        address = server.stdout.readline().split()[3]
-        while httpx.get(f"{address}/readyz", timeout=60).status_code != 200:
-            time.sleep(0.1)
-        yield address
-        server.terminate()
-        server.wait(30)
 
 
 def read_process(client: httpx.Client) -> tuple[float, int]:

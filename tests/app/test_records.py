@@ -1,0 +1,26 @@
+"""What the lines in a job's folder come to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from app.records import JobFolder, Summary
+
+
+def write(folder: JobFolder, *lines: dict[str, Any]) -> None:
+    with folder.metrics.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def epoch(stage: str, number: int, score: float, best: bool) -> dict[str, Any]:
+    return {"event": "epoch", "stage": stage, "epoch": number, "mAP": score, "best": best, "progress": 0.5, "seconds_left": 3.0}
+
+
+def test_the_best_score_is_the_students(tmp_path: Path):
+    folder, summary = JobFolder(tmp_path), Summary()
+    write(folder, epoch("teacher", 1, 90.0, best=True))
+    progress = summary.update(folder)
+    assert (progress.stage, progress.epoch, progress.best_score) == ("teacher", 1, None)
+    write(folder, epoch("student", 1, 40.0, best=True), epoch("student", 2, 39.0, best=False))
+    progress = summary.update(folder)
+    assert (progress.stage, progress.epoch, progress.best_score, progress.best_epoch) == ("student", 2, 40.0, 1)
