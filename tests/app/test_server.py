@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -26,15 +27,14 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 120
 
 
-def start(**environment: str) -> subprocess.Popen[str]:
+def start(log: IO[str] | int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("L2D_") and name != "PORT"}
     return subprocess.Popen(
         [sys.executable, "-m", "app"],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("L2D_") and name != "PORT"}
-        | {"L2D_WORKERS": "false"}
-        | environment,
+        env=own | {"L2D_WORKERS": "false"} | environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=log,
         text=True,
     )
 
@@ -52,22 +52,21 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def process(made_checkpoints: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
-    process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(state), L2D_LOG="json")
-    yield process
-    process.kill()
-    process.communicate()
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("log") / "log"
 
 
 @pytest.fixture(scope="module")
-def url(process: subprocess.Popen[str]) -> str:
-    """The address that the process prints."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, process.communicate()[1]
-    found = re.search(r"L2D is at (http://127\.0\.0\.1:\d+)", line)
-    assert found, line
-    return found[1]
+def url(made_checkpoints: Path, state: Path, log: Path) -> Iterator[str]:
+    """The address that a server prints; it is shared, and writes its log to a file."""
+    with log.open("w") as file:
+        process = start(file, PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(state), L2D_LOG="json")
+        assert process.stdout is not None
+        found = re.search(r"L2D is at (http://127\.0\.0\.1:\d+)", process.stdout.readline())
+        assert found, log.read_text()
+        yield found[1]
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture
@@ -150,25 +149,22 @@ def test_no_other_site_may_read_an_answer(client: httpx.Client, route: str):
         assert [name for name in answer.headers if name.startswith("access-control")] == []
 
 
-def test_answers_carry_the_id_that_the_log_has(made_checkpoints: Path, tmp_path: Path, upload: bytes):
-    process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path), L2D_LOG="json")
-    assert process.stdout is not None
-    address = process.stdout.readline().split()[3]
-    with httpx.Client(base_url=address, timeout=60) as own:
-        wait_until_ready(own)
-        given = own.post("/v1/compare", files={"image": ("secret-name.png", upload)}, headers={"X-Request-ID": "given-by-a-proxy"})
-        made = own.get("/v1/models/%0aevil?token=secret-query")
-        forged = own.get("/v1/models", headers={"X-Request-ID": "two words"})
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=30)
-    lines = {line.get("request_id"): line for line in map(json.loads, log.splitlines())}
+def test_answers_carry_the_id_that_the_log_has(client: httpx.Client, log: Path, upload: bytes):
+    before = log.stat().st_size
+    given = client.post("/v1/compare", files={"image": ("secret-name.png", upload)}, headers={"X-Request-ID": "given-by-a-proxy"})
+    made = client.get("/v1/models/%0aevil?token=secret-query")
+    forged = client.get("/v1/models", headers={"X-Request-ID": "two words"})
+    until = time.monotonic() + 10
+    while forged.headers["x-request-id"] not in (text := log.read_text()[before:]):
+        assert time.monotonic() < until
+    lines = {line.get("request_id"): line for line in map(json.loads, text.splitlines())}
     assert given.headers["x-request-id"] == "given-by-a-proxy"
     assert lines["given-by-a-proxy"]["event"] == "POST /v1/compare"
     assert (lines["given-by-a-proxy"]["status"], lines["given-by-a-proxy"]["level"]) == (200, "info")
     assert lines[made.headers["x-request-id"]]["status"] == 404
-    assert "two words" not in log
+    assert "two words" not in text
     assert re.fullmatch("[0-9a-f]{32}", forged.headers["x-request-id"])
-    assert "secret" not in log
+    assert "secret" not in text
 
 
 def send_zeros(client: httpx.Client, count: int) -> tuple[httpx.Response | None, int]:
@@ -217,7 +213,7 @@ def test_terminate_lets_a_running_request_end(made_checkpoints: Path, tmp_path: 
     process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
     assert process.stdout is not None
     url = process.stdout.readline().split()[3]
-    instances = [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(12)]
+    instances = [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(8)]
     with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(1) as other:
         wait_until_ready(client)
         running = other.submit(httpx.post, f"{url}/v1/models/alien:predict", json={"instances": instances}, timeout=60)
@@ -229,7 +225,7 @@ def test_terminate_lets_a_running_request_end(made_checkpoints: Path, tmp_path: 
         ready, alive = client.get("/readyz"), client.get("/healthz")
         assert not running.done()
         assert (ready.status_code, ready.json()["error"]["code"], alive.status_code) == (503, "unavailable", 200)
-        assert len(running.result(60).json()["predictions"]) == 12
+        assert len(running.result(60).json()["predictions"]) == 8
         process.communicate(timeout=30)
         assert time.monotonic() - began < 10
     with pytest.raises(httpx.ConnectError):
@@ -243,7 +239,7 @@ def encode_flat(value: int, side: int) -> bytes:
 
 
 def test_client_that_goes_away_frees_its_place(url: str, client: httpx.Client):
-    body = json.dumps({"instances": [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(16)]})
+    body = json.dumps({"instances": [{"image": {"b64": base64.b64encode(encode_flat(value, 3000)).decode()}} for value in range(16)]})
     host, port = url.removeprefix("http://").split(":")
     head = f"POST /v1/models/alien:predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, int(port))) as leaving:

@@ -1,6 +1,7 @@
 """A real server process, and Debian's Chromium looking at it. Any error in its console fails the test."""
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from l2d.checkpoint import ModelCard, save_checkpoint
 from l2d.model import create_model
@@ -112,6 +113,16 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> Callable[..., BrowserContext]:
+    """A profile for each look of the window: what the page loads for every test is fetched once."""
+    return functools.cache(
+        lambda width, height, scheme: browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
+        )
+    )
+
+
 @pytest.fixture
 def problems() -> list[str]:
     """What went wrong in the pages of this test: errors in the console, and requests to other hosts."""
@@ -119,14 +130,13 @@ def problems() -> list[str]:
 
 
 @pytest.fixture
-def visit(browser: Browser, url: str, problems: list[str]) -> Iterator[Callable[..., Page]]:
-    """Open the page in a fresh profile and wait for its first comparison; afterwards nothing may have gone wrong in it."""
-    contexts = []
+def visit(context: Callable[..., BrowserContext], url: str, problems: list[str]) -> Iterator[Callable[..., Page]]:
+    """Open the page and wait for its first comparison; afterwards nothing may have gone wrong in it."""
+    pages = []
 
     def open_page(width: int = 1280, height: int = 900, scheme: str = "light") -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True)
-        contexts.append(context)
-        page = context.new_page()
+        page = context(width, height, scheme).new_page()
+        pages.append(page)
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -137,8 +147,8 @@ def visit(browser: Browser, url: str, problems: list[str]) -> Iterator[Callable[
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert problems == []
 
 
