@@ -44,6 +44,15 @@ JSON_ERRORS: dict[int | str, dict[str, Any]] = {
     for status, error in ERRORS.items()
 }
 
+# What can be asked about a job that was just ordered, for clients that are made from the document.
+LINKS = {
+    name: {"operationId": f"{name}_job_v1_jobs__job__{end}", "parameters": {"job": "$response.body#/id"}}
+    for name, end in {"show": "get", "cancel": "cancel_post", "stop": "stop_post", "resume": "resume_post", "delete": "delete"}.items()
+}
+ORDERED: dict[int | str, dict[str, Any]] = {
+    202: {"links": LINKS, "headers": {"Location": {"description": "the job's address", "schema": {"type": "string"}}}}
+}
+
 
 class JobAnswer(BaseModel):
     """One job."""
@@ -127,7 +136,7 @@ def list_datasets(workshop: WorkshopOfApp) -> list[DatasetFacts]:
     return [workshop.datasets.describe(name) for name in workshop.datasets.names()]
 
 
-@router.post("/v1/jobs", status_code=202)
+@router.post("/v1/jobs", status_code=202, responses=ORDERED)
 def submit_job(
     order: Order,
     response: Response,

@@ -394,6 +394,14 @@ def test_document_describes_every_route_with_bodies_and_errors(client: TestClien
     assert "$defs" not in json.dumps(document)
 
 
+def test_links_of_an_ordered_job_lead_to_routes_that_are_there(client: TestClient):
+    document = client.get("/openapi.json").json()
+    known = {operation["operationId"] for path in document["paths"].values() for operation in path.values()}
+    links = document["paths"]["/v1/jobs"]["post"]["responses"]["202"]["links"]
+    assert links.keys() == {"show", "cancel", "stop", "resume", "delete"}
+    assert {link["operationId"] for link in links.values()} <= known
+
+
 def test_examples_of_the_document_work(client: TestClient):
     document = client.get("/openapi.json").json()
     for verb in ("predict", "explain"):
