@@ -42,7 +42,7 @@ T = TypeVar("T")
 Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
 
 MEDIA_TYPES = {"npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"]
 
 # A still life of 8 x 8 grey pixels, so that "try it out" works.
 EXAMPLE = {

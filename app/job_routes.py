@@ -50,6 +50,7 @@ LINKS = {
     for name, end in {"show": "get", "cancel": "cancel_post", "stop": "stop_post", "resume": "resume_post", "delete": "delete"}.items()
 }
 ORDERED: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorAnswer, "description": "the body is no text"},
     202: {"links": LINKS, "headers": {"Location": {"description": "the job's address", "schema": {"type": "string"}}}}
 }
 

@@ -103,11 +103,11 @@ def address(made_checkpoints: Path, tmp_path: Path) -> Iterator[str]:
     """Address of a real server with a cache that is soon full, and without workers; it lives through the test, and logs no traceback."""
     own = {"L2D_CHECKPOINTS": str(made_checkpoints), "L2D_STATE": str(tmp_path / "state"), "L2D_DATA": str(tmp_path), "PORT": "0"}
     environment = os.environ | own | {"L2D_WORKERS": "false", "L2D_CACHE_BYTES": str(2**20)}
-    log = tmp_path / "log"
-    with log.open("w") as errors:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "app"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+    log, command = tmp_path / "log", [sys.executable, "-m", "app"]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
         assert server.stdout is not None
         address = server.stdout.readline().split()[3]
         while httpx.get(f"{address}/readyz", timeout=60).status_code != 200:
@@ -115,7 +115,6 @@ def address(made_checkpoints: Path, tmp_path: Path) -> Iterator[str]:
         yield address
         assert server.poll() is None
         server.terminate()
-        server.wait(30)
     assert "Traceback" not in log.read_text()
 
 

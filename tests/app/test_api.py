@@ -308,6 +308,7 @@ def test_other_methods_are_refused_with_those_that_work(client: TestClient):
     assert "answers to POST; got GET" in refusal(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
     assert refusal(client.post("/v1/models/alien"), 405, "method_not_allowed")
+    assert refusal(client.request("QUERY", "/v1/models"), 405, "method_not_allowed")
 
 
 def test_failure_says_nothing_of_the_inside(settings: Settings, upload: bytes, monkeypatch: pytest.MonkeyPatch):
