@@ -194,6 +194,21 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def pickle_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a training's state, as torch does.
+
+    Raises:
+        OSError: what the disk said, such as that it is full; torch hides that behind an error of its own.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
 def _to_half(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.cpu().contiguous()
     if not tensor.is_floating_point():

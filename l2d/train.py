@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from l2d import processes
-from l2d.checkpoint import ModelCard, replace_file
+from l2d.checkpoint import ModelCard, pickle_state, replace_file
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures, normalise
 from l2d.distill import Distiller, choose_weights
@@ -223,7 +223,7 @@ class _Run:
         state |= {"epoch": self.epoch, "seconds": self.seconds, "recipe": dataclasses.asdict(self.recipe)}
         state["report"] = {name: value for name, value in report._asdict().items() if name != "model"}
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda temporary: torch.save(state, temporary))
+        replace_file(path, lambda temporary: pickle_state(temporary, state))
 
     def load(self, path: Path) -> EpochReport | None:
         """Take up the state of a run; return its last report, if it kept one."""

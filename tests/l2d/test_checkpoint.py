@@ -12,7 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from l2d import checkpoint
-from l2d.checkpoint import CARD, WEIGHTS, CheckpointError, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint, write_card
+from l2d.checkpoint import (
+    CARD,
+    WEIGHTS,
+    CheckpointError,
+    ModelCard,
+    hash_file,
+    load_checkpoint,
+    pickle_state,
+    read_card,
+    save_checkpoint,
+    write_card,
+)
 from l2d.model import LabelNet, create_model
 
 LABELS = ("cat", "dog", "Mähne")
@@ -224,3 +235,11 @@ def test_a_card_of_a_network_that_cannot_be_built(folder: Path, changes: dict[st
     rewrite_card(folder, **changes)
     with pytest.raises(CheckpointError, match=sentence):
         load_checkpoint(folder)
+
+
+def test_a_full_disk_is_named() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs a device that is always full")
+    with pytest.raises(OSError, match="No space left"):
+        pickle_state(full, {"weights": torch.zeros(100_000)})

@@ -9,13 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from l2d import train
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index
 from l2d.distill import METHODS
@@ -337,11 +336,11 @@ def test_a_full_disk_keeps_the_last_good_state(bands: Index, tmp_path: Path, mon
     next(reports)
     before = state.read_bytes()
 
-    def fill_disk(content: Any, path: Path) -> None:
-        path.write_bytes(b"half a fi")
+    def fill_disk(content: Any, file: IO[bytes]) -> None:
+        file.write(b"half a fi")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train.torch, "save", fill_disk)
+    monkeypatch.setattr(torch, "save", fill_disk)
     with pytest.raises(OSError, match="No space left"):
         next(reports)
     assert state.read_bytes() == before

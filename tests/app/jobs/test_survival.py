@@ -120,10 +120,13 @@ def test_a_worker_that_dies_is_started_again(lab: "Lab"):
 @pytest.mark.slow
 def test_two_servers_share_one_folder(lab: "Lab"):
     jobs = [lab.submit() for _ in range(3)]
-    with lab.working("-c", SERVER), lab.working("-c", SERVER):
+    with lab.working("-c", SERVER):
+        other = lab.start("-c", SERVER)
         while [job for job in jobs if lab.queue.find(job).state in ("queued", "running")]:
             assert len(lab.find_processes("job")) <= 1, "one device runs one job"
             time.sleep(0.2)
+        other.terminate()
+        other.communicate()
     ended = [lab.queue.find(job) for job in jobs]
     assert [(job.state, job.attempts) for job in ended] == [("succeeded", 1)] * 3
     check_whole(lab, *ended)
