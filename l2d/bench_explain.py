@@ -1,5 +1,6 @@
 """What predictions and maps cost, beside the libraries that are used for maps today: the same networks and numbers, taken in turns."""
 
+import dataclasses
 import importlib.util
 import statistics
 from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ def bench_explain(folders: Sequence[Path], *, rounds: int = 5, device: torch.dev
         a position's embedding across the head's rectifier, at which gradients jump.
     """
     device = torch.device(device)
-    subjects = [_load_subject(folder, device) for folder in folders]
+    subjects = [load_subject(folder, device) for folder in folders]
     fewest = min(len(subject.network.head.queries) for subject in subjects)
     report: dict[str, Any] = {"setting": _describe(subjects, folders, device, rounds)}
     for labels in sorted({min(count, fewest) for count in LABELS}):
@@ -105,7 +106,7 @@ def ask_grad_cam(subject: Subject, labels: int) -> None:
 
 
 def _compare(subjects: Sequence[Subject], labels: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    with ThreadPoolExecutor(_count_streams(device), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(count_streams(device), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ways: dict[str, Callable[[], Any]] = {
             "ours": partial(ask_ours, subjects, labels, pool),
             "torchcam": lambda: [ask_torchcam(subject, labels) for subject in subjects],
@@ -140,15 +141,18 @@ def _relate(maps: Tensor, expected: Tensor) -> Tensor:
     return (maps - expected).abs().amax((1, 2)) / expected.amax((1, 2)).clamp(min=1e-12)
 
 
-def _load_subject(folder: Path, device: torch.device) -> Subject:
+def load_subject(folder: Path, device: torch.device, image_size: int | None = None) -> Subject:
+    """A trained network with a picture of its own size of input, or of another one."""
     network, card = load_checkpoint(folder)
+    card = dataclasses.replace(card, image_size=image_size or card.image_size)
     network = network.to(device)
     pixels = squash(draw_photograph(0), card.image_size)[None]
-    read = prepare(network, card, device, find_cache(), _count_streams(device))
+    read = prepare(network, card, device, find_cache(), count_streams(device))
     return Subject(network, read, pixels, _normalise(pixels, card).to(device))
 
 
-def _count_streams(device: torch.device) -> int:
+def count_streams(device: torch.device) -> int:
+    """Networks that run side by side, as the server decides it."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 

@@ -21,6 +21,8 @@ from PIL import Image
 # Of a photograph as cameras and data sets give it, in pixels.
 WIDTH, HEIGHT = 640, 480
 START_SECONDS = 120
+# As a server that is full asks for.
+RETRY_SECONDS = 1.0
 ANNOUNCEMENT = "L2D is at "
 
 
@@ -123,6 +125,8 @@ def hammer(port: int, clients: int, seconds: float, pictures: Sequence[bytes], f
             # Bytes behind a JPEG's end change nothing in it, but make it new to every cache.
             answer = client.compare(pictures[turn % len(pictures)] + uuid.uuid4().bytes, fields)
             answers[number].append(answer._replace(body=b""))
+            if answer.status == http.client.TOO_MANY_REQUESTS:
+                time.sleep(RETRY_SECONDS)
         client.close()
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
