@@ -51,7 +51,7 @@ LINKS = {
 }
 ORDERED: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "the body is no text"},
-    202: {"links": LINKS, "headers": {"Location": {"description": "the job's address", "schema": {"type": "string"}}}}
+    202: {"links": LINKS, "headers": {"Location": {"description": "the job's address", "schema": {"type": "string"}}}},
 }
 
 

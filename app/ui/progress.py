@@ -41,7 +41,8 @@ CSS = """
 .l2d-curves i { display: inline-block; width: 14px; height: 3px; margin-right: 4px; vertical-align: middle; }
 .l2d-probes { overflow-x: auto; }
 .l2d-probes table { border-collapse: collapse; }
-.l2d-probes :is(table, tr, th, td) { border: 0 !important; } .l2d-probes tbody tr { border-top: 1px solid var(--border-color-primary) !important; }
+.l2d-probes :is(table, tr, th, td) { border: 0 !important; }
+.l2d-probes tbody tr { border-top: 1px solid var(--border-color-primary) !important; }
 .l2d-probes th, .l2d-probes td { padding: 3px 6px; text-align: left; vertical-align: top; }
 .l2d-probes img { width: 128px; height: auto; display: block; image-rendering: auto; } .l2d-probes td { font-size: 13px; }
 .l2d-log { max-height: 260px; overflow: auto; margin: 0; padding: 8px; font-size: 12px; white-space: pre-wrap;
