@@ -260,6 +260,7 @@ def test_client_that_goes_away_frees_its_place(url: str, client: httpx.Client):
     assert freed < (time.monotonic() - began) / 2
 
 
+@pytest.mark.slow
 def test_terminate_ends_it_cleanly(made_checkpoints: Path):
     process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints))
     assert process.stdout is not None

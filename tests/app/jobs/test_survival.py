@@ -39,6 +39,7 @@ def check_whole(lab: "Lab", *jobs: Job) -> None:
     assert [job.state for job in lab.queue.page(100) if job.state in ("running", "queued")] == []
 
 
+@pytest.mark.slow
 def test_the_training_process_alone_is_killed(lab: "Lab"):
     job = lab.submit(epochs=4)
     with lab.working():
@@ -62,6 +63,7 @@ def test_a_loss_that_is_no_number_names_itself_and_its_epoch(lab: "Lab"):
     check_whole(lab, failed)
 
 
+@pytest.mark.slow
 def test_a_data_set_that_vanishes_is_named(lab: "Lab"):
     job = lab.submit(epochs=1000)
     with lab.working():
