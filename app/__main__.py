@@ -32,7 +32,7 @@ def main() -> None:
     if sys.argv[1:]:
         raise SystemExit(run_command(sys.argv[1:], settings, Places(settings.state, settings.data, settings.checkpoints)))
     settings = _settle_token(settings)
-    listener = _listen(settings)
+    listener = listen(settings)
     # Here, not above: a wrong setting is told at once, not after torch and gradio are loaded.
     from app.server import create_app
 
@@ -91,14 +91,16 @@ def _settle_token(settings: Settings) -> Settings:
     return settings
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
+    """A socket at the address of the settings; one that cannot be had ends the program with a sentence."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         print(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. Choose another with PORT=...", file=sys.stderr)
         raise SystemExit(1) from None
-    # Connections inherit it. asyncio leaves it off for sockets that others made, and then every second answer waits 40 ms for its body.
+    # Connections inherit it. asyncio leaves it off for sockets that others made, and then every second answer's body waits
+    # for the acknowledgement of its head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

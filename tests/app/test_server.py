@@ -20,6 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from app.__main__ import listen
 from app.server import create_app
 from app.settings import Settings
 
@@ -290,6 +291,13 @@ def test_taken_port_ends_it_with_a_sentence():
         _, log = start(L2D_PORT=port).communicate(timeout=60)
     assert f"Cannot listen on 127.0.0.1 port {port}" in log
     assert "Traceback" not in log
+
+
+def test_answers_are_sent_at_once():
+    with listen(Settings(port=0)) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_own_name_of_the_port_wins(monkeypatch: pytest.MonkeyPatch):
