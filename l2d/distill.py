@@ -25,8 +25,9 @@ METHODS: dict[str, dict[str, float]] = {
     "l2d": {"mld": 10.0, "cd": 100.0, "id": 1000.0},
 }
 
-# As people write them.
+# What a row of a table is about, as people write it.
 TITLES = {
+    "teacher": "Teacher",
     "vanilla": "Vanilla",
     "rkd": "RKD",
     "pkt": "PKT",

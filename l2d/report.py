@@ -14,7 +14,6 @@ from l2d.checkpoint import replace_file
 from l2d.distill import TITLES
 from l2d.reproduce import MEASURES
 
-ROWS = {"teacher": "Teacher"} | TITLES
 OURS, PAPER, INK = "#3b5bdb", "#868e96", "#1c1c1e"
 # Inches.
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.0
@@ -53,7 +52,7 @@ def _row_as_markdown(row: dict[str, Any]) -> str:
             for name in ("ours", "paper")
         ]
         gains = [_signed(value) for value in (entry["difference"].get("mAP"), entry.get("gain"), entry.get("paper_gain"))]
-        lines.append(_table_line([ROWS.get(method, method), *cells, *gains]))
+        lines.append(_table_line([TITLES.get(method, method), *cells, *gains]))
     return f"## {' → '.join(row['networks'])} (paper: {row['teacher']} → {row['student']} on {row['data']})\n\n" + "\n".join(lines)
 
 
@@ -64,7 +63,7 @@ def plot_table(report: dict[str, Any]) -> Figure:
         names = [name for name in row["methods"] if name != "teacher"]
         for key, colour, marker in (("paper", PAPER, "D"), ("ours", OURS, "o")):
             _draw_scores(axes, row["methods"], names, key, colour, marker)
-        axes.set_xticks(range(len(names)), [ROWS.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
+        axes.set_xticks(range(len(names)), [TITLES.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
         axes.set_title(" → ".join(row["networks"]), fontsize=9)
         axes.set_ylabel("mAP (%)", fontsize=8)
     if panels:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from app.ui.tables import ROWS, find_best, render_group, render_row, render_table
+from app.ui.tables import find_best, render_group, render_row, render_table
+from l2d.distill import TITLES
 
 FILES = "evidence*.json"
 DATA_TITLES = {"coco": "MS-COCO 2014", "voc": "VOC 2007", "nuswide": "NUS-WIDE", "shapes": "drawn shapes", "csv": "a table of pictures"}
@@ -79,7 +80,7 @@ def _render_pair(pair: Pair) -> str:
     best = find_best([method.ours for name, method in pair.methods.items() if name != "teacher"])
     rows = [
         render_row(
-            ROWS.get(name, name),
+            TITLES.get(name, name),
             render_group(method.ours, method.gain, {} if name == "teacher" else best, method.spread)
             + render_group(method.paper, method.paper_gain, {}),
             ours=bool(method.ours),

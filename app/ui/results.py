@@ -16,7 +16,6 @@ from app.settings import Settings
 from app.ui.evidence import render_evidence
 from app.ui.tables import (
     MEASURES,
-    ROWS,
     Scores,
     find_best,
     find_gain,
@@ -27,6 +26,7 @@ from app.ui.tables import (
     render_table,
     wrap_table,
 )
+from l2d.distill import TITLES
 
 # The paper's name of a student's backbone: finds the rows of its table that are nearest to ours.
 PAPER_NAMES = {
@@ -123,7 +123,7 @@ def _render_methods(entries: list[Entry]) -> str:
     papers = find_nearest(entry.card.backbone for entry in entries if entry.card.role == "student")
     ours = [(_key(entry), entry.card.title, read_scores(entry.card.scores)) for entry in entries]
     reported = {key for paper in papers for key in paper["scores"]} - {key for key, _, _ in ours}
-    absent: list[Row] = [(key, title, {}) for key, title in ROWS.items() if key in reported]
+    absent: list[Row] = [(key, title, {}) for key, title in TITLES.items() if key in reported]
     groups = ["Here", *(f"Paper: {row['teacher']} to {row['student']}, {row['data']}" for row in papers)]
     base = next((scores for key, _, scores in ours if key == "vanilla"), {})
     best = find_best([scores for key, _, scores in ours if key != "teacher"])

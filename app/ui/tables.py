@@ -4,10 +4,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from l2d.distill import TITLES
-
-# Titles of rows.
-ROWS = {"teacher": "Teacher"} | TITLES
 MEASURES = ("mAP", "OF1", "CF1")
 
 Scores = Mapping[str, float]

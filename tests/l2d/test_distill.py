@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from l2d.distill import METHODS, Distiller, choose_weights
+from l2d.distill import METHODS, TITLES, Distiller, choose_weights
 from l2d.losses import LOSSES, bce
 from l2d.model import LabelNet, create_model
 from l2d.outputs import Outputs
@@ -42,6 +42,10 @@ def test_methods_name_known_losses_with_the_published_weights() -> None:
     assert METHODS["vanilla"] == {}
     assert METHODS["l2d"] == {"mld": 10, "cd": 100, "id": 1000}
     assert all(METHODS[name].items() <= METHODS["l2d"].items() for name in ("mld", "led", "mld+cd", "mld+id"))
+
+
+def test_every_method_has_a_title() -> None:
+    assert TITLES.keys() == {"teacher", *METHODS}
 
 
 @pytest.mark.parametrize("method", METHODS)
