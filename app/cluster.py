@@ -11,6 +11,7 @@ import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from app.group import LOST
 from app.jobs import Job
 from app.places import Places
 from app.processes import SOURCE_TREE, Exit, MachineError, Training, write_command
@@ -31,6 +32,8 @@ POLL_SECONDS = 0.2
 ANSWER_SECONDS = 3.0
 # Characters of what Ray says about an end that are kept.
 MESSAGE = 300
+# The log is read as text, and every line of every process counts.
+PLAIN_LOG = {"RAY_COLOR_PREFIX": "0", "RAY_DEDUP_LOGS": "0"}
 
 
 class Need(NamedTuple):
@@ -80,15 +83,15 @@ class RayCluster:
         if job.attempts > 1:
             self._end(job, job.attempts - 1)
         name = name_attempt(job.id, job.attempts, stop)
-        count = job.spec.get("processes", 1)
-        command = shlex.join(write_command(["job", job.id], count))
+        words, asked = self.plan(job)
+        command = shlex.join(write_command(words))
         try:
             self.connect().submit_job(
                 entrypoint=f"exec {command} >> {shlex.quote(str(folder.log))} 2>&1",
                 submission_id=name,
                 runtime_env={"env_vars": self.make_environment()},
-                entrypoint_num_cpus=self.need.cpus * count,
-                entrypoint_num_gpus=self.need.gpus * count or None,
+                entrypoint_num_cpus=asked.cpus,
+                entrypoint_num_gpus=asked.gpus or None,
                 metadata={"l2d_job": job.id},
             )
         except (OSError, RuntimeError) as error:
@@ -96,6 +99,13 @@ class RayCluster:
                 self._ready, self._asked = False, time.monotonic()
             raise MachineError(f"The cluster at {self.address} did not take it: {error}.", isinstance(error, OSError)) from error
         return RayTraining(self, name)
+
+    def plan(self, job: Job) -> tuple[list[str], Need]:
+        """The words after `python -m app`, and what that process needs: a group's does nothing but ask for its processes' room."""
+        count = job.spec.get("processes", 1)
+        if count == 1:
+            return ["job", job.id], self.need
+        return ["group", job.id, f"--processes={count}", f"--cpus={self.need.cpus}", f"--gpus={self.need.gpus}"], Need(0, 0)
 
     def find(self, job: Job, stop: bool) -> Training:
         """What an earlier worker submitted for this attempt."""
@@ -107,7 +117,7 @@ class RayCluster:
 
     def make_environment(self) -> dict[str, str]:
         """What a training is told beside its cluster's own environment: where things are, and nothing of this process."""
-        return {"L2D_CACHE": str(self.places.cache), "PYTHONPATH": str(SOURCE_TREE)} | self.places.as_environment()
+        return PLAIN_LOG | {"L2D_CACHE": str(self.places.cache), "PYTHONPATH": str(SOURCE_TREE)} | self.places.as_environment()
 
     def connect(self) -> "JobSubmissionClient":
         """The client of the cluster's job server.
@@ -150,6 +160,8 @@ class RayTraining:
         code, message = info.driver_exit_code, (info.message or "").strip().rpartition("\n")[2][:MESSAGE]
         if info.status == "STOPPED":
             return Exit(None, "It was stopped in the cluster.")
+        if code == LOST:
+            return Exit(None, "One of its processes or machines was lost.")
         return Exit(code, message) if code is not None else Exit(None, f"The cluster lost it: {message}")
 
     def _wait_for_answer(self, error: Exception) -> Exit | None:

@@ -1,4 +1,4 @@
-"""What `python -m app` does besides serving: `worker` runs jobs, `job` trains for one and is started by workers."""
+"""What `python -m app` does besides serving: `worker` runs jobs; `job` and `group` train for one and are started by workers."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,11 +19,20 @@ def run_command(words: Sequence[str], settings: Settings, places: Places) -> int
     job.add_argument(
         "--attached", action="store_true", help="end when standard input ends, instead of when the job is no longer this run's"
     )
+    group = commands.add_parser("group", help="train for one job in several processes of a Ray cluster; started by a worker")
+    group.add_argument("id")
+    group.add_argument("--processes", type=int, required=True)
+    group.add_argument("--cpus", type=float, required=True, help="of each process")
+    group.add_argument("--gpus", type=float, required=True, help="of each process")
     options = parser.parse_args(words)
     if options.command == "job":
         from app.training import main as train
 
         return train(options.id, places, options.attached)
+    if options.command == "group":
+        from app.group import main as train_together
+
+        return train_together(options.id, places, options.processes, options.cpus, options.gpus)
     from app.worker import main as work
 
     return work(settings, places, options.device, options.attached)

@@ -82,7 +82,7 @@ def read_task(folder: JobFolder) -> Task:
 def run_job(folder: JobFolder, places: Places, task: Task) -> int:
     """Do what is asked; returns the exit code, and leaves the reason of a failure in the metrics.
 
-    Of several processes only the main one writes; the others train with it.
+    Of several processes only the main one writes; the others train with it, and tell of nothing but their own failures.
     """
     tell = folder.append if processes.is_main() else _keep_quiet
     tell({"event": "attempt", "attempt": task.attempt, "at": time.time(), "device": task.device, "versions": list_versions()})
@@ -90,7 +90,9 @@ def run_job(folder: JobFolder, places: Places, task: Task) -> int:
         _Work(folder, places, task, tell).do()
     except Exception as error:
         logger.exception("The job failed")
-        tell({"event": "failed", "at": time.time(), "reason": describe_failure(error)})
+        # Whoever went missing tells why, if it can; if it cannot, a machine was lost, and the job is not to blame.
+        if not processes.means_loss(error):
+            folder.append({"event": "failed", "at": time.time(), "reason": describe_failure(error)})
         return 1
     return 0
 

@@ -1,7 +1,7 @@
 """Several processes that train one network, each on its share of every batch; in a single process everything here does nothing.
 
-torchrun and `accelerate launch` start them alike: a process finds its number and its peers in environment variables, and torch does the
-rest. What is said of a process below holds on several hosts as well.
+torchrun, `accelerate launch` and Ray Train start them alike: a process finds its number and its peers in environment variables, and torch
+does the rest. What is said of a process below holds on several hosts as well.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that a launcher started, if one did; leave them at the end."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    """Join the processes that a launcher started, if one did; leave them at the end. Ray Train has joined them already."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
         yield
         return
     if torch.cuda.is_available():
@@ -58,6 +58,11 @@ def wait() -> None:
     """Until all processes are here."""
     if count() > 1:
         distributed.barrier()
+
+
+def means_loss(error: Exception) -> bool:
+    """Whether an error says that another process is gone: torch has types for most of these, Gloo names its own source files."""
+    return count() > 1 and (isinstance(error, distributed.DistError) or "/gloo/" in str(error))
 
 
 def parallelise(module: nn.Module) -> nn.Module:

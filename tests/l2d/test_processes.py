@@ -103,6 +103,17 @@ def work(index: Index, folder: Path) -> None:
         torch.save(results, folder / f"results{processes.rank()}")
 
 
+def lose_one() -> None:
+    """The second process goes down; the first one says what it makes of the error."""
+    with processes.joined():
+        if processes.rank() == 1:
+            os._exit(0)
+        with pytest.raises(RuntimeError) as lost:
+            processes.average(torch.ones(3))
+        assert processes.means_loss(lost.value)
+        assert not processes.means_loss(RuntimeError("The loss became nan."))
+
+
 def find_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -114,11 +125,16 @@ def two(bands: Index, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
     """The folder of two real processes, and what each of them found."""
     folder = tmp_path_factory.mktemp("two")
     torch.save(tuple(bands), folder / "index")
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": find_port(), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(Path(__file__)), str(folder)]
-    pair = [subprocess.Popen(words, env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    assert [one.wait(timeout=200) for one in pair] == [0, 0]
+    run_two("work", folder)
     return folder, [torch.load(folder / f"results{rank}") for rank in range(2)]
+
+
+def run_two(*words: str | Path) -> None:
+    """Run this file in two processes that find each other."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": find_port(), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, *map(str, words)]
+    pair = [subprocess.Popen(command, env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    assert [one.wait(timeout=200) for one in pair] == [0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +182,12 @@ def test_both_end_with_the_same_network_and_reports_and_a_resumed_run_with_the_s
         assert all(torch.equal(tensor, other[name]) for name, tensor in weights.items())
 
 
+def test_an_error_by_the_loss_of_a_process_is_told_from_others() -> None:
+    run_two("lose")
+
+
 def test_alone_nothing_is_shared() -> None:
+    assert not processes.means_loss(RuntimeError("/gloo/"))
     tensor = torch.rand(3, 2)
     assert (processes.count(), processes.rank(), processes.is_main()) == (1, 0, True)
     assert processes.gather(tensor) is tensor
@@ -203,5 +224,8 @@ def test_launchers_leave_one_checkpoint_and_one_voice(tmp_path: Path, launcher: 
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    work(Index(*torch.load(place / "index", weights_only=False)), place)
+    if sys.argv[1] == "lose":
+        lose_one()
+    else:
+        place = Path(sys.argv[2])
+        work(Index(*torch.load(place / "index", weights_only=False)), place)

@@ -54,19 +54,22 @@ class Cluster:
     def __init__(self, folder: str):
         self.folder = folder
         self.port, self.jobs, self.client = find_port(), find_port(), find_port()
+        self.nodes: list[Node] = []
         self.head, self.node = self.start_head(), self.start_node()
 
     def start_head(self) -> Node:
         ports = [f"--port={self.port}", f"--dashboard-port={self.jobs}", f"--ray-client-server-port={self.client}"]
         return Node(f"head-{self.port}", "--head", "--num-cpus=0", "--dashboard-host=127.0.0.1", f"--temp-dir={self.folder}", *ports)
 
-    def start_node(self) -> Node:
-        """Add the node that works, as soon as the head answers."""
+    def start_node(self, name: str = "node") -> Node:
+        """Add a node that works, as soon as the head answers."""
         wait(lambda: can_connect(self.port), 120)
-        return Node(f"node-{self.port}", f"--address=127.0.0.1:{self.port}", "--num-cpus=2")
+        self.nodes.append(Node(f"{name}-{self.port}", f"--address=127.0.0.1:{self.port}", "--num-cpus=2"))
+        return self.nodes[-1]
 
     def close(self) -> None:
-        self.node.kill()
+        while self.nodes:
+            self.nodes.pop().kill()
         self.head.kill()
 
 
@@ -177,6 +180,46 @@ def test_running_or_waiting_for_room_it_is_cancelled_within_five_seconds(lab: "L
         kept = lab.wait_for(running, "succeeded", "failed")
         assert kept.reason.startswith("Stopped as asked"), kept.reason
     assert lab.hash_student(kept)
+    assert lab.temporary() == []
+
+
+def test_one_job_trains_on_two_nodes_and_survives_the_loss_of_one(lab: "Lab", cluster: Cluster, worker: Callable[[], Any]):
+    def find_training() -> list[int]:
+        return [pid for pid in lab.find_processes() if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    changes = {"method": "l2d", "teacher_backbone": "test_resnet", "teacher_epochs": 1, "epochs": 20, "processes": 2}
+    with lab.working():
+        local = lab.wait_for(lab.submit(**changes), "succeeded", "failed")
+    job = lab.submit(**changes)
+    with worker():
+        # Each process asks for two processors, and a node has no more: the job waits for the second node.
+        wait(lambda: lab.find_processes("group"), 120)
+        second = cluster.start_node("second")
+        lab.wait_for_epoch(job, 3)
+        environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in find_training()]
+        marks = [node.mark for node in (cluster.node, second) for environment in environments if node.mark in environment]
+        assert sorted(marks) == sorted([cluster.node.mark, second.mark]), "one process on each node"
+        second.kill()
+        interrupted = lab.wait_for(job, "interrupted", "failed", "succeeded")
+        assert interrupted.state == "interrupted", interrupted.reason
+        second = cluster.start_node("second")
+        lab.queue.resume(job)
+        ended = lab.wait_for(job, "succeeded", "failed", "interrupted")
+        assert (ended.state, ended.attempts) == ("succeeded", 2), ended.reason
+        log = (lab.places.jobs / job / "log.txt").read_text()
+        assert "INFO student epoch 20/20" in log
+        failed = lab.wait_for(lab.submit(**changes | {"weights": {"mld": 1e39}}), "succeeded", "failed", "interrupted")
+        assert failed.state == "failed", failed.reason
+        assert "loss became" in failed.reason, "what the training says counts, not how its processes end"
+        cancelled = lab.submit(**changes | {"epochs": 1000})
+        lab.wait_for_epoch(cancelled, 2)
+        start = time.monotonic()
+        lab.queue.cancel(cancelled)
+        lab.wait_for(cancelled, "cancelled")
+        assert time.monotonic() - start < 5
+        wait(lambda: not find_training(), 30)
+    second.kill()
+    assert lab.hash_student(ended) == lab.hash_student(local), "as under torchrun on one machine"
     assert lab.temporary() == []
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from app.cluster import Need, RayCluster
 from app.jobs import Job
 from app.places import Places
 from app.processes import LocalMachine, MachineError, write_command
@@ -24,6 +25,13 @@ def test_torchrun_starts_the_same_command():
         "job",
         "1",
     ]
+
+
+def test_a_cluster_is_asked_for_room_by_whoever_trains(lab: "Lab"):
+    cluster = RayCluster(lab.places, "ray://127.0.0.1:1", Need(2, 1))
+    alone, together = (lab.queue.find(lab.submit(processes=count)) for count in (1, 3))
+    assert cluster.plan(alone) == (["job", alone.id], Need(2, 1))
+    assert cluster.plan(together) == (["group", together.id, "--processes=3", "--cpus=2", "--gpus=1"], Need(0, 0))
 
 
 def test_a_worker_of_one_gpu_takes_no_job_of_several(lab: "Lab"):
