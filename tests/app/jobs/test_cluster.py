@@ -183,6 +183,32 @@ def test_running_or_waiting_for_room_it_is_cancelled_within_five_seconds(lab: "L
     assert lab.temporary() == []
 
 
+def test_a_node_dies_then_the_whole_cluster_and_no_job_is_lost(lab: "Lab", cluster: Cluster, worker: Callable[[], Any]):
+    job = lab.submit(epochs=60)
+    with worker():
+        lab.wait_for_epoch(job, 2)
+        cluster.node.kill()
+        interrupted = lab.wait_for(job, "interrupted", "failed", "succeeded")
+        assert interrupted.state == "interrupted", interrupted.reason
+        cluster.node = cluster.start_node()
+        lab.queue.resume(job)
+        lab.wait_for_epoch(job, len(lab.events(job, "epoch")) + 2)
+        cluster.close()
+        later = lab.submit(epochs=2)
+        again = lab.wait_for(job, "interrupted", "failed", "succeeded")
+        assert again.state == "interrupted", again.reason
+        assert lab.queue.find(later).state == "queued", "it waits until a cluster answers"
+        lab.wait(lambda: not lab.find_processes("job"))
+        cluster.head = cluster.start_head()
+        cluster.node = cluster.start_node()
+        lab.queue.resume(job)
+        ended = [lab.wait_for(number, "succeeded", "failed") for number in (later, job)]
+    assert [row.state for row in ended] == ["succeeded"] * 2
+    assert ended[0].attempts <= 1 + SLOTS, "each slot may have tried once before it knew that nobody answers"
+    assert ended[1].attempts == 3
+    assert lab.temporary() == []
+
+
 def test_one_job_trains_on_two_nodes_and_survives_the_loss_of_one(lab: "Lab", cluster: Cluster, worker: Callable[[], Any]):
     def find_training() -> list[int]:
         return [pid for pid in lab.find_processes() if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -220,30 +246,4 @@ def test_one_job_trains_on_two_nodes_and_survives_the_loss_of_one(lab: "Lab", cl
         wait(lambda: not find_training(), 30)
     second.kill()
     assert lab.hash_student(ended) == lab.hash_student(local), "as under torchrun on one machine"
-    assert lab.temporary() == []
-
-
-def test_a_node_dies_then_the_whole_cluster_and_no_job_is_lost(lab: "Lab", cluster: Cluster, worker: Callable[[], Any]):
-    job = lab.submit(epochs=60)
-    with worker():
-        lab.wait_for_epoch(job, 2)
-        cluster.node.kill()
-        interrupted = lab.wait_for(job, "interrupted", "failed", "succeeded")
-        assert interrupted.state == "interrupted", interrupted.reason
-        cluster.node = cluster.start_node()
-        lab.queue.resume(job)
-        lab.wait_for_epoch(job, len(lab.events(job, "epoch")) + 2)
-        cluster.close()
-        later = lab.submit(epochs=2)
-        again = lab.wait_for(job, "interrupted", "failed", "succeeded")
-        assert again.state == "interrupted", again.reason
-        assert lab.queue.find(later).state == "queued", "it waits until a cluster answers"
-        lab.wait(lambda: not lab.find_processes("job"))
-        cluster.head = cluster.start_head()
-        cluster.node = cluster.start_node()
-        lab.queue.resume(job)
-        ended = [lab.wait_for(number, "succeeded", "failed") for number in (later, job)]
-    assert [row.state for row in ended] == ["succeeded"] * 2
-    assert ended[0].attempts <= 1 + SLOTS, "each slot may have tried once before it knew that nobody answers"
-    assert ended[1].attempts == 3
     assert lab.temporary() == []
