@@ -34,7 +34,7 @@ API = ("app.api", "app.job_routes", "app.bodies")
 NEEDED_BY_OTHERS = {
     "torchvision": "timm imports it",
     "python-multipart": "FastAPI reads forms with it",
-    "scikit-image": "the example photographs are files in its wheel",
+    "scikit-image": "most example photographs are files in its wheel",
 }
 
 

@@ -1,6 +1,7 @@
-"""Example photographs, read at run time from files that lie inside scikit-image's wheel: nothing is downloaded."""
+"""Example photographs, free to use, read at run time from files inside the wheels of matplotlib and scikit-image: nothing is downloaded."""
 
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 
@@ -11,22 +12,24 @@ class Example(NamedTuple):
         name: what the browser calls it.
         title: what is to be seen.
         credit: who made it, and under which terms.
-        file: its file in `skimage.data`; only files of the wheel itself, none that scikit-image would fetch.
+        package: whose wheel it lies in.
+        file: its file there; none that the package would fetch.
     """
 
     name: str
     title: str
     credit: str
+    package: str
     file: str
 
 
 # The first one is compared when the page opens.
 EXAMPLES = (
-    Example("motorcycle", "A motorcycle", "Middlebury stereo data 2014, D. Scharstein et al. (no licence stated)", "motorcycle_left.png"),
-    Example("coffee", "A cup of coffee", "Rachel Michetti, Pikolo Espresso Bar (CC0)", "coffee.png"),
-    Example("astronaut", "An astronaut", "NASA (public domain)", "astronaut.png"),
-    Example("cat", "A cat", "Stefan van der Walt (CC0)", "chelsea.png"),
-    Example("rocket", "A rocket launch", "SpaceX (public domain)", "rocket.jpg"),
+    Example("officer", "Grace Hopper", "U.S. Navy (public domain)", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    Example("coffee", "A cup of coffee", "Rachel Michetti, Pikolo Espresso Bar (CC0)", "skimage", "data/coffee.png"),
+    Example("astronaut", "An astronaut", "NASA (public domain)", "skimage", "data/astronaut.png"),
+    Example("cat", "A cat", "Stefan van der Walt (CC0)", "skimage", "data/chelsea.png"),
+    Example("rocket", "A rocket launch", "SpaceX (public domain)", "skimage", "data/rocket.jpg"),
 )
 
 
@@ -35,15 +38,18 @@ def read_example(name: str) -> bytes:
 
     Raises:
         ValueError: for an unknown name; it lists the known ones.
-        FileNotFoundError: if this version of scikit-image no longer ships the file.
+        FileNotFoundError: if the installed version of its package no longer ships the file.
     """
     for example in EXAMPLES:
         if example.name == name:
-            return (resources.files("skimage") / "data" / example.file).read_bytes()
+            return _find(example).read_bytes()
     raise ValueError(f"Unknown example {name!r}; known are {', '.join(example.name for example in EXAMPLES)}.")
 
 
 def list_examples() -> tuple[Example, ...]:
     """The examples whose files are really there."""
-    folder = resources.files("skimage") / "data"
-    return tuple(example for example in EXAMPLES if (folder / example.file).is_file())
+    return tuple(example for example in EXAMPLES if _find(example).is_file())
+
+
+def _find(example: Example) -> Traversable:
+    return resources.files(example.package) / example.file

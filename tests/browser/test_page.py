@@ -49,7 +49,7 @@ def test_it_opens_with_an_example_already_compared(page):
     assert page.locator(".grid .row").count() >= 1
     assert page.locator(".grid .row").first.locator(".cell").count() == chosen + 1
     assert page.evaluate(f"{PAINTED}.length") > 0
-    expect(page.locator(".photo-name")).to_have_text("A motorcycle")
+    expect(page.locator(".photo-name")).to_have_text("Grace Hopper")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_picture_is_refused_in_words_and_the_page_goes_on(page
     page.set_input_files("#l2d-file", {"name": "broken.png", "mimeType": "image/png", "buffer": b"not a picture"})
     expect(page.get_by_role("alert").filter(has_text="broken.png: Expected a picture")).to_be_visible()
     # The photograph before is still there, under its own name.
-    expect(page.locator(".photo-name")).to_have_text("A motorcycle")
+    expect(page.locator(".photo-name")).to_have_text("Grace Hopper")
     assert read_pixels(page) == before
     upload(page, draw_photograph())
     expect(page.locator(".notice")).to_be_hidden()
@@ -242,7 +242,7 @@ def test_the_address_opens_the_view_again(page, reload):
 def test_an_address_of_nothing_known_opens_as_ever(page, reload):
     page.goto(page.url.split("#")[0] + "#photo=" + "0" * 64 + "&scale=huge&threshold=x&kind=magic&labels=%zz")
     reload()
-    expect(page.locator(".photo-name")).to_have_text("A motorcycle")
+    expect(page.locator(".photo-name")).to_have_text("Grace Hopper")
 
 
 def test_nothing_chosen_is_said(page):
