@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from app import settings as settings_module
-from app.cluster import RayCluster
+from app.cluster import PLAIN_LOG, RayCluster
 from app.places import Places
 from app.processes import LocalMachine
 from app.seats import list_seats
@@ -35,7 +35,8 @@ def test_the_cluster_is_told_where_things_are_and_no_secret(with_ray: None, tmp_
     monkeypatch.setenv("L2D_TOKEN", "a-token-of-the-server")
     machine = create_machine(Settings(engine=ADDRESS), Places(tmp_path, tmp_path, tmp_path), "ray")
     assert isinstance(machine, RayCluster)
-    assert machine.make_environment().keys() == {"L2D_STATE", "L2D_DATA", "L2D_CHECKPOINTS", "L2D_CACHE", "PYTHONPATH"}
+    places = {"L2D_STATE", "L2D_DATA", "L2D_CHECKPOINTS", "L2D_CACHE", "PYTHONPATH"}
+    assert machine.make_environment().keys() == places | PLAIN_LOG.keys()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8265", "http://head:8265", "ray://head", "ray://head:8265/x y"])
