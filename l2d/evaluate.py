@@ -9,6 +9,7 @@ from torch import Tensor
 from l2d import processes
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index, Pictures, normalise
+from l2d.device import keep_freed_memory
 from l2d.metrics import score_report
 from l2d.model import LabelNet
 
@@ -31,6 +32,7 @@ def predict(model: LabelNet, card: ModelCard, index: Index, *, progress: Progres
 
     Several processes look at a part of the pictures each, and all of them know the whole at the end.
     """
+    keep_freed_memory()
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     own = index.select(range(processes.rank(), len(index.paths), processes.count()))

@@ -16,11 +16,13 @@ from l2d import processes
 from l2d.checkpoint import ModelCard, pickle_state, replace_file
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures, normalise
+from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
 from l2d.distill import Distiller, choose_weights
 from l2d.evaluate import check_labels, evaluate
 from l2d.model import LabelNet
 from l2d.outputs import Outputs
 from l2d.recipe import Recipe
+from l2d.teaching import Teacher, prepare_teacher
 
 # Losses are read back from the device this often: for progress, and to stop early when one is no longer a number.
 REPORT_EVERY = 10
@@ -102,6 +104,7 @@ def fit(
     for network in (student, teacher):
         if network is not None:
             check_labels(network.card, index)
+    keep_freed_memory()
     run = _Run(student, index, recipe, teacher, torch.device(device))
     if state is not None and state.exists() and (last := run.load(state)) is not None:
         processes.wait()
@@ -123,15 +126,13 @@ class _Run:
         if count < 2:
             raise ValueError(f"Training needs at least two pictures besides those held out; the data set leaves {count}.")
         weights = choose_weights(recipe.method, recipe.weights)
-        self.teacher = teacher if weights else None
+        taught = teacher if weights else None
         self.format = choose_memory_format(student.model, device)
         self.student = student.model.to(device).to(memory_format=self.format).requires_grad_(True)
         # Losses with weights of their own draw them here, whatever was drawn before.
         torch.manual_seed(self._seed(SEEDS - 1))
-        self.distiller = Distiller(weights, self.student, self.teacher.model if self.teacher is not None else None)
+        self.distiller = Distiller(weights, self.student, taught.model if taught is not None else None)
         self.distiller.to(device).to(memory_format=self.format)
-        if self.teacher is not None:
-            self.teacher.model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.frozen = freeze_stages(self.student, recipe.freeze_stages, recipe.train_size)
         # Also for a method that ignores its teacher: students that are compared with each other see the same pixels.
         size = max(recipe.train_size, recipe.teacher_size) if teacher is not None else recipe.train_size
@@ -139,6 +140,7 @@ class _Run:
         self.batch_size = choose_batch_size(recipe.batch_size, count)
         self.share = processes.share(self.batch_size)
         self.steps = count // self.batch_size
+        self.teacher = self._prepare_teacher(taught) if taught is not None else None
         self.optimizer, self.scheduler = create_optimizer(nn.ModuleList([self.student, self.distiller]), recipe, self.steps)
         self.average = _create_average(self.student, recipe.averaging)
         self.objective = processes.parallelise(_Objective(self.student, self.distiller))
@@ -188,7 +190,7 @@ class _Run:
             batch.to(self.device, non_blocking=True), generator, min_area=recipe.min_area, colour=recipe.colour, cutout=recipe.cutout
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
-            taught = self._teach(view)
+            taught = self.teacher(view) if self.teacher is not None else None
             images = prepare(view, recipe.train_size, self.card).contiguous(memory_format=self.format)
             parts: dict[str, Tensor] = self.objective(images, taught, targets)
         self.optimizer.zero_grad(set_to_none=True)
@@ -199,12 +201,10 @@ class _Run:
             self.average.update_parameters(self.student)
         return parts
 
-    def _teach(self, view: Tensor) -> Outputs | None:
-        if self.teacher is None:
-            return None
-        with torch.no_grad():
-            view = prepare(view, self.recipe.teacher_size, self.teacher.card)
-            return self.distiller.keep(self.teacher.model(view.contiguous(memory_format=torch.channels_last)))
+    def _prepare_teacher(self, network: Network) -> Teacher:
+        batch, pictures = self.share.stop - self.share.start, self.recipe.epochs * self.steps * self.batch_size
+        ask = prepare_teacher(network.model, self.distiller.keep, self.device, batch, self.recipe.teacher_size, pictures)
+        return lambda view: ask(prepare(view, self.recipe.teacher_size, network.card))
 
     def _set_training_mode(self) -> None:
         self.student.train()
@@ -307,17 +307,6 @@ def create_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[torc
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, pct_start=warmup)
 
 
-def choose_memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Channels last, which is faster, wherever it works.
-
-    On CPUs torch (2.13 to 2.15) writes past its memory in the backward pass of a strided 1x1 convolution of three channels, which is
-    how RepVGG begins.
-    """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    unsafe = any(one.in_channels == 3 and one.kernel_size == (1, 1) and one.stride != (1, 1) for one in convolutions)
-    return torch.contiguous_format if unsafe and device.type == "cpu" else torch.channels_last
-
-
 def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Module]:
     """Freeze whatever the backbone's first `count` stages depend on; return the modules that must stay in evaluation mode.
 
@@ -339,13 +328,6 @@ def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Modul
     for parameter in early:
         parameter.requires_grad_(False)
     return [module for module in model.modules() if any(p in early for p in module.parameters(recurse=False))]
-
-
-def supports_bfloat16(device: torch.device) -> bool:
-    """Whether mixed precision pays: on GPUs and CPUs with bfloat16 arithmetic."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def _create_average(model: LabelNet, decay: float) -> AveragedModel | None:
