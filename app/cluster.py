@@ -62,8 +62,8 @@ class RayCluster:
         self._client: JobSubmissionClient | None = None
         self._ready, self._asked = False, -math.inf
 
-    def is_ready(self) -> bool:
-        """Whether the cluster answers, asked every few seconds; as long as it does not, jobs wait in the queue."""
+    def reserve(self, processes: int) -> bool:
+        """Whether the cluster answers, asked every few seconds; as long as it does not, jobs wait in the queue. Room is its own affair."""
         with self._lock:
             if time.monotonic() - self._asked > ANSWER_SECONDS:
                 self._ready, self._asked = self._answers(), time.monotonic()
@@ -77,6 +77,9 @@ class RayCluster:
             self._client = None
             return False
         return True
+
+    def release(self) -> None:
+        """Nothing to do."""
 
     def start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
         """Submit a training."""

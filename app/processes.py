@@ -3,20 +3,24 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, NamedTuple, Protocol
 
 from app.jobs import Job
 from app.places import Places
 from app.records import JobFolder
+from app.seats import CPU, Devices
 
 # What a training process gets between being asked and being killed.
 GRACE_SECONDS = 2.0
+# Which GPUs CUDA shows a process, in which order.
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 # What training needs of the environment; everything else, secrets above all, stays out.
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE"),
-    *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "L2D_CACHE", "PYTHONDONTWRITEBYTECODE"),
+    *(VISIBLE, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "L2D_CACHE", "PYTHONDONTWRITEBYTECODE"),
     *("L2D_ENGINE", "L2D_ENGINE_CPUS", "L2D_ENGINE_GPUS"),
 )
 ENTRY = "app"
@@ -61,17 +65,22 @@ class Machine(Protocol):
     """What trainings run on: this machine, or a cluster.
 
     Attributes:
-        device: what a training is told to run on.
         slots: how many trainings it takes at once.
         outlives_worker: whether a training goes on without its worker, and can be found again by the next one.
     """
 
-    device: str
     slots: int
     outlives_worker: bool
 
-    def is_ready(self) -> bool:
-        """Whether a training can be started."""
+    @property
+    def device(self) -> str:
+        """What a training is told to run on."""
+
+    def reserve(self, processes: int) -> bool:
+        """Hold what a training of so many processes runs on, until it is released; False, holding nothing, if it has to wait."""
+
+    def release(self) -> None:
+        """Let go of that, after the training."""
 
     def start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
         """Start what the folder's order.json says, its output going to the folder's log.
@@ -88,37 +97,42 @@ class Machine(Protocol):
 
 
 class LocalMachine:
-    """This machine: every training is a process below its worker's, and ends with it."""
+    """This machine: every training is a process below its worker's, and ends with it.
+
+    Args:
+        seat: "cpu", or the worker's GPU.
+        seats: those of all workers of this machine, whose GPUs a job of several processes may take.
+    """
 
     slots = 1
     outlives_worker = False
 
-    def __init__(self, places: Places, device: str):
-        self.places, self.device = places, device
+    def __init__(self, places: Places, seat: str, seats: Sequence[str] = ()):
+        self.places = places
+        self._devices = Devices(places.state, seat, seats) if seat != CPU else None
 
-    def is_ready(self) -> bool:
-        """Whether a training can be started: always."""
-        return True
+    @property
+    def device(self) -> str:
+        """What a training is told to run on: of several GPUs, each process takes its own."""
+        if self._devices is None:
+            return CPU
+        return "cuda" if len(self._devices.held) > 1 else self._devices.own
+
+    def reserve(self, processes: int) -> bool:
+        """Take a GPU for each process; the processor takes any number, and a job that can never start is left to `start`."""
+        return self._devices is None or processes > len(self._devices.all) or self._devices.take(processes)
+
+    def release(self) -> None:
+        """Let go of them."""
+        if self._devices is not None:
+            self._devices.release()
 
     def start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
         """Start a process, or several under torchrun."""
-        count = self.check(job)
-        with folder.log.open("ab") as log:
-            return LocalTraining(start_process(self.places, ["job", "--attached", job.id], log, count))
-
-    def check(self, job: Job) -> int:
-        """How many processes a job asks for.
-
-        Raises:
-            MachineError: if that is more than this worker's share of the machine.
-        """
         count: int = job.spec.get("processes", 1)
-        if count > 1 and self.device != "cpu":
-            raise MachineError(
-                f"Every worker of this machine has one GPU, and the job asks for {count}: give the machine's GPUs to a Ray cluster "
-                "(L2D_ENGINE), which counts them."
-            )
-        return count
+        shown = {} if self._devices is None or count == 1 else show_gpus(self._devices, count)
+        with folder.log.open("ab") as log:
+            return LocalTraining(start_process(self.places, ["job", "--attached", job.id], log, count, shown))
 
     def find(self, job: Job, stop: bool) -> Training:
         """There is none: it ended with its worker."""
@@ -126,6 +140,23 @@ class LocalMachine:
 
     def abandon(self, job: Job) -> None:
         """Nothing to do: it ended with its worker."""
+
+
+def show_gpus(devices: Devices, count: int) -> dict[str, str]:
+    """The variable that shows a training the GPUs taken for it, and no others; this process may have been shown only some itself.
+
+    Raises:
+        MachineError: if that are not `count`, because this machine has fewer.
+    """
+    if len(devices.held) != count:
+        raise MachineError(
+            f"The job asks for {count} GPUs, and this machine has {len(devices.all)}: order fewer processes, or give its GPUs and others' "
+            "to a Ray cluster (L2D_ENGINE)."
+        )
+    numbers = [int(seat.removeprefix("cuda:")) for seat in devices.held]
+    visible = os.environ.get(VISIBLE)
+    names = visible.split(",") if visible else [str(number) for number in range(max(numbers) + 1)]
+    return {VISIBLE: ",".join(names[number] for number in numbers)}
 
 
 class LocalTraining:
@@ -152,17 +183,22 @@ class LocalTraining:
             self._process.stdin.close()
 
 
-def start_process(places: Places, words: list[str], output: IO[bytes] | None, processes: int = 1) -> subprocess.Popen[bytes]:
+def start_process(
+    places: Places, words: list[str], output: IO[bytes] | None, processes: int = 1, variables: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
     """Start another process of this app, out of reach of the terminal's signals, with nothing of the environment that it does not need.
 
     It holds the other end of a pipe, and so learns when this process is gone.
+
+    Args:
+        variables: added to its environment.
     """
     return subprocess.Popen(
         write_command(words, processes),
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,
-        env=make_environment(os.environ, places),
+        env=make_environment(os.environ, places) | dict(variables),
         start_new_session=True,
     )
 

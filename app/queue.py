@@ -115,13 +115,19 @@ class Queue:
         counts: dict[str, int] = dict.fromkeys(STATES, 0)
         return counts | {row[0]: row[1] for row in rows}
 
-    def claim(self, worker: str) -> Job | None:
-        """Take the oldest waiting job; None if there is none. No two workers ever get the same one."""
+    def find_oldest(self) -> Job | None:
+        """The oldest waiting job, if any waits."""
+        waiting = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1", ())
+        return waiting[0] if waiting else None
+
+    def claim(self, worker: str, job: str | None = None) -> Job | None:
+        """Take the oldest waiting job, or this one; None if it does not wait any more. No two workers ever get the same one."""
         claimed = self._query(
             "UPDATE jobs SET state = 'running', worker = ?, attempts = attempts + 1, started = coalesce(started, ?), finished = NULL,"
             " heartbeat = ?, request = NULL, reason = '', seconds_left = NULL"
-            f" WHERE number = (SELECT number FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1) RETURNING {_COLUMNS}",
-            (worker, self._clock(), self._clock()),
+            " WHERE number = (SELECT number FROM jobs WHERE state = 'queued' AND id = coalesce(?, id) ORDER BY number LIMIT 1)"
+            f" RETURNING {_COLUMNS}",
+            (worker, self._clock(), self._clock(), job),
         )
         return claimed[0] if claimed else None
 

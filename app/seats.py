@@ -6,8 +6,9 @@ import itertools
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from app.settings import Settings
 
@@ -16,23 +17,63 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 # The seat of a worker that hands its jobs to a cluster.
 CLUSTER = "ray"
+CPU = "cpu"
 
 
 @contextlib.contextmanager
 def hold_seat(state: Path, seat: str, leaving: Callable[[], bool]) -> Iterator[None]:
     """Wait until no other worker of this host has the seat; the system lets go of it when the process ends, however it does."""
-    with (state / f"{socket.gethostname()}-{seat.replace(':', '')}.lock").open("ab") as file:
+    with _open(state, seat) as file:
         for attempt in itertools.count():
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _lock(file):
                 break
-            except BlockingIOError:
-                if attempt == 0:
-                    logger.info("Another worker of this host has %s; standing by.", seat)
-                if leaving():
-                    break
-                time.sleep(POLL_SECONDS)
+            if attempt == 0:
+                logger.info("Another worker of this host has %s; standing by.", seat)
+            if leaving():
+                break
+            time.sleep(POLL_SECONDS)
         yield
+
+
+class Devices:
+    """The GPUs that the job of one worker runs on: its own, and those of idle neighbours where the job asks for several.
+
+    A GPU serves one job at a time. A job that finds too few free ones stays the oldest that waits, so no worker begins a newer one
+    before it, and sooner or later enough are free.
+
+    Args:
+        state: the folder that the workers share.
+        own: the worker's seat.
+        others: the other seats of this host.
+    """
+
+    def __init__(self, state: Path, own: str, others: Sequence[str]):
+        self.state, self.own, self.all = state, own, [own, *(seat for seat in others if seat != own)]
+        self._held: dict[str, IO[bytes]] = {}
+
+    @property
+    def held(self) -> list[str]:
+        """Those taken now."""
+        return list(self._held)
+
+    def take(self, count: int) -> bool:
+        """Take so many, or none; the system lets go of them when the process ends, however it does."""
+        for seat in self.all:
+            file = _open(self.state, f"{seat}-job")
+            if _lock(file):
+                self._held[seat] = file
+            else:
+                file.close()
+            if len(self._held) == count and self.own in self._held:
+                return True
+        self.release()
+        return False
+
+    def release(self) -> None:
+        """Let go of all."""
+        for file in self._held.values():
+            file.close()
+        self._held.clear()
 
 
 def list_seats(settings: Settings) -> list[str]:
@@ -41,4 +82,16 @@ def list_seats(settings: Settings) -> list[str]:
         return [CLUSTER]
     import torch
 
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or [CPU]
+
+
+def _open(state: Path, seat: str) -> IO[bytes]:
+    return (state / f"{socket.gethostname()}-{seat.replace(':', '')}.lock").open("ab")
+
+
+def _lock(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -20,7 +20,7 @@ from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.queue import Queue
 from app.records import JobFolder, Summary, remove_folder, sweep_temporary
-from app.seats import CLUSTER, hold_seat, list_seats
+from app.seats import CLUSTER, CPU, hold_seat, list_seats
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -62,22 +62,32 @@ class Worker:
                 while True:
                     self.work(found.popleft(), started=True)
             while not self._leaving():
-                job = self._claim()
-                if job is None:
+                if not self.work_once():
                     self.leave.wait(POLL_SECONDS)
-                else:
-                    self.work(job)
         finally:
             # Also if something unforeseen happened: then all stop, and a fresh worker begins.
             self.leave_after.set()
 
+    def work_once(self) -> bool:
+        """Run the oldest job, if there is one and room for it."""
+        try:
+            job = self._claim()
+            if job is not None:
+                self.work(job)
+            return job is not None
+        finally:
+            self.machine.release()
+
     def _claim(self) -> Job | None:
         try:
             tidy(self.queue, self.places, self.machine)
-            return self.queue.claim(self.name) if self.machine.is_ready() else None
+            waiting = self.queue.find_oldest()
+            # Room first: the oldest job waits for it where all can see it, and nobody begins a newer one before.
+            if waiting is not None and self.machine.reserve(waiting.spec.get("processes", 1)):
+                return self.queue.claim(self.name, waiting.id)
         except UnavailableError as error:
             logger.warning("%s", error)
-            return None
+        return None
 
     def _take_over(self) -> list[Job]:
         """Whoever had this seat before is gone, since it is free: go on with what still runs, and give up the rest."""
@@ -242,7 +252,7 @@ def create_machine(settings: Settings, places: Places, seat: str) -> Machine:
     """Where the trainings of a worker run."""
     if seat == CLUSTER and settings.engine:
         return RayCluster(places, settings.engine, Need(settings.engine_cpus, settings.engine_gpus))
-    return LocalMachine(places, seat)
+    return LocalMachine(places, seat, list_seats(settings) if seat != CPU else ())
 
 
 def leave_with_parent(worker: Worker) -> None:

@@ -1,5 +1,9 @@
-"""What the jobs of a host run on, as its settings say."""
+"""What the jobs of a host run on, as its settings say, and who has it."""
 
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ from app import settings as settings_module
 from app.cluster import PLAIN_LOG, RayCluster
 from app.places import Places
 from app.processes import LocalMachine
-from app.seats import list_seats
+from app.seats import Devices, list_seats
 from app.settings import Settings
 from app.worker import create_machine
 
@@ -50,3 +54,57 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValidationError, match="extra `ray`"):
         Settings(engine=ADDRESS)
     assert Settings().engine is None
+
+
+SEATS = ("cuda:0", "cuda:1", "cuda:2")
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[list[Devices]]:
+    """Three workers of one host, with a GPU each."""
+    workers = [Devices(tmp_path, seat, SEATS) for seat in SEATS]
+    yield workers
+    for worker in workers:
+        worker.release()
+
+
+def test_a_job_of_several_gpus_takes_its_workers_and_idle_neighbours(workers: list[Devices]):
+    assert workers[2].take(2)
+    assert workers[2].held == ["cuda:2", "cuda:0"]
+    assert not workers[0].take(1)
+    assert workers[1].take(1)
+
+
+def test_too_few_free_gpus_are_not_held_meanwhile(workers: list[Devices]):
+    assert workers[0].take(1)
+    assert not workers[1].take(3)
+    assert workers[1].held == []
+    assert workers[2].take(1)
+    workers[0].release()
+    workers[2].release()
+    assert workers[1].take(3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_gpu_is_ever_held_twice(workers: list[Devices], seed: int):
+    draw = random.Random(seed)
+    for _ in range(200):
+        worker = draw.choice(workers)
+        if worker.held:
+            worker.release()
+        elif worker.take(count := draw.randint(1, 3)):
+            assert len(worker.held) == count
+            assert worker.own in worker.held
+        held = [seat for one in workers for seat in one.held]
+        assert len(held) == len(set(held))
+
+
+def test_the_gpus_of_a_killed_worker_are_free(workers: list[Devices], tmp_path: Path):
+    script = f"from app.seats import *; d = Devices(Path({str(tmp_path)!r}), 'cuda:1', {SEATS}); print(d.take(3), flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        assert not workers[0].take(1)
+        holder.kill()
+    assert workers[0].take(3)

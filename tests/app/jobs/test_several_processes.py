@@ -1,13 +1,17 @@
 """A job of several processes: torchrun starts them, one of them writes."""
 
-from typing import TYPE_CHECKING
+import subprocess
+import threading
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from app.cluster import Need, RayCluster
 from app.jobs import Job
-from app.places import Places
-from app.processes import LocalMachine, MachineError, write_command
+from app.processes import VISIBLE, LocalMachine, LocalTraining, show_gpus, write_command
+from app.records import JobFolder
+from app.seats import Devices
+from app.worker import Worker
 
 if TYPE_CHECKING:
     from conftest import Lab
@@ -34,12 +38,69 @@ def test_a_cluster_is_asked_for_room_by_whoever_trains(lab: "Lab"):
     assert cluster.plan(together) == (["group", together.id, "--processes=3", "--cpus=2", "--gpus=1"], Need(0, 0))
 
 
-def test_a_worker_of_one_gpu_takes_no_job_of_several(lab: "Lab"):
-    job: Job = lab.queue.find(lab.submit(processes=2))
-    machine = LocalMachine(Places(*lab.places), "cuda:0")
-    with pytest.raises(MachineError, match="asks for 2"):
-        machine.check(job)
-    LocalMachine(lab.places, "cpu").check(job)
+GPUS = ("cuda:0", "cuda:1")
+
+
+@pytest.mark.parametrize(("visible", "shown"), [(None, "1,0"), ("4,7", "7,4"), ("GPU-aa,GPU-bb,GPU-cc", "GPU-bb,GPU-aa")])
+def test_a_training_is_shown_the_gpus_that_were_taken_for_it(lab: "Lab", visible: str | None, shown: str, monkeypatch: pytest.MonkeyPatch):
+    if visible is None:
+        monkeypatch.delenv(VISIBLE, raising=False)
+    else:
+        monkeypatch.setenv(VISIBLE, visible)
+    devices = Devices(lab.places.state, "cuda:1", GPUS)
+    assert devices.take(2)
+    assert show_gpus(devices, 2) == {VISIBLE: shown}
+    devices.release()
+
+
+def test_each_process_of_several_takes_its_own_gpu(lab: "Lab"):
+    machine = LocalMachine(lab.places, "cuda:1", GPUS)
+    assert machine.reserve(1)
+    assert machine.device == "cuda:1"
+    machine.release()
+    assert machine.reserve(2)
+    assert machine.device == "cuda"
+    machine.release()
+    processor = LocalMachine(lab.places, "cpu")
+    assert processor.reserve(5)
+    assert processor.device == "cpu"
+
+
+def test_more_gpus_than_there_are_is_said_instead_of_waited_for(lab: "Lab"):
+    job = lab.submit(processes=4)
+    Worker(lab.places, "cuda:0", LocalMachine(lab.places, "cuda:0", GPUS)).work_once()
+    ended = lab.queue.find(job)
+    assert ended.state == "interrupted"
+    assert "asks for 4 GPUs, and this machine has 2: order fewer processes" in ended.reason
+
+
+class Pretended(LocalMachine):
+    """GPUs whose trainings do nothing but last a while; keeps what each was given."""
+
+    given: ClassVar[dict[str, list[str]]] = {}
+
+    def start(self, job: Job, folder: JobFolder, stop: bool) -> LocalTraining:
+        assert self._devices is not None
+        self.given[job.id] = sorted(self._devices.held)
+        return LocalTraining(subprocess.Popen(["sh", "-c", "sleep 0.8; mkdir ready"], cwd=folder.path, stdin=subprocess.PIPE))
+
+
+def test_a_job_of_several_gpus_waits_for_them_and_newer_jobs_wait_for_it(lab: "Lab"):
+    jobs = [lab.submit(processes=count) for count in (1, 2, 1, 1)]
+    workers = [Worker(lab.places, gpu, Pretended(lab.places, gpu, GPUS)) for gpu in GPUS]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+    ended = [lab.wait_for(job, "succeeded", "failed", "interrupted") for job in jobs]
+    for worker in workers:
+        worker.leave.set()
+    for thread in threads:
+        thread.join()
+    first, together, *newer = ended
+    assert [job.state for job in ended] == ["succeeded"] * 4
+    assert Pretended.given[together.id] == list(GPUS)
+    assert together.started >= first.finished
+    assert all(job.started >= together.finished for job in newer)
 
 
 @pytest.mark.slow
