@@ -18,6 +18,8 @@ MAP_KINDS = OWN_KINDS + TORCHCAM_KINDS
 
 # Rows (pairs of a label and a position) of one matrix product: enough to keep a processor busy. Few labels take many positions at once.
 ROWS_AT_ONCE = 240
+# Channels are few where a smaller part of them than this times the embedding's is active.
+SPARSE = 0.5
 
 
 class Evidence(NamedTuple):
@@ -74,7 +76,7 @@ def maps_from_features(
     """
     if kind == "layercam":
         return evidence_from_features(model, last_map, labels, memory).maps
-    _check(model, labels, kind)
+    _check(model.head, labels, kind)
     _check_last_map(last_map)
     if kind == "SmoothGradCAMpp":
         raise ValueError("SmoothGradCAMpp adds noise to the image, so it cannot start from the last map; call label_maps instead.")
@@ -94,31 +96,47 @@ def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[i
     Args:
         memory: what the head made of this last map already, if the caller kept it.
     """
-    _check(model, labels, "layercam")
+    _check(model.head, labels, "layercam")
     _check_last_map(last_map)
     with torch.no_grad():
         memory = memory or model.head.memory(last_map)
         gradients, logits = model.head.token_gradients(memory, _as_tensor(labels, last_map))
+        tokens, activations, weight = memory.tokens[0], last_map[0].flatten(1).T, model.head.embed.weight
+        sparse = _share_active(activations) < SPARSE * _share_active(tokens)
+        weigh, weight = (_weigh_active_channels, weight.T.contiguous()) if sparse else (_weigh_active, weight)
         positions = max(1, ROWS_AT_ONCE // max(1, len(labels)))
-        activations = last_map[0].flatten(1).T.split(positions)
-        blocks = zip(gradients.transpose(0, 1).split(positions), memory.tokens[0].split(positions), activations, strict=True)
-        maps = torch.cat([_weigh(*block, model.head.embed.weight) for block in blocks])
+        blocks = zip(gradients.transpose(0, 1).split(positions), tokens.split(positions), activations.split(positions), strict=True)
+        maps = F.relu(torch.cat([weigh(*block, weight) for block in blocks]))
         return Evidence(maps.T.unflatten(-1, last_map.shape[-2:]), logits)
 
 
-def _weigh(gradients: Tensor, tokens: Tensor, positions: Tensor, weight: Tensor) -> Tensor:
-    """relu(sum over channels of relu(gradient) x activation), (T, L), at some positions.
+def _share_active(values: Tensor) -> float:
+    return float(values.count_nonzero() / values.numel())
+
+
+def _weigh_active(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
+    """Sum over channels of relu(gradient) x activation, (T, L), at some positions.
 
     Args:
         gradients: at the embedding before its ReLU, (T, L, E).
         tokens: the embedding, (T, E); where it is zero everywhere, so are the gradients.
-        positions: activations, (T, D); where they are zero, so is their product with any gradient.
+        activations: (T, D); where they are zero, so is their product with any gradient.
         weight: of the embedding, (E, D).
     """
-    embedded, active = tokens.any(0).nonzero().flatten(), positions.any(0).nonzero().flatten()
-    weight = weight.index_select(0, embedded).index_select(1, active)
-    at_channels = (gradients.index_select(-1, embedded) @ weight).clamp_(min=0)
-    return F.relu(at_channels @ positions.index_select(1, active).unsqueeze(-1)).squeeze(-1)
+    embedded, active = tokens.any(0).nonzero().flatten(), activations.any(0).nonzero().flatten()
+    at_channels = gradients.index_select(-1, embedded) @ weight.index_select(0, embedded).index_select(1, active)
+    return (at_channels.clamp_(min=0) @ activations.index_select(1, active).unsqueeze(-1)).squeeze(-1)
+
+
+def _weigh_active_channels(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
+    """The same for few active channels: to pick the active part of the embedding, too, would cost more than it saves.
+
+    Args:
+        weight: of the embedding the other way round, (D, E), so that a channel's weights lie together.
+    """
+    active = activations.any(0).nonzero().flatten()
+    at_channels = gradients @ weight.index_select(0, active).T
+    return (at_channels.clamp_(min=0) @ activations.index_select(1, active).unsqueeze(-1)).squeeze(-1)
 
 
 class _Probe(nn.Module):
@@ -156,12 +174,14 @@ def _torchcam_maps(kind: str, features: Callable[[Tensor], Tensor], head: LabelH
         return torch.cat(maps) if maps else source.new_zeros((0, *features(source).shape[-2:]))
 
 
-def _check(model: LabelNet, labels: Sequence[int], kind: str) -> None:
+def _check(used: LabelNet | LabelHead, labels: Sequence[int], kind: str) -> None:
+    """Refuse what no map can be made of; of a network whose last map is there already, the head alone is used."""
     if kind not in MAP_KINDS:
         raise ValueError(f"Unknown kind of map {kind!r}; known are {', '.join(MAP_KINDS)}.")
-    if any(module.training for module in model.modules()):
+    if any(module.training for module in used.modules()):
         raise ValueError("The model is in training mode, in which dropout would make its maps random; call model.eval() first.")
-    known = model.head.bias.shape[0]
+    head = used if isinstance(used, LabelHead) else used.head
+    known = head.bias.shape[0]
     unknown = [label for label in labels if not 0 <= label < known]
     if unknown:
         raise ValueError(f"The model's labels have the indices 0 to {known - 1}; got {', '.join(map(str, unknown))}.")

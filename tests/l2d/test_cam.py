@@ -86,14 +86,17 @@ def test_smooth_gradcam_is_torchcams_on_the_same_noise() -> None:
     torch.testing.assert_close(label_maps(model, image, LABELS, "SmoothGradCAMpp"), expected)
 
 
+@pytest.mark.parametrize("silent", [0.0, 0.7, 0.95, 1.0])
 @pytest.mark.parametrize("seed", range(12))
-def test_layercam_is_plain_autograds_in_double_precision(seed: int) -> None:
+def test_layercam_is_plain_autograds_in_double_precision(seed: int, silent: float) -> None:
+    """However many activations are zero: more of them than of the embedding, or fewer, or all."""
     torch.manual_seed(seed)
     heads, channels, labels = 2 ** (seed % 4), 3 + seed, 2 + seed
     head = LabelHead(channels, labels, width=heads * (2 + seed % 3), feedforward=7, heads=heads).double().eval()
     model = LabelNet(nn.Identity(), head).eval()
     # Negative activations too: a transformer's last map has them. Larger ones make the attention sharp.
     last_map = torch.randn(1, channels, 1 + seed % 5, 2 + seed % 3, dtype=torch.float64) * 2 ** (seed % 5)
+    last_map = last_map * (torch.rand_like(last_map) >= silent)
     maps, logits = evidence_from_features(model, last_map, range(labels))
     for label in range(labels):
         expected, logit = differentiate(head, last_map, label)
@@ -207,9 +210,10 @@ def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
         label_maps(make_model(), draw_image(), [0], "gradcam")
 
 
-def test_a_model_in_training_mode_is_refused() -> None:
+@pytest.mark.parametrize("part", ["head.dropout", "backbone"])
+def test_a_model_in_training_mode_is_refused(part: str) -> None:
     model = make_model()
-    model.head.dropout.train()
+    model.get_submodule(part).train()
     with pytest.raises(ValueError, match="training mode"):
         label_maps(model, draw_image(), [0])
 
