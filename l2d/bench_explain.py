@@ -74,9 +74,10 @@ def bench_explain(folders: Sequence[Path], *, rounds: int = 5, device: torch.dev
 
 
 def ask_ours(subjects: Sequence[Subject], labels: int, pool: Executor) -> list[Answer]:
-    """As the server does: networks side by side, each once, then their maps, all labels of one at once."""
-    readings = list(pool.map(lambda subject: subject.read(subject.pixels), subjects))
-    return list(pool.map(partial(_map_ours, labels=labels), subjects, readings))
+    """As the server does: networks side by side, each once, and all labels' maps of one while others still run."""
+    readings = [pool.submit(subject.read, subject.pixels) for subject in subjects]
+    answers = [pool.submit(_map_ours, subject, reading.result(), labels) for subject, reading in zip(subjects, readings, strict=True)]
+    return [answer.result() for answer in answers]
 
 
 def _map_ours(subject: Subject, reading: Reading, labels: int) -> Answer:
