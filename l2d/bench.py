@@ -22,7 +22,6 @@ from l2d.losses.relations import find_pairs
 from l2d.memory import build_untrained, compare_memory
 from l2d.outputs import Outputs
 from l2d.recipe import Recipe
-from l2d.teaching import keep_in_torch, prepare_teacher
 from l2d.train import create_optimizer
 
 # Labels of a photograph of MS-COCO, on average.
@@ -121,8 +120,7 @@ def bench_training(
     Returns:
         `setting`, `milliseconds` (median of every part of a step: `wait` for pictures, `augment`, `teacher` forward, `student_forward`,
         `losses` forward and backward, `student_backward`, `optimizer`), `shares` (the same as shares of the step), `images_per_second`
-        (of the step, and of the `data` path alone: decoding with nothing kept), `teacher` (its forward pass in the engine that training
-        takes, beside torch), and `memory`, see `compare_memory`.
+        (of the step, and of the `data` path alone: decoding with nothing kept), and `memory`, see `compare_memory`.
     """
     device = torch.device(device)
     keep_freed_memory()
@@ -137,7 +135,6 @@ def bench_training(
         "milliseconds": {name: 1000 * seconds for name, seconds in medians.items()},
         "shares": {name: seconds / whole for name, seconds in medians.items()},
         "images_per_second": {"step": step.batch_size / whole, "data": measure_data_path(index, image_size, step.batch_size, rounds)},
-        "teacher": step.compare_engines(rounds),
         "memory": compare_memory(teacher, student, index.targets[: step.batch_size], method, image_size, device),
         "rounds": rounds,
     }
@@ -154,10 +151,9 @@ class Step:
         self.batch_size = min(batch_size, len(index.paths))
         self.recipe = Recipe(method=method, train_size=image_size, teacher_size=image_size)
         self.pictures = Pictures(index.paths, image_size, keep=False, pinned=device.type == "cuda")
-        self.teacher = build_untrained(teacher, len(index.labels), image_size, device)
+        self.teacher = build_untrained(teacher, len(index.labels), image_size, device).eval().requires_grad_(False)
         self.student = build_untrained(student, len(index.labels), image_size, device).train()
         self.distiller = Distiller(METHODS[method], self.student, self.teacher).to(device)
-        self.teach = prepare_teacher(self.teacher, self.distiller.keep, device, self.batch_size, image_size)
         self.optimizer, _ = create_optimizer(nn.ModuleList([self.student, self.distiller]), self.recipe, 1)
 
     def run(self, steps: int) -> Iterator[dict[str, float]]:
@@ -170,20 +166,12 @@ class Step:
             self.take(augment(batch.to(self.device, non_blocking=True), generator), self.index.targets[chosen], clock)
             yield clock.read()
 
-    def compare_engines(self, rounds: int) -> dict[str, Any]:
-        """The teacher's forward pass, in turns."""
-        images = torch.rand(self.batch_size, 3, self.recipe.teacher_size, self.recipe.teacher_size, device=self.device)
-        engines = {"training": self.teach, "torch": keep_in_torch(self.teacher, self.distiller.keep, self.device)}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
-            times = measure_in_turns({name: partial(ask, images) for name, ask in engines.items()}, rounds, self.device)
-        medians = {name: 1000 * statistics.median(seconds) for name, seconds in times.items()}
-        return {"milliseconds": medians, "ratio": medians["torch"] / medians["training"]}
-
     def take(self, images: Tensor, targets: Tensor, clock: "Clock") -> None:
         """One step on pictures (N, 3, S, S) in [0, 1]."""
         clock.lap("augment")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
-            taught = self.teach(images)
+            with torch.no_grad():
+                taught = self.distiller.keep(self.teacher(images.contiguous(memory_format=torch.channels_last)))
             clock.lap("teacher")
             outputs = self.student(images.contiguous(memory_format=choose_memory_format(self.student, self.device)))
             clock.lap("student_forward")

@@ -78,11 +78,6 @@ class LabelHead(nn.Module):
         read = F.scaled_dot_product_attention(asked, memory.keys, memory.values, dropout_p=self.dropout.p if self.training else 0.0)
         return self._finish(queries, read, labels)
 
-    def classify(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (N, L) of embeddings (N, L, E)."""
-        weight, bias = (self.classifier, self.bias) if labels is None else (self.classifier[labels], self.bias[labels])
-        return (embeddings * weight).sum(-1) + bias
-
     def attention(self, last_map: Tensor, labels: Tensor | None = None) -> Tensor:
         """How the queries spread over the map: weights averaged over heads, (N, L, H, W), each map sums to 1."""
         keys = self.memory(last_map).keys
@@ -145,7 +140,8 @@ class LabelHead(nn.Module):
         x = self.norm_attention(queries + self.dropout(self.project(read.transpose(1, 2).flatten(2))))
         hidden = self.dropout(F.relu(self.expand(x)))
         embeddings = self.norm_feedforward(x + self.dropout(self.reduce(hidden)))
-        return embeddings, self.classify(embeddings, labels)
+        weight, bias = (self.classifier, self.bias) if labels is None else (self.classifier[labels], self.bias[labels])
+        return embeddings, (embeddings * weight).sum(-1) + bias
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

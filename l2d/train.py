@@ -22,7 +22,6 @@ from l2d.evaluate import check_labels, evaluate
 from l2d.model import LabelNet
 from l2d.outputs import Outputs
 from l2d.recipe import Recipe
-from l2d.teaching import Teacher, prepare_teacher
 
 # Losses are read back from the device this often: for progress, and to stop early when one is no longer a number.
 REPORT_EVERY = 10
@@ -126,13 +125,15 @@ class _Run:
         if count < 2:
             raise ValueError(f"Training needs at least two pictures besides those held out; the data set leaves {count}.")
         weights = choose_weights(recipe.method, recipe.weights)
-        taught = teacher if weights else None
+        self.teacher = teacher if weights else None
         self.format = choose_memory_format(student.model, device)
         self.student = student.model.to(device).to(memory_format=self.format).requires_grad_(True)
         # Losses with weights of their own draw them here, whatever was drawn before.
         torch.manual_seed(self._seed(SEEDS - 1))
-        self.distiller = Distiller(weights, self.student, taught.model if taught is not None else None)
+        self.distiller = Distiller(weights, self.student, self.teacher.model if self.teacher is not None else None)
         self.distiller.to(device).to(memory_format=self.format)
+        if self.teacher is not None:
+            self.teacher.model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.frozen = freeze_stages(self.student, recipe.freeze_stages, recipe.train_size)
         # Also for a method that ignores its teacher: students that are compared with each other see the same pixels.
         size = max(recipe.train_size, recipe.teacher_size) if teacher is not None else recipe.train_size
@@ -140,7 +141,6 @@ class _Run:
         self.batch_size = choose_batch_size(recipe.batch_size, count)
         self.share = processes.share(self.batch_size)
         self.steps = count // self.batch_size
-        self.teacher = self._prepare_teacher(taught) if taught is not None else None
         self.optimizer, self.scheduler = create_optimizer(nn.ModuleList([self.student, self.distiller]), recipe, self.steps)
         self.average = _create_average(self.student, recipe.averaging)
         self.objective = processes.parallelise(_Objective(self.student, self.distiller))
@@ -190,7 +190,7 @@ class _Run:
             batch.to(self.device, non_blocking=True), generator, min_area=recipe.min_area, colour=recipe.colour, cutout=recipe.cutout
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
-            taught = self.teacher(view) if self.teacher is not None else None
+            taught = self._teach(view)
             images = prepare(view, recipe.train_size, self.card).contiguous(memory_format=self.format)
             parts: dict[str, Tensor] = self.objective(images, taught, targets)
         self.optimizer.zero_grad(set_to_none=True)
@@ -201,10 +201,12 @@ class _Run:
             self.average.update_parameters(self.student)
         return parts
 
-    def _prepare_teacher(self, network: Network) -> Teacher:
-        batch, pictures = self.share.stop - self.share.start, self.recipe.epochs * self.steps * self.batch_size
-        ask = prepare_teacher(network.model, self.distiller.keep, self.device, batch, self.recipe.teacher_size, pictures)
-        return lambda view: ask(prepare(view, self.recipe.teacher_size, network.card))
+    def _teach(self, view: Tensor) -> Outputs | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            view = prepare(view, self.recipe.teacher_size, self.teacher.card)
+            return self.distiller.keep(self.teacher.model(view.contiguous(memory_format=torch.channels_last)))
 
     def _set_training_mode(self) -> None:
         self.student.train()

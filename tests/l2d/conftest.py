@@ -1,7 +1,6 @@
 """Small data sets that a network learns in seconds."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from l2d import runtime
 from l2d.data.images import Index
 
 COLOURS = ("red", "green", "blue")
@@ -24,15 +22,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Where OpenVINO is not installed."""
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    runtime.import_openvino.cache_clear()
-    yield
-    runtime.import_openvino.cache_clear()
 
 
 def draw_bands(shown: list[bool], seed: int) -> Image.Image:

@@ -133,7 +133,7 @@ def test_a_step_in_parts_gives_the_gradients_of_a_step_in_one_piece(drawn: str, 
     parts = {name: parameter.grad.clone() for name, parameter in step.student.named_parameters() if parameter.grad is not None}
     step.student.zero_grad()
     torch.manual_seed(0)
-    taught = step.teach(images)
+    taught = step.teacher(images)
     torch.stack(list(step.distiller(step.student(images), taught, targets).values())).sum().backward()
     whole = {name: parameter.grad for name, parameter in step.student.named_parameters() if parameter.grad is not None}
     assert parts.keys() == whole.keys()

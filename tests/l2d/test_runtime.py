@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def cache(network: LabelNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     assert isinstance(prepare(network, CARD, CPU, folder), OpenVino)
     return folder
+
+
+@pytest.fixture
+def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    runtime.import_openvino.cache_clear()
+    yield
+    runtime.import_openvino.cache_clear()
 
 
 def draw(seed: int = 0) -> Tensor:

@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l2d import teaching
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index
 from l2d.distill import METHODS
@@ -161,15 +160,6 @@ def test_other_labels_than_the_data_sets_are_refused(bands: Index, who: str, lab
         train_out(bands, make_recipe(method="mld"), networks["student"], teacher=networks["teacher"])
 
 
-def test_it_matters_little_what_runs_the_teacher(bands: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = make_recipe(method="l2d", epochs=1, teacher_size=48)
-    in_torch = train_out(bands, recipe, teacher=make_network(7))[-1].losses
-    monkeypatch.setattr(teaching, "WORTH_CONVERTING", 0)
-    converted = train_out(bands, recipe, teacher=make_network(7))[-1].losses
-    assert converted == pytest.approx(in_torch, rel=1e-3)
-    assert converted != in_torch
-
-
 def test_a_method_that_compares_needs_a_teacher(bands: Index) -> None:
     with pytest.raises(ValueError, match="The losses mld, cd, id need a teacher"):
         train_out(bands, make_recipe(method="l2d"))
@@ -256,10 +246,7 @@ def test_pictures_held_out_are_the_same_for_every_seed_and_not_trained_on(bands:
     assert set(half.paths) <= set(training.paths)
 
 
-@pytest.mark.parametrize("worth_converting", [math.inf, 0])
-def test_the_caller_may_stop_and_go_on(bands: Index, tmp_path: Path, worth_converting: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever runs the teacher."""
-    monkeypatch.setattr(teaching, "WORTH_CONVERTING", worth_converting)
+def test_the_caller_may_stop_and_go_on(bands: Index, tmp_path: Path) -> None:
     recipe = make_recipe(epochs=3, averaging=0.9, method="reviewkd", freeze_stages=1)
     whole = train_out(bands, recipe, teacher=make_network(7))
     state = tmp_path / "deep" / "state.pt"
