@@ -1,4 +1,4 @@
-"""What training asks of a device: its name, and how tensors should lie, be rounded and be kept there."""
+"""What training asks of a device: how tensors should lie, be rounded and be kept there."""
 
 import ctypes
 import platform
