@@ -20,9 +20,9 @@ from l2d.losses.embeddings import cd, id, one_batch
 from l2d.losses.logits import mld
 from l2d.losses.relations import find_pairs
 from l2d.memory import build_untrained, compare_memory
+from l2d.optimizer import create_optimizer
 from l2d.outputs import Outputs
 from l2d.recipe import Recipe
-from l2d.train import create_optimizer
 
 # Labels of a photograph of MS-COCO, on average.
 POSITIVES = 2.9

@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_leaves
 from l2d.device import choose_memory_format, supports_bfloat16
 from l2d.distill import METHODS, Distiller
 from l2d.model import LabelNet, create_model
+from l2d.optimizer import create_optimizer
 from l2d.outputs import Outputs
 from l2d.recipe import Recipe
-from l2d.train import create_optimizer
 
 
 def compare_memory(teacher: str, student: str, targets: Tensor, method: str, image_size: int, device: torch.device) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from l2d import processes
 from l2d.checkpoint import ModelCard, pickle_state, replace_file
@@ -20,6 +19,7 @@ from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat1
 from l2d.distill import Distiller, choose_weights
 from l2d.evaluate import check_labels, evaluate
 from l2d.model import LabelNet
+from l2d.optimizer import create_average, create_optimizer, freeze_stages
 from l2d.outputs import Outputs
 from l2d.recipe import Recipe
 
@@ -142,7 +142,7 @@ class _Run:
         self.share = processes.share(self.batch_size)
         self.steps = count // self.batch_size
         self.optimizer, self.scheduler = create_optimizer(nn.ModuleList([self.student, self.distiller]), recipe, self.steps)
-        self.average = _create_average(self.student, recipe.averaging)
+        self.average = create_average(self.student, recipe.averaging)
         self.objective = processes.parallelise(_Objective(self.student, self.distiller))
         self.epoch, self.seconds = 0, 0.0
 
@@ -293,46 +293,3 @@ def prepare(view: Tensor, size: int, card: ModelCard) -> Tensor:
     if view.shape[-1] != size:
         view = F.interpolate(view, (size, size), mode="bilinear", antialias=True, align_corners=False)
     return normalise(view, card.mean, card.std)
-
-
-def create_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Adam under a one-cycle schedule over `recipe.epochs` times `steps` steps; weight decay on matrices and kernels only."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.Adam(groups, lr=recipe.lr)
-    total = recipe.epochs * steps
-    # A rise of a single step would start and end at once; torch divides by its length.
-    warmup = recipe.warmup if recipe.warmup * total != 1 else 0.0
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, pct_start=warmup)
-
-
-def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Module]:
-    """Freeze whatever the backbone's first `count` stages depend on; return the modules that must stay in evaluation mode.
-
-    The graph of a forward pass tells which weights these are, for every architecture.
-
-    Raises:
-        ValueError: if the backbone has fewer stages.
-    """
-    if not count:
-        return []
-    device = next(model.parameters()).device
-    model.eval()
-    stages = model(torch.zeros(1, 3, image_size, image_size, device=device)).features
-    if count >= len(stages):
-        raise ValueError(f"freeze_stages must be at most {len(stages) - 1}, the number of the backbone's stages; got {count}.")
-    parameters = list(model.parameters())
-    gradients = torch.autograd.grad(stages[count - 1].sum(), parameters, allow_unused=True)
-    early = {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
-    for parameter in early:
-        parameter.requires_grad_(False)
-    return [module for module in model.modules() if any(p in early for p in module.parameters(recurse=False))]
-
-
-def _create_average(model: LabelNet, decay: float) -> AveragedModel | None:
-    if not decay:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

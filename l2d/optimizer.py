@@ -1,0 +1,52 @@
+"""Which of a network's weights are trained, how fast, and which average of them is the result."""
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from l2d.model import LabelNet
+from l2d.recipe import Recipe
+
+
+def create_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Adam under a one-cycle schedule over `recipe.epochs` times `steps` steps; weight decay on matrices and kernels only."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.Adam(groups, lr=recipe.lr)
+    total = recipe.epochs * steps
+    # A rise of a single step would start and end at once; torch divides by its length.
+    warmup = recipe.warmup if recipe.warmup * total != 1 else 0.0
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, pct_start=warmup)
+
+
+def create_average(model: LabelNet, decay: float) -> AveragedModel | None:
+    """An exponential average of the weights and statistics, with this decay per step; None for 0."""
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Module]:
+    """Freeze whatever the backbone's first `count` stages depend on; return the modules that must stay in evaluation mode.
+
+    The graph of a forward pass tells which weights these are, for every architecture.
+
+    Raises:
+        ValueError: if the backbone has fewer stages.
+    """
+    if not count:
+        return []
+    device = next(model.parameters()).device
+    model.eval()
+    stages = model(torch.zeros(1, 3, image_size, image_size, device=device)).features
+    if count >= len(stages):
+        raise ValueError(f"freeze_stages must be at most {len(stages) - 1}, the number of the backbone's stages; got {count}.")
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(stages[count - 1].sum(), parameters, allow_unused=True)
+    early = {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+    for parameter in early:
+        parameter.requires_grad_(False)
+    return [module for module in model.modules() if any(p in early for p in module.parameters(recurse=False))]
