@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, NamedTuple, Protocol
 
 from app.jobs import Job
@@ -184,7 +183,7 @@ class LocalTraining:
 
 
 def start_process(
-    places: Places, words: list[str], output: IO[bytes] | None, processes: int = 1, variables: Mapping[str, str] = MappingProxyType({})
+    places: Places, words: list[str], output: IO[bytes] | None, processes: int = 1, variables: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     """Start another process of this app, out of reach of the terminal's signals, with nothing of the environment that it does not need.
 
@@ -198,7 +197,7 @@ def start_process(
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,
-        env=make_environment(os.environ, places) | dict(variables),
+        env=make_environment(os.environ, places) | dict(variables or {}),
         start_new_session=True,
     )
 

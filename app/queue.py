@@ -120,13 +120,11 @@ class Queue:
         waiting = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1", ())
         return waiting[0] if waiting else None
 
-    def claim(self, worker: str, job: str | None = None) -> Job | None:
-        """Take the oldest waiting job, or this one; None if it does not wait any more. No two workers ever get the same one."""
+    def claim(self, worker: str, job: str) -> Job | None:
+        """Take a waiting job; None if it does not wait any more. No two workers ever get the same one."""
         claimed = self._query(
             "UPDATE jobs SET state = 'running', worker = ?, attempts = attempts + 1, started = coalesce(started, ?), finished = NULL,"
-            " heartbeat = ?, request = NULL, reason = '', seconds_left = NULL"
-            " WHERE number = (SELECT number FROM jobs WHERE state = 'queued' AND id = coalesce(?, id) ORDER BY number LIMIT 1)"
-            f" RETURNING {_COLUMNS}",
+            f" heartbeat = ?, request = NULL, reason = '', seconds_left = NULL WHERE id = ? AND state = 'queued' RETURNING {_COLUMNS}",
             (worker, self._clock(), self._clock(), job),
         )
         return claimed[0] if claimed else None

@@ -181,7 +181,7 @@ def test_verbs_follow_the_state(client: TestClient):
 
 def finish(workshop: Workshop, job: str, model: str) -> None:
     """As a worker does it, with a model that is there already."""
-    workshop.queue.claim("w")
+    workshop.queue.claim("w", job)
     JobFolder(workshop.places.jobs / job).prepare()
     workshop.places.models.mkdir(parents=True)
     source = workshop.places.checkpoints / "student-vanilla"
@@ -229,7 +229,7 @@ def read_events(answer: httpx.Response) -> list[tuple[str, int, dict[str, Any]]]
 
 def test_events_tell_everything_since_the_start_and_then_what_follows(client: TestClient, workshop: Workshop):
     job = order(client)
-    workshop.queue.claim("w")
+    workshop.queue.claim("w", job)
     folder = JobFolder(workshop.places.jobs / job)
     folder.prepare()
     folder.append({"event": "stage", "stage": "student"})
@@ -304,7 +304,7 @@ def test_a_folder_that_cannot_be_written_refuses_jobs_alone(places: Places, tmp_
 
 def test_models_that_nobody_was_told_of_are_cleared_away(workshop: Workshop, client: TestClient):
     job = order(client)
-    workshop.queue.claim("w")
+    workshop.queue.claim("w", job)
     (workshop.places.models / f"shapes-x-{job}").mkdir(parents=True)
     (given_up,) = workshop.queue.give_up_seat("w")
     clear(given_up, workshop.places, LocalMachine(workshop.places, "cpu"))

@@ -9,7 +9,7 @@ import pytest
 
 from app import queue as queues
 from app.errors import UnavailableError
-from app.jobs import STATES, JobStateError, KeyReuseError, LostClaimError, Progress, UnknownJobError
+from app.jobs import STATES, Job, JobStateError, KeyReuseError, LostClaimError, Progress, UnknownJobError
 from app.queue import SILENCE_SECONDS, Queue, choose_journal
 
 SPEC = {"data": "shapes", "epochs": 3}
@@ -33,12 +33,20 @@ def queue(tmp_path: Path, clock: Clock) -> Queue:
     return Queue(tmp_path, clock)
 
 
+def claim(queue: Queue, worker: str) -> Job | None:
+    """The oldest waiting job, as workers take it; another one may be faster."""
+    while (oldest := queue.find_oldest()) is not None:
+        if (taken := queue.claim(worker, oldest.id)) is not None:
+            return taken
+    return None
+
+
 def end(queue: Queue, state: str) -> str:
     """A job in that state."""
     job = queue.submit(SPEC)[0].id
     if state == "queued":
         return job
-    claimed = queue.claim("w")
+    claimed = claim(queue, "w")
     assert claimed is not None
     if state == "interrupted":
         queue.give_up_seat("w")
@@ -56,14 +64,14 @@ def test_a_new_job_waits_and_holds_what_was_ordered(queue: Queue):
 
 def test_jobs_are_claimed_in_order_and_each_once(queue: Queue):
     first, second = queue.submit(SPEC)[0], queue.submit(SPEC)[0]
-    assert [job.id for job in (queue.claim("a"), queue.claim("b")) if job] == [first.id, second.id]
-    assert queue.claim("c") is None
+    assert [job.id for job in (claim(queue, "a"), claim(queue, "b")) if job] == [first.id, second.id]
+    assert claim(queue, "c") is None
 
 
 def claim_all(folder: Path, worker: str, start, taken) -> None:
     queue = Queue(folder)
     start.wait()
-    while job := queue.claim(worker):
+    while job := claim(queue, worker):
         taken.put((job.id, worker))
     taken.put((None, worker))
 
@@ -89,12 +97,18 @@ def test_eight_processes_claim_200_jobs_once_each(tmp_path: Path):
     assert all(queue.find(job).attempts == 1 for job in expected)
 
 
+def test_a_job_that_does_not_wait_is_not_claimed(queue: Queue):
+    job = end(queue, "running")
+    assert queue.claim("other", job) is None
+    assert queue.find(job).worker == "w"
+
+
 def test_threads_share_one_queue(queue: Queue):
     expected = {queue.submit(SPEC)[0].id for _ in range(40)}
     claims: list[str] = []
 
     def work(worker: str) -> None:
-        while job := queue.claim(worker):
+        while job := claim(queue, worker):
             claims.append(job.id)
 
     threads = [threading.Thread(target=work, args=(f"w{number}",)) for number in range(4)]
@@ -154,7 +168,7 @@ def test_another_worker_cannot_end_it(queue: Queue):
 def test_cancelling_a_waiting_job_takes_it_out_of_the_queue(queue: Queue):
     job = end(queue, "queued")
     assert queue.cancel(job).state == "cancelled"
-    assert queue.claim("w") is None
+    assert claim(queue, "w") is None
     assert queue.cancel(job).state == "cancelled"
 
 
@@ -181,7 +195,7 @@ def test_only_the_allowed_changes_happen(queue: Queue, verb: str, state: str):
 def test_a_resumed_job_is_claimed_again_and_counts_its_attempts(queue: Queue):
     job = end(queue, "interrupted")
     queue.resume(job)
-    claimed = queue.claim("other")
+    claimed = claim(queue, "other")
     assert claimed is not None
     assert (claimed.id, claimed.attempts, claimed.worker, claimed.finished) == (job, 2, "other", None)
 
@@ -208,7 +222,7 @@ def test_a_cancel_that_the_dead_worker_never_saw_is_obeyed(queue: Queue):
 def test_a_dead_worker_takes_only_its_own_jobs_along(queue: Queue):
     queue.submit(SPEC)
     queue.submit(SPEC)
-    mine, other = queue.claim("host/cpu/1"), queue.claim("host/cuda:0/2")
+    mine, other = claim(queue, "host/cpu/1"), claim(queue, "host/cuda:0/2")
     assert mine is not None
     assert other is not None
     assert [job.id for job in queue.give_up_seat("host/cpu/")] == [mine.id]
@@ -234,10 +248,10 @@ def test_a_locked_file_is_a_sentence_and_nothing_is_lost(queue: Queue, monkeypat
     other = sqlite3.connect(queue.path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(UnavailableError, match="locked"):
-        queue.claim("w")
+        claim(queue, "w")
     other.execute("ROLLBACK")
     other.close()
-    claimed = queue.claim("w")
+    claimed = claim(queue, "w")
     assert claimed is not None
     assert claimed.id == job
 

@@ -99,7 +99,7 @@ def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
 
 def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop: Workshop):
     job = start(bench)
-    workshop.queue.claim("w")
+    workshop.queue.claim("w", job)
     workshop.queue.beat(job, "w", Progress(0.25, 75.0, "student", 1))
     folder = JobFolder(workshop.places.jobs / job)
     folder.prepare()
