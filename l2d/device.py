@@ -24,8 +24,7 @@ def choose_memory_format(model: nn.Module, device: torch.device) -> torch.memory
 def supports_bfloat16(device: torch.device) -> bool:
     """Whether mixed precision pays: on GPUs, and on CPUs that multiply matrices in bfloat16 (AMX).
 
-    Where a CPU has only vectors of bfloat16, everything but the unfrozen MobileNet v2 took 1.2 to 1.6 times as long as in single
-    precision, which was no slower there either.
+    Where a CPU has only vectors of bfloat16, most networks train in it more slowly than in single precision.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -35,8 +34,8 @@ def supports_bfloat16(device: torch.device) -> bool:
 def keep_freed_memory() -> None:
     """Let this process keep the memory of tensors that are freed, where it runs on glibc.
 
-    A step's tensors are so large that glibc gives each back to the system and asks for it anew, zeroed page by page: a third of a
-    step's time.
+    A step's tensors are so large that glibc gives each back to the system and asks for it anew, zeroed page by page, which
+    costs a good part of a step's time (`l2d bench train`).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
