@@ -12,7 +12,6 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from cachetools import LRUCache
-from torch import Tensor
 
 from app.catalog import Catalog, Entry
 from app.errors import BusyError, RequestError, UnavailableError
@@ -20,9 +19,8 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.sights import Sight, Stages, View, missing_labels
 from app.ticket import CLOSING, Ticket
-from app.uploads import read_picture
+from app.uploads import Inputs, read_inputs
 from l2d.cam import maps_from_features
-from l2d.data.images import squash
 
 # A grey BMP, 8 x 8 pixels, 24 bits.
 _PLAIN_PICTURE = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + 192, 0, 54, 40, 8, 8, 1, 24, 0, 192, 2835, 2835, 0, 0) + b"\x80" * 192
@@ -177,33 +175,28 @@ class Engine:
         try:
             max((flight.last for flight in flights), key=lambda ticket: ticket.due).check()
             start = time.perf_counter()
-            image = read_picture(data, self.settings.max_pixels)
+            inputs = read_inputs(data, self.settings.max_pixels, {flight.entry.card.image_size for flight in flights})
             decode = time.perf_counter() - start
             self.metrics.time_stages(decode=decode)
-            squashed: dict[int, Tensor] = {}
             for flight in flights:
-                start, size = time.perf_counter(), flight.entry.card.image_size
-                if size not in squashed:
-                    squashed[size] = squash(image, size)
-                stages = Stages(decode, time.perf_counter() - start)
-                self._submit(self._gate, self._see, flight, squashed[size], image.size, stages)
+                self._submit(self._gate, self._see, flight, inputs, decode)
         except BaseException as error:
             # Whoever waits must hear of it, whatever it is.
             for flight in flights:
                 self._land(flight, error)
 
-    def _see(self, flight: _Flight, pixels: Tensor, size: tuple[int, int], spent: Stages) -> None:
+    def _see(self, flight: _Flight, inputs: Inputs, decode: float) -> None:
         """Run one network on one picture (gate's thread)."""
         try:
             flight.last.check()
             read = self.catalog.load(flight.entry).read
             start = time.perf_counter()
-            reading = read(pixels[None])
+            reading = read(inputs.pixels[flight.entry.card.image_size][None])
             scores = reading.scores[0].cpu().numpy()
-            stages = Stages(spent.decode, spent.network + time.perf_counter() - start)
+            stages = Stages(decode, time.perf_counter() - start)
             self.metrics.time_stages(network=stages.network)
             self.metrics.batch_size.observe(1)
-            self._land(flight, Sight(flight.entry, flight.key[0], *size, reading, scores, stages))
+            self._land(flight, Sight(flight.entry, flight.key[0], inputs.width, inputs.height, reading, scores, stages))
         except BaseException as error:
             self._land(flight, error)
 

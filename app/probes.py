@@ -66,7 +66,7 @@ def _map_picture(model: LabelNet, card: ModelCard, index: Index, row: int) -> li
     columns = choose_labels(index, row)
     device = next(model.parameters()).device
     with torch.no_grad():
-        pixels = to_input(open_image(index.paths[row]), card.image_size, card.mean, card.std).to(device)
+        pixels = to_input(open_image(index.paths[row], card.image_size), card.image_size, card.mean, card.std).to(device)
         maps, logits = evidence_from_features(model, model.features(pixels), columns)
     scores = logits.float().sigmoid().cpu().tolist()
     return [

@@ -30,8 +30,8 @@ class Timings(BaseModel):
     `decode` is shared by all models of the request. Waiting in the queue is not part of any stage.
     """
 
-    decode: float = Field(description="bytes to pixels")
-    network: float = Field(description="resize, backbone, and the probabilities of all labels")
+    decode: float = Field(description="bytes to the networks' inputs")
+    network: float = Field(description="backbone, and the probabilities of all labels")
     maps: float = Field(description="maps of the shown labels")
     total: float = Field(description="sum of the stages")
 

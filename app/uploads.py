@@ -1,22 +1,42 @@
 """Untrusted bytes to pixels: what is not a still picture of reasonable size is refused with a sentence."""
 
+import contextlib
 import io
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from app.errors import PictureError, PictureFormatError, RequestError, TooLargeError
+from l2d.data.images import choose_fraction, shrink, squash
 
 # What is decoded, by Pillow's name.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MIN_SIDE = 8
 BACKGROUND = (255, 255, 255)
 
+# EXIF orientations that stand a picture on its side.
+_LYING = (5, 6, 7, 8)
 _KNOWN = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _CONVERT = "Save it as PNG or JPEG and send that."
 
 
-def read_picture(data: bytes, max_pixels: int) -> Image.Image:
+class Inputs(NamedTuple):
+    """A picture as networks take it.
+
+    Attributes:
+        pixels: side of a network's input -> bytes (3, side, side).
+        width, height: of the upright picture, in pixels.
+    """
+
+    pixels: dict[int, Tensor]
+    width: int
+    height: int
+
+
+def read_picture(data: bytes, max_pixels: int, fraction: int = 1) -> Image.Image:
     """Decode an upload to RGB, upright and without metadata.
 
     EXIF orientation is applied, transparency is laid on white, 16 bits become 8 by keeping the upper ones, CMYK is converted by the
@@ -25,19 +45,42 @@ def read_picture(data: bytes, max_pixels: int) -> Image.Image:
     Args:
         data: the file as it was sent.
         max_pixels: width x height above which nothing is decoded.
+        fraction: decode a JPEG at 1 / fraction of its width and height.
 
     Raises:
         PictureFormatError: not a picture, of another format, or animated.
         PictureError: nothing there, cut off, damaged, or too small to show anything.
         TooLargeError: too many pixels.
     """
+    with _opened(data, max_pixels) as image:
+        shrink(image, fraction)
+        # A new image of the bare pixels: nothing of the file's metadata goes further.
+        return Image.fromarray(np.asarray(_to_rgb(ImageOps.exif_transpose(image))))
+
+
+def read_inputs(data: bytes, max_pixels: int, sizes: Iterable[int]) -> Inputs:
+    """Decode an upload for networks of these input sizes, at the smallest fraction that is enough for each, as in training.
+
+    Raises: as `read_picture`.
+    """
+    with _opened(data, max_pixels) as image:
+        lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+        width, height = (image.height, image.width) if lying else image.size
+        fractions = {size: choose_fraction(image, size) for size in sizes}
+    pictures = {fraction: read_picture(data, max_pixels, fraction) for fraction in set(fractions.values())}
+    return Inputs({size: squash(pictures[fraction], size) for size, fraction in fractions.items()}, width, height)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture whose header is read and accepted; whatever its decoding meets is told in a sentence."""
     if not data:
         raise PictureError("Expected the bytes of a picture; the file is empty. Choose another file.")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.width, image.height, max_pixels)
             _check_still(image)
-            pixels = _to_rgb(ImageOps.exif_transpose(image))
+            yield image
     except UnidentifiedImageError:
         raise PictureFormatError(f"Expected a picture as {_KNOWN}; these {len(data)} bytes are none of them. {_CONVERT}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -47,8 +90,6 @@ def read_picture(data: bytes, max_pixels: int) -> Image.Image:
     except Exception as error:
         # Pillow's readers meet hostile bytes with almost any exception: all of them mean that this file is damaged.
         raise PictureError(f"The picture is damaged or cut off ({type(error).__name__}: {error}). Save or send it again.") from error
-    # A new image of the bare pixels: nothing of the file's metadata goes further.
-    return Image.fromarray(np.asarray(pixels))
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -57,7 +57,7 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
     if labels is not None:
         check_known(labels, known)
     picture = _open(image)
-    answers = [read_picture(network, picture) for network in networks]
+    answers = [read_picture(network, _open(image, network.card.image_size)) for network in networks]
     rows = list(dict.fromkeys(labels)) if labels is not None else choose_rows([answer.probabilities for answer in answers])
     out.parent.mkdir(parents=True, exist_ok=True)
     save_figure(draw_figure(picture, [_fill_column(answer, rows) for answer in answers], rows, threshold=THRESHOLD), out, kind)
@@ -98,9 +98,9 @@ def check_known(labels: Sequence[str], known: Sequence[str]) -> None:
         raise ValueError(f"No network knows the label {' or '.join(repr(label) for label in unknown)}; {hint}.")
 
 
-def _open(image: Path) -> Image.Image:
+def _open(image: Path, size: int | None = None) -> Image.Image:
     try:
-        return open_image(image)
+        return open_image(image, size)
     except FileNotFoundError:
         raise ValueError(f"There is no picture {image}.") from None
     except Exception as error:  # Pillow's readers meet damaged files with almost any exception

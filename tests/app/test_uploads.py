@@ -3,13 +3,16 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from app.errors import PictureError, PictureFormatError, RequestError, TooLargeError
-from app.uploads import read_picture
+from app.uploads import read_inputs, read_picture
+from l2d.data.images import Pictures
 
 LIMIT = 50_000_000
 
@@ -215,3 +218,45 @@ def deep_png(pixels: np.ndarray) -> bytes:
     data = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def large() -> Image.Image:
+    """Smooth, as photographs of many pixels are."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((1200, 900))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "MPO"])
+def test_networks_are_shown_what_they_were_trained_on(large: Image.Image, kind: str, tmp_path: Path):
+    (tmp_path / "picture").write_bytes(data := encode(large, kind))
+    inputs = read_inputs(data, LIMIT, {32, 64, 224, 288})
+    assert (inputs.width, inputs.height) == large.size
+    for size in (32, 64, 224, 288):
+        assert torch.equal(inputs.pixels[size], Pictures([tmp_path / "picture"], size).read([0])[0])
+        assert torch.equal(inputs.pixels[size], read_inputs(data, LIMIT, {size}).pixels[size]), "depends on who else is asked"
+
+
+@pytest.mark.parametrize(("kind", "decoded"), [("JPEG", [150 * 112.5, 300 * 225, 1200 * 900]), ("PNG", [1200 * 900])])
+def test_large_photographs_are_decoded_as_small_as_networks_need(
+    large: Image.Image, kind: str, decoded: list[float], monkeypatch: pytest.MonkeyPatch
+):
+    seen, real = [], np.asarray
+    monkeypatch.setattr("app.uploads.np.asarray", lambda image: (seen.append(image.width * image.height), real(image))[1])
+    read_inputs(encode(large, kind), LIMIT, [48, 56, 100, 288])
+    assert sorted(seen) == pytest.approx(decoded, rel=0.01)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_is_that_of_the_upright_picture(large: Image.Image, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    inputs = read_inputs(encode(large, "JPEG", exif=exif), LIMIT, {32})
+    assert (inputs.width, inputs.height) == read(encode(large, "JPEG", exif=exif)).size
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_cut_off_photographs_are_refused_at_any_fraction(large: Image.Image, share: float):
+    data = encode(large, "JPEG")
+    for size in (32, 288):
+        with pytest.raises(PictureError, match="damaged or cut off"):
+            read_inputs(data[: int(share * len(data))], LIMIT, {size})
