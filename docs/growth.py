@@ -48,7 +48,7 @@ def measure(pool):
 def measure_clients():
     """Answers per second, and the median of the seconds that one waits."""
     pictures, rates, waits = [encode_photograph(seed) for seed in range(PICTURES)], [], []
-    with serve(CHECKPOINTS, find_cache()) as server:
+    with serve(CHECKPOINTS, find_cache(), CPU) as server:
         hammer(server.port, CLIENTS[0], SECONDS / 2, pictures, {})
         for clients in CLIENTS:
             start = time.perf_counter()

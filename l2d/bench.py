@@ -48,7 +48,8 @@ def bench_losses(
     values = {name: float(compute().detach()) for name, compute in sums.items()}
     seconds = measure_in_turns({name: partial(_differentiate, compute, student) for name, compute in sums.items()}, rounds, device)
     return {
-        "setting": _describe(device) | {"images": images, "labels": labels, "width": width, "positives": float(targets.sum()) / images},
+        "setting": describe_device(device)
+        | {"images": images, "labels": labels, "width": width, "positives": float(targets.sum()) / images},
         "pairs": {"cd": len(find_pairs(targets.T).first), "id": len(find_pairs(targets).first)},
         "milliseconds": {name: 1000 * statistics.median(times) for name, times in seconds.items()},
         "ratio": statistics.median(loop / ours for ours, loop in zip(seconds["ours"], seconds["loop"], strict=True)),
@@ -130,7 +131,7 @@ def bench_training(
     medians = {name: statistics.median(parts[name] for parts in times) for name in times[0]}
     whole = sum(medians.values())
     return {
-        "setting": _describe(device)
+        "setting": describe_device(device)
         | {"data": data, "teacher": teacher, "student": student, "method": method, "image_size": image_size, "batch_size": step.batch_size},
         "milliseconds": {name: 1000 * seconds for name, seconds in medians.items()},
         "shares": {name: seconds / whole for name, seconds in medians.items()},
@@ -251,6 +252,7 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _describe(device: torch.device) -> dict[str, Any]:
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """What a measurement ran on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     return {"device": name, "torch": torch.__version__}

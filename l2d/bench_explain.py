@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from l2d.bench import measure_in_turns
+from l2d.bench import describe_device, measure_in_turns
 from l2d.bench_server import draw_photograph
 from l2d.cam import evidence_from_features
 from l2d.checkpoint import ModelCard, load_checkpoint
@@ -162,6 +162,5 @@ def _normalise(pixels: Tensor, card: ModelCard) -> Tensor:
 
 
 def _describe(subjects: Sequence[Subject], folders: Sequence[Path], device: torch.device, rounds: int) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     engines = sorted({type(subject.read).__name__ for subject in subjects})
-    return {"device": name, "torch": torch.__version__, "engines": engines, "models": [folder.name for folder in folders], "rounds": rounds}
+    return describe_device(device) | {"engines": engines, "models": [folder.name for folder in folders], "rounds": rounds}

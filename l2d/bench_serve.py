@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from l2d.bench import measure_in_turns
+from l2d.bench import describe_device, measure_in_turns
 from l2d.bench_server import Answer, Client, Server, encode_photograph, hammer, list_models, serve
-from l2d.checkpoint import load_checkpoint
+from l2d.checkpoint import ModelCard, load_checkpoint
 from l2d.data.shapes import find_cache
+from l2d.model import LabelNet
 from l2d.runtime import PRECISION, Whole, convert, draw_pixels, import_openvino, prepare
 
 STUDENTS = 3
 SHOWN = 8
-BATCHES = (1, 2, 4, 8)
+BATCHES = {"cpu": (1, 2, 4, 8), "cuda": (1, 8, 32, 128)}
 PICTURES = 48
 # The first part of a load, in which buffers still grow.
 WARM_SHARE = 0.25
@@ -40,28 +41,31 @@ class Bare(NamedTuple):
     batched: dict[int, Pass]
 
 
-def bench_serve(checkpoints: Path, *, seconds: float = 60.0, clients: int = 32, rounds: int = 30) -> dict[str, Any]:
-    """Measure a server of its own, `python -m app`, against the bare networks.
+def bench_serve(
+    checkpoints: Path, *, seconds: float = 60.0, clients: int = 32, rounds: int = 30, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Measure a server of its own, `python -m app`, against the bare networks, both on that device.
 
     Returns:
         `cold_start` (seconds from the start of the process until it is ready, after one start to fill the caches), `limit` (one client,
         three students, eight labels), `load` (many clients, the default models), and the `setting`.
     """
-    with serve(checkpoints, find_cache()):
+    device = torch.device(device)
+    with serve(checkpoints, find_cache(), device):
         pass
-    with serve(checkpoints, find_cache()) as server:
+    with serve(checkpoints, find_cache(), device) as server:
         models = list_models(server.port)
         students = [str(model["name"]) for model in models if model["role"] == "student"][:STUDENTS]
         defaults = [str(model["name"]) for model in models if model["default"]]
         report = {
-            "setting": {"cores": torch.get_num_threads(), "torch": torch.__version__, "students": students, "defaults": defaults},
+            "setting": describe_device(device) | {"students": students, "defaults": defaults},
             "cold_start": {"seconds": server.ready_after},
-            "limit": measure_limit(server.port, [checkpoints / name for name in students], rounds),
+            "limit": measure_limit(server.port, [checkpoints / name for name in students], rounds, device),
         }
-        bare = build_bare([checkpoints / name for name in defaults], BATCHES)
-        before = measure_throughput(bare, rounds)
+        bare = build_bare([checkpoints / name for name in defaults], device, BATCHES[device.type])
+        before = measure_throughput(bare, rounds, device)
         load = measure_load(server, clients, seconds)
-        after = measure_throughput(bare, rounds)
+        after = measure_throughput(bare, rounds, device)
     best = max(before, key=lambda name: before[name])
     engine = (before[best] + after[best]) / 2
     report["load"] = load | {
@@ -71,7 +75,7 @@ def bench_serve(checkpoints: Path, *, seconds: float = 60.0, clients: int = 32, 
     return report
 
 
-def measure_limit(port: int, students: Sequence[Path], rounds: int) -> dict[str, Any]:
+def measure_limit(port: int, students: Sequence[Path], rounds: int, device: torch.device) -> dict[str, Any]:
     """Time a request about three students and eight labels, in turns with the students' bare passes over one picture.
 
     Returns:
@@ -82,7 +86,7 @@ def measure_limit(port: int, students: Sequence[Path], rounds: int) -> dict[str,
     # Every time another picture, so that nothing comes from the cache; a round asks twice.
     pictures = iter([encode_photograph(seed) for seed in range(2 * rounds)])
     request = partial(_ask, client, pictures, fields)
-    seconds = measure_in_turns({"request": request} | build_bare(students).ways, rounds, torch.device("cpu"))
+    seconds = measure_in_turns({"request": request} | build_bare(students, device).ways, rounds, device)
     client.close()
     return {
         "milliseconds": {name: 1000 * statistics.median(times) for name, times in seconds.items()},
@@ -94,10 +98,14 @@ def measure_limit(port: int, students: Sequence[Path], rounds: int) -> dict[str,
     }
 
 
-def build_bare(folders: Sequence[Path], batches: Sequence[int] = ()) -> Bare:
+def build_bare(folders: Sequence[Path], device: torch.device, batches: Sequence[int] = ()) -> Bare:
     """Networks ready to run alone, in every way that may be the fastest."""
-    cores, openvino = torch.get_num_threads(), import_openvino()
     loaded = [load_checkpoint(folder) for folder in folders]
+    return _build_on_cpu(loaded, batches) if device.type == "cpu" else _build_on_gpu(loaded, device, batches)
+
+
+def _build_on_cpu(loaded: Sequence[tuple[LabelNet, ModelCard]], batches: Sequence[int]) -> Bare:
+    cores, openvino = torch.get_num_threads(), import_openvino()
     runs = [partial(prepare(*one, torch.device("cpu"), find_cache(), cores), draw_pixels(1, one[1].image_size)) for one in loaded]
     pool = ThreadPoolExecutor(cores)
     ways: dict[str, Pass] = {
@@ -111,11 +119,15 @@ def build_bare(folders: Sequence[Path], batches: Sequence[int] = ()) -> Bare:
     return Bare(ways, {count: partial(_run_each, wide[count]) for count in batches})
 
 
-def measure_throughput(bare: Bare, rounds: int) -> dict[str, float]:
+def _build_on_gpu(loaded: Sequence[tuple[LabelNet, ModelCard]], device: torch.device, batches: Sequence[int]) -> Bare:
+    runners = [(prepare(network.to(device), card, device), card.image_size) for network, card in loaded]
+    passes = {count: partial(_run_each, [partial(run, draw_pixels(count, size)) for run, size in runners]) for count in {1, *batches}}
+    return Bare({"one by one": passes[1]}, {count: passes[count] for count in batches})
+
+
+def measure_throughput(bare: Bare, rounds: int, device: torch.device) -> dict[str, float]:
     """Pictures per second that all networks of a kind of run have seen."""
-    seconds = measure_in_turns(
-        bare.ways | {f"batches of {n}": run for n, run in bare.batched.items()}, max(3, rounds // 4), torch.device("cpu")
-    )
+    seconds = measure_in_turns(bare.ways | {f"batches of {n}": run for n, run in bare.batched.items()}, max(3, rounds // 4), device)
     counts = dict.fromkeys(bare.ways, 1) | {f"batches of {n}": n for n in bare.batched}
     return {name: counts[name] / statistics.median(times) for name, times in seconds.items()}
 

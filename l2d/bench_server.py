@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 # Of a photograph as cameras and data sets give it, in pixels.
@@ -55,15 +56,15 @@ class Answer(NamedTuple):
 
 
 @contextlib.contextmanager
-def serve(checkpoints: Path, cache: Path) -> Iterator[Server]:
-    """Run `python -m app` on a free port until the block ends; it starts no workers and keeps nothing.
+def serve(checkpoints: Path, cache: Path, device: torch.device) -> Iterator[Server]:
+    """Run `python -m app` on a free port and that device until the block ends; it starts no workers and keeps nothing.
 
     Raises:
         RuntimeError: if it does not get ready in time; its log is part of the message.
     """
     with tempfile.TemporaryDirectory() as state, tempfile.TemporaryFile("w+") as log:
         own = {"PORT": "0", "HOST": "127.0.0.1", "CHECKPOINTS": checkpoints, "STATE": state, "CACHE": cache, "WORKERS": "false"}
-        environment = os.environ | {f"L2D_{name}": str(value) for name, value in own.items()}
+        environment = os.environ | {f"L2D_{name}": str(value) for name, value in own.items()} | _show_alone(device)
         start = time.monotonic()
         command = [sys.executable, "-m", "app"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as process:
@@ -77,6 +78,14 @@ def serve(checkpoints: Path, cache: Path) -> Iterator[Server]:
                 yield Server(process, port, time.monotonic() - start)
             finally:
                 process.terminate()
+
+
+def _show_alone(device: torch.device) -> dict[str, str]:
+    """What makes a server, which takes the first GPU that it sees, take this device."""
+    if device.type == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"CUDA_VISIBLE_DEVICES": seen.split(",")[device.index or 0] if seen else str(device.index or 0)}
 
 
 def _read_port(process: subprocess.Popen[str]) -> int | None:

@@ -177,7 +177,7 @@ def bench(
         elif what == "explain":
             report = bench_explain(_list_networks(checkpoints), rounds=rounds, device=place)
         elif what == "serve":
-            report = bench_serve(checkpoints, seconds=seconds, clients=clients, rounds=rounds)
+            report = bench_serve(checkpoints, seconds=seconds, clients=clients, rounds=rounds, device=place)
         else:
             raise ValueError(f"Unknown benchmark {what!r}; the known ones are loss, train, explain and serve.")
         print_report(report, as_json)

@@ -23,14 +23,15 @@ def test_photographs_are_all_different_and_the_same_for_a_seed():
 
 
 @pytest.mark.slow
-def test_a_server_is_measured_beside_its_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_server_is_measured_beside_its_networks(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
     for number in range(3):
         torch.manual_seed(number)
         model = create_model("test_efficientnet", 10, image_size=64, width=32, feedforward=48)
         card = ModelCard(f"s{number}", "S", "student", "vanilla", "test_efficientnet", LABELS, 64, width=32, feedforward=48)
         save_checkpoint(tmp_path / "networks" / card.name, model, card)
-    report = bench_serve(tmp_path / "networks", seconds=4, clients=3, rounds=2)
+    report = bench_serve(tmp_path / "networks", seconds=4, clients=3, rounds=2, device=device)
     assert report["setting"]["students"] == ["s0", "s1", "s2"]
     assert report["cold_start"]["seconds"] > 0
     assert set(report["load"]["statuses"]) == {"200"}
@@ -42,5 +43,5 @@ def test_a_server_is_measured_beside_its_networks(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 def test_a_server_that_cannot_start_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("L2D_MAX_PIXELS", "none")
-    with pytest.raises(RuntimeError, match="L2D_MAX_PIXELS"), serve(tmp_path, tmp_path):
+    with pytest.raises(RuntimeError, match="L2D_MAX_PIXELS"), serve(tmp_path, tmp_path, torch.device("cpu")):
         pass
