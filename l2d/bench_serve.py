@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from l2d.bench import describe_device, measure_in_turns
-from l2d.bench_server import Answer, Client, Server, encode_photograph, hammer, list_models, serve
+from l2d.bench_server import LARGE, Answer, Client, Server, encode_photograph, hammer, list_models, make_new, serve
 from l2d.checkpoint import ModelCard, load_checkpoint
 from l2d.data.shapes import find_cache
 from l2d.model import LabelNet
@@ -79,19 +79,19 @@ def measure_limit(port: int, students: Sequence[Path], rounds: int, device: torc
     """Time a request about three students and eight labels, in turns with the students' bare passes over one picture.
 
     Returns:
-        `milliseconds` (medians of the request and of the bare passes), `ratio` (median of the rounds' ratios of the request to each).
+        `milliseconds` (medians of the request, of one with a picture as phones take them, and of the bare passes), `ratio` (median of the
+        rounds' ratios of the request to each).
     """
     labels = json.loads((students[0] / "card.json").read_text(encoding="utf-8"))["labels"][:SHOWN]
     client, fields = Client(port), {"models": ",".join(folder.name for folder in students), "labels": ",".join(labels)}
-    # Every time another picture, so that nothing comes from the cache; a round asks twice.
-    pictures = iter([encode_photograph(seed) for seed in range(2 * rounds)])
-    request = partial(_ask, client, pictures, fields)
-    seconds = measure_in_turns({"request": request} | build_bare(students, device).ways, rounds, device)
+    requests = {"request": partial(_ask, client, encode_photograph(0), fields)}
+    requests["request, 12 megapixels"] = partial(_ask, client, encode_photograph(0, LARGE), fields)
+    seconds = measure_in_turns(requests | build_bare(students, device).ways, rounds, device)
     client.close()
     return {
         "milliseconds": {name: 1000 * statistics.median(times) for name, times in seconds.items()},
         "ratio": {
-            name: statistics.median(ours / bare for ours, bare in zip(seconds["request"], times, strict=True))
+            name: statistics.median(ours / other for ours, other in zip(seconds["request"], times, strict=True))
             for name, times in seconds.items()
             if name != "request"
         },
@@ -165,8 +165,8 @@ def _find_quantiles(answers: Sequence[Answer]) -> tuple[float, float]:
     return quantiles[49], quantiles[98]
 
 
-def _ask(client: Client, pictures: Any, fields: dict[str, str]) -> None:
-    answer = client.compare(next(pictures), fields)
+def _ask(client: Client, picture: bytes, fields: dict[str, str]) -> None:
+    answer = client.compare(make_new(picture), fields)
     if answer.status != HTTPStatus.OK:
         raise RuntimeError(f"The server answered {answer.status}: {answer.body.decode()[:500]}")
 

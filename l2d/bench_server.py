@@ -20,7 +20,9 @@ import torch
 from PIL import Image
 
 # Of a photograph as cameras and data sets give it, in pixels.
-WIDTH, HEIGHT = 640, 480
+SIZE = (640, 480)
+# As phones take them.
+LARGE = (4000, 3000)
 START_SECONDS = 120
 # As a server that is full asks for.
 RETRY_SECONDS = 1.0
@@ -131,8 +133,7 @@ def hammer(port: int, clients: int, seconds: float, pictures: Sequence[bytes], f
         client = Client(port)
         while time.monotonic() < end:
             turn = number + clients * len(answers[number])
-            # Bytes behind a JPEG's end change nothing in it, but make it new to every cache.
-            answer = client.compare(pictures[turn % len(pictures)] + uuid.uuid4().bytes, fields)
+            answer = client.compare(make_new(pictures[turn % len(pictures)]), fields)
             answers[number].append(answer._replace(body=b""))
             if answer.status == http.client.TOO_MANY_REQUESTS:
                 time.sleep(RETRY_SECONDS)
@@ -155,21 +156,26 @@ def list_models(port: int) -> list[dict[str, object]]:
         return models
 
 
-def draw_photograph(seed: int) -> Image.Image:
+def draw_photograph(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
     """A picture with as much detail as a photograph: coloured noise whose amplitude falls with its frequency."""
-    generator = np.random.default_rng(seed)
-    spectrum = np.fft.rfft2(generator.standard_normal((3, HEIGHT, WIDTH)))
-    frequency = np.hypot(np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None])
-    picture = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / WIDTH), s=(HEIGHT, WIDTH))
+    width, height = size
+    spectrum = np.fft.rfft2(np.random.default_rng(seed).standard_normal((3, height, width)))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    picture = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / width), s=(height, width))
     pixels = 128 + 48 * (picture - picture.mean()) / picture.std()
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
 
 
-def encode_photograph(seed: int) -> bytes:
+def encode_photograph(seed: int, size: tuple[int, int] = SIZE) -> bytes:
     """The same as a JPEG file."""
     buffer = io.BytesIO()
-    draw_photograph(seed).save(buffer, "JPEG", quality=90)
+    draw_photograph(seed, size).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def make_new(picture: bytes) -> bytes:
+    """Bytes behind a JPEG's end change nothing in it, but make it new to every cache."""
+    return picture + uuid.uuid4().bytes
 
 
 def _encode_form(picture: bytes, fields: Mapping[str, str]) -> tuple[bytes, str]:
