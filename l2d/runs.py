@@ -159,7 +159,8 @@ def choose_device(name: str) -> torch.device:
 def _describe_lineage(plan: Plan) -> dict[str, Any]:
     if plan.init is not None and plan.init.is_dir():
         card = read_card(plan.init)
-        return {"init": f"all weights of {card.name}", "sha256": card.sha256, "before": {"recipe": card.recipe, "lineage": card.lineage}}
+        before = {"recipe": card.recipe, "data": card.data, "mAP": card.scores.get("mAP"), "lineage": card.lineage}
+        return {"init": f"all weights of {card.name}", "sha256": card.sha256, "before": before}
     if plan.init is not None:
         return {"init": plan.init.name, "sha256": hash_file(plan.init)}
     return {"init": f"timm, pretrained {plan.backbone}" if plan.pretrained else "random"}

@@ -100,12 +100,12 @@ def read_scores(scores: dict[str, Any]) -> dict[str, float]:
 def _group_by_data(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(_name_data(entry), []).append(entry)
+        groups.setdefault(_name_data(entry.card.data), []).append(entry)
     return groups
 
 
-def _name_data(entry: Entry) -> str:
-    data = entry.card.data
+def _name_data(data: Any) -> str:
+    data = data if isinstance(data, dict) else {}
     return next((str(data[key]) for key in ("title", "name", "spec", "data", "train") if data.get(key)), "unnamed data")
 
 
@@ -131,7 +131,17 @@ def _render_methods(entries: list[Entry]) -> str:
     return render_table("Scores", groups, rows) + (
         "<p>Gain: mAP above the vanilla student of the same column. The paper's pairs, data and recipe differ from ours, so "
         f"compare the order and the gains of the methods, not the numbers themselves. {escape(read_reference()['source'])}.</p>"
+        + _render_past(entries)
     )
+
+
+def _render_past(entries: list[Entry]) -> str:
+    """How good networks were before their last training on the same data: for some it may have been one too many."""
+    befores = [(entry, before) for entry in entries if isinstance(before := entry.card.lineage.get("before"), dict)]
+    same = [(entry, read_scores(before)) for entry, before in befores if _name_data(before.get("data")) == _name_data(entry.card.data)]
+    scores = [(entry.card.title, score["mAP"]) for entry, score in same if "mAP" in score]
+    listed = ", ".join(f"{escape(title)} {format_score(score)}" for title, score in scores)
+    return f"<p>mAP before the last training, where a network went on from an earlier one: {listed}.</p>" if scores else ""
 
 
 def _render_method(row: Row, papers: list[dict[str, Any]], base: Scores, best: Scores) -> str:

@@ -174,7 +174,7 @@ def test_a_run_goes_on_from_a_whole_checkpoint(coco: Path, tmp_path: Path, teach
     assert read_card(plan.out).lineage == {
         "init": "all weights of teacher",
         "sha256": card.sha256,
-        "before": {"recipe": card.recipe, "lineage": card.lineage},
+        "before": {"recipe": card.recipe, "data": card.data, "mAP": card.scores.get("mAP"), "lineage": card.lineage},
     }
 
 

@@ -59,6 +59,20 @@ def test_gain_is_that_over_the_vanilla_student_beside_the_papers(entry):
     assert '<td class="best">50.0</td>' in page
 
 
+def test_a_training_too_many_can_be_seen(entry):
+    def show(data, **before):
+        card = with_card(entry["student-vanilla"], data={"title": "mine"}, lineage={"before": {"data": data} | before})
+        return render_results([card], {}, NOWHERE)
+
+    said, title = "mAP before the last training", entry["student-vanilla"].card.title
+    assert f"{said}, where a network went on from an earlier one: {title} 61.5." in show({"title": "mine"}, mAP=61.5)
+    assert said not in show({"title": "another"}, mAP=61.5)
+    assert said not in show({"title": "mine"}, mAP=None)
+    assert said not in show(None)
+    assert said not in show({"title": "mine"}, oracle_k={"OF1": 50})
+    assert said not in render_results([with_card(entry["student-vanilla"], lineage={"before": "a file"})], {}, NOWHERE)
+
+
 def test_localization_is_shown_where_it_was_measured(entry):
     small = {"pointing_game": 33.3, "energy_in_box": None}
     report = {"pairs": 1234, "pointing_game": 71.25, "energy_in_box": 40.0, "by_size": {"small": small}}
