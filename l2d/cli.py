@@ -2,13 +2,17 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from l2d import experiments
 from l2d.terminal import AsJson, Data, Device, console, describe_epoch, follow_steps, print_report, progress, sentences, split_names
+
+if TYPE_CHECKING:
+    from l2d.data.images import Index
 
 # Commands import torch themselves, so that --help answers at once.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Multi-label knowledge distillation.")
@@ -36,6 +40,7 @@ FreezeStages = Annotated[int, typer.Option(help="number of backbone stages that 
 Averaging = Annotated[float, typer.Option(help="decay of an exponential average of the weights; 0 for none")]
 Holdout = Annotated[float, typer.Option(help="share of the training pictures set aside to follow the score by")]
 Share = Annotated[float, typer.Option(help="share of the training pictures, those held out aside, that is trained on")]
+Against = Annotated[Path | None, typer.Option(help="another checkpoint: also print what this one scores more, with 95% intervals")]
 Save = Annotated[bool, typer.Option("--save", help="also write the scores into the checkpoint's card")]
 Seed = Annotated[int, typer.Option(help="of initialisation, order, augmentation and dropout")]
 Resume = Annotated[bool, typer.Option(help="go on where an interrupted run stopped")]
@@ -111,41 +116,56 @@ def distill(
 
 @app.command()
 def evaluate(
-    checkpoint: Path, data: Data, split: Split = "test", device: Device = "auto", as_json: AsJson = False, save: Save = False
+    checkpoint: Path,
+    data: Data,
+    split: Split = "test",
+    against: Against = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    save: Save = False,
 ) -> None:
     """Score a network on labelled pictures: mAP, and F1 in every protocol."""
     from l2d.checkpoint import add_scores
     from l2d.data import read_index
-    from l2d.evaluate import evaluate as score
-    from l2d.runs import choose_device, load_network
+    from l2d.evaluate import compare, predict
+    from l2d.metrics import score_report
 
     with sentences():
-        model, card = load_network(checkpoint, choose_device(device))
         index = read_index(data, split)
-        with progress("evaluate") as advance:
-            report = score(model, card, index, progress=advance)
+        scores = _judge(predict, [checkpoint, against], index, device, "evaluate")
+        report = score_report(scores[0], index.targets, index.labels)
         if save:
             add_scores(checkpoint, report)
+        if against:
+            with progress("compare") as advance:
+                report["against"] = {"name": against.name, **compare(scores[0], scores[1], index.targets, progress=advance)}
         print_report(report, as_json)
 
 
 @app.command()
 def localize(
-    checkpoint: Path, data: Data, split: Split = "test", device: Device = "auto", as_json: AsJson = False, save: Save = False
+    checkpoint: Path,
+    data: Data,
+    split: Split = "test",
+    against: Against = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    save: Save = False,
 ) -> None:
     """Measure whether the maps lie on the objects: pointing game and energy in the boxes."""
     from l2d.checkpoint import add_scores
     from l2d.data import read_index
-    from l2d.localization import localize as measure
-    from l2d.runs import choose_device, load_network
+    from l2d.localization import compare, judge_pictures, report_pairs
 
     with sentences():
-        model, card = load_network(checkpoint, choose_device(device))
         index = read_index(data, split)
-        with progress("localize") as advance:
-            report = measure(model, card, index, progress=advance)
+        judged = _judge(judge_pictures, [checkpoint, against], index, device, "localize")
+        report = report_pairs(judged[0])
         if save:
             add_scores(checkpoint, {"localization": report})
+        if against:
+            with progress("compare") as advance:
+                report["against"] = {"name": against.name, **compare(judged[0], judged[1], progress=advance)}
         print_report(report, as_json)
 
 
@@ -214,6 +234,18 @@ def _run(options: dict[str, Any]) -> None:
             for report in execute(plan, device=options["device"], resume=options["resume"], on_step=on_step):
                 speak(describe_epoch(report, recipe.epochs))
         speak(f"Wrote {plan.out}")
+
+
+def _judge(judge: Callable[..., Any], checkpoints: list[Path | None], index: "Index", device: str, description: str) -> list[Any]:
+    """What `judge` finds of each given checkpoint's network on a data set's pictures."""
+    from l2d.runs import choose_device, load_network
+
+    found = []
+    for folder in filter(None, checkpoints):
+        model, card = load_network(folder, choose_device(device))
+        with progress(description) as advance:
+            found.append(judge(model, card, index, progress=advance))
+    return found
 
 
 def _keep_quiet(message: str) -> None:

@@ -3,17 +3,20 @@
 Both judge pairs of a picture and a label that is present in it, predicted or not, by the raw map resized bilinearly to the picture.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from l2d.bootstrap import Intervals, find_intervals
 from l2d.cam import label_maps, maps_from_features
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index, open_image, to_input
-from l2d.evaluate import check_labels
+from l2d.evaluate import Progress, check_labels
+from l2d.metrics import THRESHOLD
 from l2d.model import LabelNet
 
 Box = tuple[float, float, float, float]
@@ -46,22 +49,24 @@ def localize(
     index: Index,
     *,
     kind: str = "layercam",
-    threshold: float = 0.5,
-    progress: Callable[[int, int], None] | None = None,
+    threshold: float = THRESHOLD,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge the maps of every pair of a picture and a label present in it.
+    """How well the maps of every pair of a picture and a label present in it lie on the objects: the report on `judge_pictures`."""
+    return report_pairs(judge_pictures(model, card, index, kind=kind, progress=progress), threshold)
+
+
+def judge_pictures(
+    model: LabelNet, card: ModelCard, index: Index, *, kind: str = "layercam", progress: Progress | None = None
+) -> list[list[Pair]]:
+    """The pairs of every picture, judged.
 
     Args:
         model: in evaluation mode.
         card: says how a picture becomes the network's input, and what its labels are called.
         index: pictures with boxes; picture and boxes in the same pixels.
         kind: one of `l2d.cam.MAP_KINDS`.
-        threshold: a label is predicted from this probability on.
         progress: called with the pictures done and the number of pictures.
-
-    Returns:
-        pairs, pointing_game and energy_in_box (percent, or None without a pair); the same three under `by_size` for small, medium and
-        large objects, and under `predicted` for the pairs whose label the network predicts, with the threshold.
 
     Raises:
         ValueError: if the data set has no boxes, or other labels than the network.
@@ -69,14 +74,43 @@ def localize(
     if index.boxes is None:
         raise ValueError("Localization needs boxes, and this data set has none; use one with boxes, such as MS-COCO's own annotations.")
     check_labels(card, index)
-    pairs = []
-    for done, pair in enumerate(_judge_pictures(model, card, index, kind), 1):
-        pairs += pair
+    pictures = []
+    for done, pairs in enumerate(_judge_pictures(model, card, index, kind), 1):
+        pictures.append(pairs)
         if progress is not None:
             progress(done, len(index.paths))
+    return pictures
+
+
+def report_pairs(pictures: Sequence[Sequence[Pair]], threshold: float = THRESHOLD) -> dict[str, Any]:
+    """The judged pairs of all pictures in numbers.
+
+    Args:
+        threshold: a label is predicted from this probability on.
+
+    Returns:
+        pairs, pointing_game and energy_in_box (percent, or None without a pair); the same three under `by_size` for small, medium and
+        large objects, and under `predicted` for the pairs whose label the network predicts, with the threshold.
+    """
+    pairs = list(chain.from_iterable(pictures))
     by_size = {size: summarize([pair for pair in pairs if pair.size == size]) for size in SIZES}
     predicted = summarize([pair for pair in pairs if pair.probability >= threshold])
     return {**summarize(pairs), "by_size": by_size, "predicted": {"threshold": threshold, **predicted}}
+
+
+def compare(ours: Sequence[Sequence[Pair]], theirs: Sequence[Sequence[Pair]], *, progress: Progress | None = None) -> Intervals:
+    """What one network's maps score more than another's on the same judged pictures, in both measures, in percent.
+
+    Returns:
+        As `l2d.bootstrap.find_intervals`; pictures are drawn, not pairs, since those of one picture are not independent.
+    """
+    sums = torch.stack([_sum_pairs(ours), _sum_pairs(theirs)])
+
+    def differ(rows: Tensor) -> dict[str, float]:
+        hits, energy, pairs = sums[:, rows].sum(1).unbind(1)
+        return {"pointing_game": float((100 * hits / pairs).diff().neg()), "energy_in_box": float((energy / pairs).diff().neg())}
+
+    return find_intervals(differ, len(ours), progress=progress)
 
 
 def pointing_game(evidence: Tensor, inside: Tensor) -> bool:
@@ -130,6 +164,12 @@ def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:
         "pointing_game": 100 * sum(pair.hit for pair in pairs) / count,
         "energy_in_box": sum(pair.energy for pair in pairs) / count,
     }
+
+
+def _sum_pairs(pictures: Sequence[Sequence[Pair]]) -> Tensor:
+    """Hits, energy and number of each picture's pairs, (N, 3)."""
+    rows = [[sum(pair.hit for pair in pairs), sum(pair.energy for pair in pairs), len(pairs)] for pairs in pictures]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _judge_pictures(model: LabelNet, card: ModelCard, index: Index, kind: str) -> Iterator[list[Pair]]:

@@ -11,7 +11,7 @@ The same network gets very different F1s by protocol, so each is named in the re
 Ties: average precision treats equal scores as one step (as scikit-learn does); `oracle_k` and `top3` take the label that comes first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -69,12 +69,23 @@ def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
     VOC's eleven points. Equal scores share one threshold, so the order of the images never matters. Only the order of the scores
     does: logits may be given as well.
     """
+    return weighted_precisions(scores, targets)(torch.ones(len(scores)))
+
+
+def weighted_precisions(scores: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+    """`average_precisions` as a function of how often each image counts, (N,): sorted once, for the many draws of a bootstrap."""
     _check(scores, targets, probabilities=False)
     ordered, order = scores.detach().double().cpu().sort(dim=0, descending=True, stable=True)
-    hits = targets.detach().double().cpu().gather(0, order)
-    ranks = torch.arange(1, len(hits) + 1, dtype=torch.float64)[:, None]
-    precision = (hits.cumsum(0) / ranks).gather(0, _last_of_step(ordered))
-    return 100 * (precision * hits).sum(0) / hits.sum(0)
+    positive, last = targets.detach().double().cpu().gather(0, order), _last_of_step(ordered)
+
+    def measure(counts: Tensor) -> Tensor:
+        weights = counts.double()[order]
+        hits = weights * positive
+        # Before the first image that counts there is nothing to divide by, and nothing to find.
+        precision = (hits.cumsum(0) / weights.cumsum(0).clamp(min=1)).gather(0, last)
+        return 100 * (precision * hits).sum(0) / hits.sum(0)
+
+    return measure
 
 
 def f1_scores(predicted: Tensor, targets: Tensor) -> dict[str, float | None]:

@@ -102,6 +102,15 @@ def test_localize_as_json(teacher: Path, coco: Path) -> None:
     assert 0 <= report["energy_in_box"] <= 100
 
 
+@pytest.mark.parametrize(("command", "measure"), [("evaluate", "mAP"), ("localize", "energy_in_box")])
+def test_against_another_network(command: str, measure: str, teacher: Path, coco: Path) -> None:
+    words = (command, teacher, "--data", f"coco:{coco}", "--device", "cpu", "--json")
+    report = json.loads(run(*words, "--against", teacher).stdout)
+    assert report.pop("against").items() >= {"name": "teacher", measure: {"difference": 0.0, "low": 0.0, "high": 0.0}}.items()
+    assert report == json.loads(run(*words).stdout)
+    assert "nowhere" in refuse(*words, "--against", "nowhere")
+
+
 def test_explain(teacher: Path, coco: Path, tmp_path: Path) -> None:
     image, out = coco / "val2014" / "0.png", tmp_path / "figure.pdf"
     result = run("explain", image, "--models", f"{teacher},{teacher}", "--labels", "red, blue", "--out", out, "--device", "cpu")

@@ -7,7 +7,7 @@ import torch
 
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index, open_image, to_input
-from l2d.evaluate import check_labels, evaluate, predict
+from l2d.evaluate import check_labels, compare, evaluate, predict
 from l2d.metrics import score_report
 from l2d.model import LabelNet, create_model
 
@@ -42,6 +42,27 @@ def test_the_report_is_that_of_the_probabilities(model: LabelNet, bands: Index) 
     expected = score_report(predict(model, make_card(), bands), bands.targets, bands.labels)
     assert evaluate(model, make_card(), bands) == expected
     assert expected["images"] == 24
+
+
+def test_what_a_network_scores_more_is_the_difference_of_the_reports() -> None:
+    """Of scores that follow the targets closely and less closely: the interval lies above zero; of a network and itself it is zero."""
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.rand(120, 5, generator=generator) < 0.3).long()
+    noise = torch.randn(120, 5, generator=generator)
+    close, far = ((2 * targets + strength * noise).sigmoid() for strength in (0.5, 3.0))
+    found = compare(close, far, targets)
+    first, second = (score_report(scores, targets, list("abcde")) for scores in (close, far))
+    assert found["mAP"]["difference"] == pytest.approx(first["mAP"] - second["mAP"])
+    for name in ("OF1", "CF1"):
+        assert found[name]["difference"] == pytest.approx(first["oracle_k"][name] - second["oracle_k"][name])
+    assert all(0 < found[name]["low"] < found[name]["difference"] < found[name]["high"] for name in ("mAP", "OF1", "CF1"))
+    assert all(set(numbers.values()) == {0.0} for numbers in compare(close, close, targets).values())
+
+
+def test_a_data_set_without_any_label_has_no_differences() -> None:
+    scores = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    found = compare(scores, scores, torch.zeros(4, 3, dtype=torch.long))
+    assert set(found["mAP"].values()) == set(found["CF1"].values()) == {None}
 
 
 def test_progress_counts_batches(model: LabelNet, bands: Index) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from l2d.cam import label_maps
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index, open_image, to_input
-from l2d.localization import Box, Pair, energy_in_box, localize, mask_boxes, pointing_game, resize_map, summarize
+from l2d.localization import Box, Pair, compare, energy_in_box, localize, mask_boxes, pointing_game, resize_map, summarize
 from l2d.model import LabelNet, create_model
 
 LABELS = ("circle", "square", "star")
@@ -166,3 +166,19 @@ def test_a_data_set_without_boxes_is_refused(network: tuple[LabelNet, ModelCard]
 def test_a_data_set_with_other_labels_is_refused(network: tuple[LabelNet, ModelCard], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="another order"):
         localize(*network, write_index(tmp_path)._replace(labels=LABELS[::-1]))
+
+
+def make_pairs(hits: str, energy: float) -> list[Pair]:
+    return [Pair(hit == "x", energy, "large", 0.9) for hit in hits]
+
+
+def test_what_maps_score_more_is_counted_over_pairs_and_drawn_by_pictures() -> None:
+    ours = [make_pairs("xxxx", 40.0), make_pairs("x", 20.0), [], make_pairs("..", 10.0)]
+    theirs = [make_pairs("xx..", 30.0), make_pairs("x", 20.0), [], make_pairs("..", 10.0)]
+    found = compare(ours, theirs)
+    assert found["pointing_game"]["difference"] == pytest.approx(100 * 2 / 7)
+    assert found["energy_in_box"]["difference"] == pytest.approx(40 / 7)
+    # A draw without the first picture has no difference, one of nothing else the largest; a draw of empty pictures alone has none at all.
+    assert found["pointing_game"]["low"] == 0
+    assert found["pointing_game"]["high"] == pytest.approx(50)
+    assert found["energy_in_box"]["high"] == pytest.approx(10)

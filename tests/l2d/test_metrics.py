@@ -18,6 +18,7 @@ from l2d.metrics import (
     predict_top,
     score_report,
     tune_thresholds,
+    weighted_precisions,
 )
 
 NAMES = ("cat", "dog", "bird", "boat", "bus", "car")
@@ -44,6 +45,16 @@ def test_average_precision_is_scikit_learns_ties_included(seed: int, steps: int)
     expected = [100 * average_precision_score(targets[:, c], scores[:, c]) for c in range(len(NAMES))]
     assert average_precisions(scores, targets).tolist() == pytest.approx(expected, abs=1e-10)
     assert score_report(scores, targets, NAMES)["mAP"] == pytest.approx(sum(expected) / len(expected), abs=1e-10)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_images_that_count_several_times_are_repeated_and_others_left_out(seed: int, steps: int):
+    scores, targets = draw(seed, steps=steps)
+    rows = torch.randint(50, (50,), generator=torch.Generator().manual_seed(seed))
+    measure = weighted_precisions(scores, targets)
+    expected = average_precisions(scores[rows], targets[rows])
+    torch.testing.assert_close(measure(torch.bincount(rows, minlength=50)), expected, rtol=0, atol=1e-10, equal_nan=True)
 
 
 def test_average_precision_worked_by_hand():
