@@ -136,12 +136,21 @@ def _render_methods(entries: list[Entry]) -> str:
 
 
 def _render_past(entries: list[Entry]) -> str:
-    """How good networks were before their last training on the same data: for some it may have been one too many."""
-    befores = [(entry, before) for entry in entries if isinstance(before := entry.card.lineage.get("before"), dict)]
-    same = [(entry, read_scores(before)) for entry, before in befores if _name_data(before.get("data")) == _name_data(entry.card.data)]
-    scores = [(entry.card.title, score["mAP"]) for entry, score in same if "mAP" in score]
-    listed = ", ".join(f"{escape(title)} {format_score(score)}" for title, score in scores)
-    return f"<p>mAP before the last training, where a network went on from an earlier one: {listed}.</p>" if scores else ""
+    """How good networks were after each training on the same data: for some the last one may have been one too many."""
+    rounds = [(entry.card.title, [format_score(score) for score in _find_rounds(entry)]) for entry in entries]
+    listed = "; ".join(f"{escape(title)} {', '.join(scores)}" for title, scores in rounds if len(scores) > 1)
+    return f"<p>mAP after each training of a network that went on from an earlier one: {listed}.</p>" if listed else ""
+
+
+def _find_rounds(entry: Entry) -> list[float]:
+    """Every mAP on record of a network and of those that its training went on from, on the same data, the first one first."""
+    found, record = [], {"mAP": entry.card.scores.get("mAP"), "data": entry.card.data, "lineage": entry.card.lineage}
+    while isinstance(record, dict):
+        score = read_scores(record).get("mAP")
+        if score is not None and _name_data(record.get("data")) == _name_data(entry.card.data):
+            found.append(score)
+        record = _dig(record, "lineage", "before")
+    return found[::-1]
 
 
 def _render_method(row: Row, papers: list[dict[str, Any]], base: Scores, best: Scores) -> str:

@@ -60,16 +60,22 @@ def test_gain_is_that_over_the_vanilla_student_beside_the_papers(entry):
 
 
 def test_a_training_too_many_can_be_seen(entry):
-    def show(data, **before):
-        card = with_card(entry["student-vanilla"], data={"title": "mine"}, lineage={"before": {"data": data} | before})
-        return render_results([card], {}, NOWHERE)
+    def show(data, score=60.0, **before):
+        lineage = {"before": {"data": data} | before}
+        return render_results(
+            [with_card(entry["student-vanilla"], data={"title": "mine"}, scores={"mAP": score}, lineage=lineage)], {}, NOWHERE
+        )
 
-    said, title = "mAP before the last training", entry["student-vanilla"].card.title
-    assert f"{said}, where a network went on from an earlier one: {title} 61.5." in show({"title": "mine"}, mAP=61.5)
+    mine, said, title = {"title": "mine"}, "mAP after each training", entry["student-vanilla"].card.title
+    assert f"{said} of a network that went on from an earlier one: {title} 61.5, 60.0." in show(mine, mAP=61.5)
+    first = {"before": {"data": mine, "mAP": 58.25, "lineage": {"before": {"recipe": {}}}}}
+    assert f"{title} 58.2, 61.5, 60.0." in show(mine, mAP=61.5, lineage=first)
+    assert f"{title} 58.2, 60.0." in show(mine, lineage=first)
     assert said not in show({"title": "another"}, mAP=61.5)
-    assert said not in show({"title": "mine"}, mAP=None)
+    assert said not in show(mine, mAP=None)
     assert said not in show(None)
-    assert said not in show({"title": "mine"}, oracle_k={"OF1": 50})
+    assert said not in show(mine, oracle_k={"OF1": 50})
+    assert said not in show(mine, score=None, mAP=61.5)
     assert said not in render_results([with_card(entry["student-vanilla"], lineage={"before": "a file"})], {}, NOWHERE)
 
 
