@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # After SIGTERM: so long new requests are still taken while /readyz says 503, so that a balancer can turn away first ...
 DRAIN_SECONDS = 1.0
-# ... and so long running requests get to their end. Together with the rest of the shutdown less than 10 seconds.
-GRACE_SECONDS = 7
+# ... and so long running requests get to their end. Then workers end their trainings: all together less than 10 seconds.
+GRACE_SECONDS = 5
 
 
 def main() -> None:
@@ -79,7 +79,9 @@ def _read_settings() -> Settings:
         for problem in error.errors(include_url=False):
             name = "_".join(map(str, problem["loc"]))
             variable = "L2D_PORT or PORT" if name == "L2D_PORT" else f"L2D_{name.upper()}"
-            print(f"The environment's {variable}: {problem['msg']}; got {problem['input']!r}.", file=sys.stderr)
+            # A token that is almost right is almost a secret.
+            got = "" if name == "token" else f"; got {problem['input']!r}"
+            print(f"The environment's {variable}: {problem['msg']}{got}.", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -171,10 +171,14 @@ async def compare_models(request: Request, engine: EngineOfApp) -> Response:
     """Several models on one picture: probabilities of all labels, maps of some, geometry and timings."""
     image, fields = await read_form(request)
     form = parse_fields(CompareForm, fields, lists=("models", "labels"))
-    answer = await _run(request, lambda ticket: compare(engine, image, form.models, form.labels, form.threshold, form.kind, ticket))
-    if form.format == "json":
+
+    def work(ticket: Ticket) -> tuple[CompareAnswer, bytes | None]:
+        answer = compare(engine, image, form.models, form.labels, form.threshold, form.kind, ticket)
+        return answer, None if form.format == "json" else engine.run_aside(ticket, _export, engine, answer, image, form)
+
+    answer, content = await _run(request, work)
+    if content is None:
         return Response(answer.model_dump_json(), media_type=JSON)
-    content = await _run(request, lambda ticket: engine.run_aside(ticket, _export, engine, answer, image, form))
     name = f"compare-{answer.image.sha256[:12]}.{form.format}"
     return Response(content, media_type=MEDIA_TYPES[form.format], headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
@@ -216,6 +220,8 @@ async def _run(request: Request, work: Callable[[Ticket], T]) -> T:
         return await anyio.to_thread.run_sync(work, ticket, limiter=request.app.state.threads)
     finally:
         watch.cancel()
+        # Its thread may still wait, when the server stops and cancels the request.
+        ticket.leave()
 
 
 async def _leave_with(request: Request, ticket: Ticket) -> None:

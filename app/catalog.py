@@ -1,6 +1,7 @@
 """The checkpoints that can be asked: which folders load, and why the others do not."""
 
 import dataclasses
+import hashlib
 import os
 import re
 import threading
@@ -25,21 +26,30 @@ MAX_LOADED = 16
 # Folders compared when none of the preferred ones exists.
 MAX_DEFAULTS = 4
 
-Stamp = tuple[tuple[str, int, int], ...]
+# Time and size of a file, and of both files of every folder by its name.
+FileStamp = tuple[int, int]
+Stamp = tuple[tuple[str, FileStamp, FileStamp], ...]
 
 
 class Entry(NamedTuple):
-    """One model of the catalogue. `name` is the folder's, in `place`; `detail` is the card as the API shows it."""
+    """One model of the catalogue.
+
+    Attributes:
+        name: of its folder, in `place`.
+        detail: the card as the API shows it.
+        version: a digest of the card, which holds that of the weights.
+    """
 
     name: str
     card: ModelCard
     detail: ModelDetail
     place: Path
+    version: str
 
     @property
     def key(self) -> tuple[str, str]:
         """Tells one version of a model from another."""
-        return self.name, self.card.sha256
+        return self.name, self.version
 
 
 class Loaded(NamedTuple):
@@ -130,11 +140,21 @@ class Catalog:
         Raises:
             UnavailableError: if its files turn out to be damaged, or were replaced just now.
         """
+        # Whoever asks for a network that is there does not wait for one that is being read.
+        if loaded := self._find_loaded(entry):
+            return loaded
         with self._loading:
-            if entry.key not in self._networks:
-                network = self._read(entry).to(self.device)
-                self._networks[entry.key] = Loaded(network, prepare(network, entry.card, self.device, self._cache, self.streams))
-            return self._networks[entry.key]
+            if loaded := self._find_loaded(entry):
+                return loaded
+            network = self._read(entry).to(self.device)
+            loaded = Loaded(network, prepare(network, entry.card, self.device, self._cache, self.streams))
+            with self._lock:
+                self._networks[entry.key] = loaded
+            return loaded
+
+    def _find_loaded(self, entry: Entry) -> Loaded | None:
+        with self._lock:
+            return self._networks.get(entry.key)
 
     def _read(self, entry: Entry) -> LabelNet:
         try:
@@ -142,10 +162,10 @@ class Catalog:
         except CheckpointError as error:
             reason = self._hide_path(error)
             with self._lock:
-                self._entries.pop(entry.name, None)
+                self._entries = self._arrange({name: other for name, other in self._entries.items() if name != entry.name})
                 self._refused[entry.name] = reason
             raise UnavailableError(f"The model {entry.name!r} cannot be loaded: {reason}") from error
-        if card.sha256 != entry.card.sha256:
+        if _take_version(card) != entry.version:
             raise UnavailableError(f"The model {entry.name!r} was replaced just now; ask again.")
         return network
 
@@ -178,7 +198,7 @@ class Catalog:
         if (folder / CARD).stat().st_size > MAX_CARD_BYTES:
             raise CheckpointError(f"Its {CARD} is larger than {MAX_CARD_BYTES} bytes.")
         card = read_card(folder)
-        return Entry(name, card, _describe_card(name, card), place)
+        return Entry(name, card, _describe_card(name, card), place, _take_version(card))
 
     def _arrange(self, found: dict[str, Entry]) -> dict[str, Entry]:
         preferred = [name for name in self._defaults if name in found]
@@ -194,7 +214,7 @@ class Catalog:
 
 
 def _take_stamp(folder: Path) -> Stamp:
-    """What tells whether a folder of checkpoints changed: name, time and size of every card."""
+    """What tells whether a folder of checkpoints changed."""
     if not folder.is_dir():
         return ()
     stamps = []
@@ -202,12 +222,21 @@ def _take_stamp(folder: Path) -> Stamp:
         for place in places:
             if place.name.startswith(".") or not (place.is_dir() or place.is_symlink()):
                 continue
-            try:
-                status = os.stat(os.path.join(place.path, CARD))
-                stamps.append((place.name, status.st_mtime_ns, status.st_size))
-            except OSError:
-                stamps.append((place.name, 0, 0))
+            card, weights = (_stamp_file(os.path.join(place.path, name)) for name in (CARD, WEIGHTS))
+            stamps.append((place.name, card, weights))
     return tuple(sorted(stamps))
+
+
+def _stamp_file(path: str) -> FileStamp:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+def _take_version(card: ModelCard) -> str:
+    return hashlib.sha256(repr(card).encode()).hexdigest()
 
 
 def _describe_card(name: str, card: ModelCard) -> ModelDetail:

@@ -1,5 +1,6 @@
 """The data sets that a job may name: folders below one configured folder, and `shapes`; each looked through before a job is accepted."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -122,10 +123,13 @@ class Datasets:
 
     def _keep(self, dataset: Dataset, facts: DatasetFacts) -> None:
         path = self._place(dataset)
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(json.dumps({"stamp": _take_stamp(self.folder / dataset.name), "facts": facts.model_dump()}), encoding="utf-8")
-        part.replace(path)
+        kept = json.dumps({"stamp": _take_stamp(self.folder / dataset.name), "facts": facts.model_dump()})
+        # On a full disk it is looked through again next time.
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(kept, encoding="utf-8")
+            part.replace(path)
 
     def _recall(self, dataset: Dataset) -> DatasetFacts | None:
         try:
@@ -152,9 +156,17 @@ def _take_stamp(root: Path) -> str:
     for folder, folders, files in os.walk(root, followlinks=True):
         folders.sort()
         for name in sorted(files):
-            status = os.stat(os.path.join(folder, name), follow_symlinks=True)
-            digest.update(f"{folder}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+            digest.update(f"{folder}/{name} {_stamp_file(os.path.join(folder, name))}\n".encode())
     return digest.hexdigest()
+
+
+def _stamp_file(path: str) -> tuple[int, int] | None:
+    """Size and time of a file; None of a link that leads nowhere, or of a file that was just removed."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _list_folders(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import struct
 import threading
 import time
@@ -21,6 +22,8 @@ from app.sights import Sight, Stages, View, missing_labels
 from app.ticket import CLOSING, Ticket
 from app.uploads import Inputs, read_inputs
 from l2d.cam import maps_from_features
+
+logger = logging.getLogger(__name__)
 
 # A grey BMP, 8 x 8 pixels, 24 bits.
 _PLAIN_PICTURE = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + 192, 0, 54, 40, 8, 8, 1, 24, 0, 192, 2835, 2835, 0, 0) + b"\x80" * 192
@@ -132,15 +135,25 @@ class Engine:
         Raises:
             RequestError: if there is no place, or the time runs out.
         """
+
+        def work_if_wanted() -> T:
+            ticket.check()
+            return work(*args, **kwargs)
+
         with self.place(ticket):
-            return ticket.wait(self._submit(self._decoders, work, *args, **kwargs))
+            return ticket.wait(self._submit(self._decoders, work_if_wanted))
 
     def warm_up(self) -> None:
         """Load the default networks and let each explain a plain picture, so that the first request need not wait for that."""
         for entry in (entry for entry in self.catalog.entries() if entry.detail.default):
-            with contextlib.suppress(RequestError):
-                ticket = Ticket(self.settings.request_seconds)
+            ticket = Ticket(self.settings.request_seconds)
+            try:
                 self.explain(self.look(_PLAIN_PICTURE, [entry], ticket), entry.card.labels[:1], ticket)
+            except RequestError as error:
+                logger.warning("%s", error)
+            except Exception:
+                # Whatever it is, the others can be asked.
+                logger.exception("The model %r could not be warmed up.", entry.name)
         self._ready = True
 
     @property

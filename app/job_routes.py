@@ -25,6 +25,8 @@ MAX_PAGE = 200
 LOG_BYTES = 64 * 2**10
 MAX_LOG_BYTES = 4 * 2**20
 POLL_SECONDS = 0.5
+# What the queue and files can count to.
+LARGEST = 2**62
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorAnswer, "description": "this server wants its token"},
@@ -49,7 +51,13 @@ LINKS = {
     name: {"operationId": f"{name}_job_v1_jobs__job__{end}", "parameters": {"job": "$response.body#/id"}}
     for name, end in {"show": "get", "cancel": "cancel_post", "stop": "stop_post", "resume": "resume_post", "delete": "delete"}.items()
 }
-ORDERED: dict[int | str, dict[str, Any]] = {
+# What every request that may have a body can meet before anybody reads it.
+LIMITED: dict[int | str, dict[str, Any]] = {
+    408: {"model": ErrorAnswer, "description": "the body did not come in time"},
+    413: {"model": ErrorAnswer, "description": "too many bytes"},
+    429: {"model": ErrorAnswer, "description": "too many requests in a minute, where a rate is set; Retry-After says when to come back"},
+}
+ORDERED: dict[int | str, dict[str, Any]] = LIMITED | {
     400: {"model": ErrorAnswer, "description": "the body is no text"},
     202: {"links": LINKS, "headers": {"Location": {"description": "the job's address", "schema": {"type": "string"}}}},
 }
@@ -154,7 +162,7 @@ def submit_job(
 def list_jobs(
     workshop: WorkshopOfApp,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="jobs on a page")] = PAGE,
-    before: Annotated[int | None, Query(ge=0, description="`next` of the page before")] = None,
+    before: Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before")] = None,
 ) -> JobPage:
     """The jobs, newest first."""
     found = workshop.queue.page(limit + 1, before)
@@ -168,31 +176,31 @@ def show_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
     return describe_job(workshop, workshop.queue.find(job))
 
 
-@router.post("/v1/jobs/{job}/cancel", status_code=202)
+@router.post("/v1/jobs/{job}/cancel", status_code=202, responses=LIMITED)
 def cancel_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
     """Cancel a job; one that runs ends within five seconds. What it finished is kept until it is deleted."""
     return describe_job(workshop, workshop.queue.cancel(job))
 
 
-@router.post("/v1/jobs/{job}/stop", status_code=202)
+@router.post("/v1/jobs/{job}/stop", status_code=202, responses=LIMITED)
 def stop_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
     """Stop training and keep the best student so far; before the student's first epoch has ended, that is waited for."""
     return describe_job(workshop, workshop.queue.stop(job))
 
 
-@router.post("/v1/jobs/{job}/resume", status_code=202)
+@router.post("/v1/jobs/{job}/resume", status_code=202, responses=LIMITED)
 def resume_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
     """Queue an interrupted, failed or cancelled job again; it goes on after its last finished epoch."""
     return describe_job(workshop, workshop.queue.resume(job))
 
 
-@router.delete("/v1/jobs/{job}", status_code=204)
+@router.delete("/v1/jobs/{job}", status_code=204, responses=LIMITED)
 def delete_job(job: JobId, workshop: WorkshopOfApp) -> None:
     """Delete a job that has ended, with its models."""
     workshop.delete(job)
 
 
-@router.delete("/v1/models/{model}", status_code=204)
+@router.delete("/v1/models/{model}", status_code=204, responses=LIMITED)
 def delete_model(model: Annotated[str, Path(max_length=200)], workshop: WorkshopOfApp) -> None:
     """Delete a model that a job made; the shipped ones stay."""
     workshop.delete_model(model)
@@ -214,13 +222,14 @@ def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,}|teacher|
 
 @router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=JSON_ERRORS)
 async def follow_job(
+    request: Request,
     found: Annotated[Job, Depends(find_job)],
     workshop: WorkshopOfApp,
-    last_event_id: Annotated[int, Header(description="where to go on; everything since the start without it", ge=0)] = 0,
+    last_event_id: Annotated[int, Header(description="where to go on; everything since the start without it", ge=0, le=LARGEST)] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """Everything that the training reported since its start (`attempt`, `stage`, `step`, `epoch`, `scored`, `failed`), then what follows.
 
-    `state` tells every change of the job itself; the stream ends when the job has ended and all is told.
+    `state` tells every change of the job itself; the stream ends when the job has ended and all is told, or when the server stops.
     """
     told: tuple[Any, ...] = ()
     place = last_event_id
@@ -236,7 +245,7 @@ async def follow_job(
             told = now
             answer = describe_job(workshop, job)
             yield ServerSentEvent(event="state", id=str(place), raw_data=json.dumps(answer.model_dump(mode="json")))
-        if job.state in ENDED:
+        if job.state in ENDED or request.app.state.leaving.is_set():
             return
         await anyio.sleep(POLL_SECONDS)
 

@@ -37,7 +37,12 @@ class Order(BaseModel):
     lr: float = Field(default=1e-4, ge=1e-6, le=1.0, description="Highest learning rate; it rises, then falls.")
     image_size: int = Field(default=224, ge=32, le=640, description="Side of the input in pixels.")
     output_stride: Literal[8, 16, 32] = Field(default=32, description="Pixels per cell of the maps; fewer show more, and cost more.")
-    freeze_stages: int = Field(default=0, ge=0, le=4, description="First stages of the backbone that stay as they start; saves time.")
+    freeze_stages: int = Field(
+        default=0,
+        ge=0,
+        le=4,
+        description="First stages of a backbone that stay as they start, where that is from trained weights; saves time.",
+    )
     width: int = Field(default=768, ge=16, le=2048, multiple_of=8, description="Width of the label-wise embeddings.")
     feedforward: int = Field(default=2048, ge=16, le=8192, description="Hidden width of the head's feed-forward part.")
     weights: dict[str, float] = Field(default_factory=dict, description="Replaces some of the method's loss weights.")
@@ -170,7 +175,10 @@ def plan_stages(order: dict[str, Any], spec: str, find_model: Callable[[str], Pa
     size = read_card(teacher).image_size if teacher is not None else chosen["image_size"]
     if chosen["teacher_backbone"]:
         teacher = folder / TEACHER
-        recipe = _make_recipe(chosen | {"method": "vanilla", "weights": {}, "epochs": chosen["teacher_epochs"]}, size)
+        # Random weights are nothing to keep.
+        frozen = chosen["freeze_stages"] if chosen["teacher_start_from"] or chosen["pretrained"] else 0
+        alone = {"method": "vanilla", "weights": {}, "epochs": chosen["teacher_epochs"], "freeze_stages": frozen}
+        recipe = _make_recipe(chosen | alone, size)
         plan = _make_plan(chosen, chosen["teacher_backbone"], spec, teacher, recipe)
         stages.append(Stage(TEACHER, dataclasses.replace(plan, init=inits["teacher_start_from"])))
     plan = _make_plan(chosen, chosen["student"], spec, folder / STUDENT, _make_recipe(chosen, size))

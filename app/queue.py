@@ -254,7 +254,9 @@ class Queue:
 def _sentences() -> Iterator[None]:
     try:
         yield
-    except (sqlite3.OperationalError, OSError) as error:
+    except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+        raise  # a mistake of ours; all others are the file's
+    except (sqlite3.DatabaseError, OSError) as error:
         raise UnavailableError(f"The queue of jobs cannot be used now ({error}); ask again, or see to L2D_STATE.") from error
 
 

@@ -7,9 +7,9 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from app.jobs import STUDENT, Progress
+from app.jobs import STUDENT, TEACHER, Progress
 
 METRICS, LOG, PROBES = "metrics.jsonl", "log.txt", "probes"
 # Files are written beside their place under such a name, and then renamed.
@@ -54,9 +54,10 @@ class JobFolder:
             file.write(line.encode())
 
     def read(self, start: int = 0) -> list[Line]:
-        """The complete lines of metrics from a byte on; about a megabyte at once."""
+        """The complete lines of metrics from a byte on; about a megabyte at once. Where no line starts, all are read."""
         try:
             with self.metrics.open("rb") as file:
+                start = start if _starts_line(file, start) else 0
                 file.seek(start)
                 data = file.readlines(MAX_BYTES_READ)
         except FileNotFoundError:
@@ -82,6 +83,11 @@ class JobFolder:
         except FileNotFoundError:
             return ""
         return (data if size <= limit else data[data.find(b"\n") + 1 :]).decode(errors="replace")
+
+    def forget_training(self) -> None:
+        """Remove what was needed to resume; metrics, log and probes stay."""
+        for name in ("ready", TEACHER, STUDENT, f"best-{TEACHER}", f"best-{STUDENT}"):
+            remove_folder(self.path / name)
 
     def remove(self) -> None:
         """Remove the folder and everything in it."""
@@ -123,6 +129,13 @@ class Summary:
         # A teacher's score would be mistaken for the student's.
         if kind == "epoch" and record["best"] and record["stage"] == STUDENT:
             self.progress = self.progress._replace(best_score=record["mAP"], best_epoch=record["epoch"])
+
+
+def _starts_line(file: BinaryIO, place: int) -> bool:
+    if place == 0 or place > file.seek(0, os.SEEK_END):
+        return place == 0
+    file.seek(place - 1)
+    return file.read(1) == b"\n"
 
 
 def sweep_temporary(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import itertools
 import logging
 import socket
 import time
@@ -21,18 +20,19 @@ CPU = "cpu"
 
 
 @contextlib.contextmanager
-def hold_seat(state: Path, seat: str, leaving: Callable[[], bool]) -> Iterator[None]:
-    """Wait until no other worker of this host has the seat; the system lets go of it when the process ends, however it does."""
+def hold_seat(state: Path, seat: str, leaving: Callable[[], bool]) -> Iterator[bool]:
+    """Wait until no other worker of this host has the seat; the system lets go of it when the process ends, however it does.
+
+    Gives whether it is held: False for a worker that has to leave before that, and must touch nothing of the one that holds it.
+    """
     with _open(state, seat) as file:
-        for attempt in itertools.count():
-            if _lock(file):
-                break
-            if attempt == 0:
-                logger.info("Another worker of this host has %s; standing by.", seat)
-            if leaving():
-                break
+        held = _lock(file)
+        if not held:
+            logger.info("Another worker of this host has %s; standing by.", seat)
+        while not held and not leaving():
             time.sleep(POLL_SECONDS)
-        yield
+            held = _lock(file)
+        yield held
 
 
 class Devices:

@@ -2,12 +2,15 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.logs import Format
 
+# What Pillow decodes without being told that it is no attack.
+MOST_PIXELS = 178_956_970
 SOURCE_TREE = Path(__file__).resolve().parent.parent
 
 
@@ -19,12 +22,12 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on; the default is reachable from this machine alone")
     port: int = Field(default=7860, ge=0, le=65535, validation_alias=AliasChoices("L2D_PORT", "PORT"), description="0 takes a free one")
     checkpoints: Path = Field(default=SOURCE_TREE / "checkpoints", description="folder with one folder per model")
-    default_models: tuple[str, ...] = Field(
+    default_models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("coco-edgetpu-teacher", "coco-mobilenetv2-vanilla", "coco-mobilenetv2-reviewkd", "coco-mobilenetv2-l2d"),
-        description="listed first, and compared when nobody says which (those of them that exist)",
+        description="separated by commas: listed first, and compared when nobody says which (those of them that exist)",
     )
     max_upload_bytes: int = Field(default=20 * 2**20, ge=1, description="largest body of a request")
-    max_pixels: int = Field(default=50_000_000, ge=1, description="largest picture, checked before it is decoded")
+    max_pixels: int = Field(default=50_000_000, ge=1, le=MOST_PIXELS, description="largest picture, checked before it is decoded")
     max_models: int = Field(default=8, ge=1, description="models per request")
     max_labels: int = Field(default=128, ge=1, description="labels per request")
     max_instances: int = Field(default=16, ge=1, description="pictures per JSON request")
@@ -42,6 +45,11 @@ class Settings(BaseSettings):
     engine: str | None = Field(default=None, pattern=r"^ray://[^\s/]+:\d+$", description="ray://HOST:PORT: the cluster that jobs run on")
     engine_cpus: float = Field(default=2, ge=0, le=1024, description="processors that one process of a job asks of the cluster")
     engine_gpus: float = Field(default=0, ge=0, le=64, description="GPUs that one process of a job asks of the cluster")
+
+    @field_validator("default_models", mode="before")
+    @classmethod
+    def _split_names(cls, names: object) -> object:
+        return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
 
     @field_validator("engine")
     @classmethod

@@ -1,7 +1,8 @@
 """How long a request waits for its answer, and whether anybody still does."""
 
+import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 from app.errors import DeadlineError, LeftError, UnavailableError
@@ -50,7 +51,11 @@ class Ticket:
             DeadlineError, LeftError: if it comes too late.
             UnavailableError: if it was cancelled because the server stops.
         """
-        wait((future, self._left), timeout=max(0.0, self.due - time.monotonic()), return_when=FIRST_COMPLETED)
+        # By callbacks: `concurrent.futures.wait` does not hear of futures that a pool cancels when it is shut down.
+        over = threading.Event()
+        for end in (future, self._left):
+            end.add_done_callback(lambda _: over.set())
+        over.wait(max(0.0, self.due - time.monotonic()))
         if not future.done():
             self.check()
             raise DeadlineError(_TOO_SLOW)

@@ -64,7 +64,8 @@ def read_inputs(data: bytes, max_pixels: int, sizes: Iterable[int]) -> Inputs:
     Raises: as `read_picture`.
     """
     with _opened(data, max_pixels) as image:
-        lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+        # Pillow gives the size of a TIFF as it stands.
+        lying = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _LYING
         width, height = (image.height, image.width) if lying else image.size
         fractions = {size: choose_fraction(image, size) for size in sizes}
     pictures = {fraction: read_picture(data, max_pixels, fraction) for fraction in set(fractions.values())}

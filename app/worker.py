@@ -16,6 +16,7 @@ from pathlib import Path
 from app.cluster import Need, RayCluster
 from app.errors import UnavailableError
 from app.jobs import Job, LostClaimError, Progress, State
+from app.logs import configure_logs
 from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.queue import Queue
@@ -49,7 +50,9 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to leave."""
-        with hold_seat(self.places.state, self.seat, self._leaving):
+        with hold_seat(self.places.state, self.seat, self._leaving) as held:
+            if not held:
+                return
             found = deque(self._take_over())
             with ThreadPoolExecutor(self.machine.slots) as pool:
                 for slot in [pool.submit(self._serve, found) for _ in range(self.machine.slots)]:
@@ -109,6 +112,9 @@ class Worker:
             state, reason = end
             models = publish(folder, self.places) if state == "succeeded" else ()
             self._insist(job, state, reason, models)
+            if state == "succeeded":
+                # Not before: whoever gives this job up meanwhile removes its models, and resume then needs what they came from.
+                folder.forget_training()
         except LostClaimError as error:
             logger.warning("%s", error)
         except MachineError as error:
@@ -197,9 +203,6 @@ def publish(folder: JobFolder, places: Places) -> tuple[str, ...]:
         remove_folder(places.models / model.name)
         model.rename(places.models / model.name)
         names.append(model.name)
-    # The catalogue has them now; what was needed to resume is not needed any more.
-    for leftover in ("ready", "teacher", "student", "best-teacher", "best-student"):
-        remove_folder(folder.path / leftover)
     return tuple(names)
 
 
@@ -274,7 +277,7 @@ def main(settings: Settings, places: Places, seat: str | None, attached: bool) -
         seat: the first one there is, if None.
         attached: leave when standard input ends; set by the app that supervises this worker.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker: %(message)s", stream=sys.stderr)
+    configure_logs(settings.log)
     seat = seat or list_seats(settings)[0]
     try:
         worker = Worker(places, seat, create_machine(settings, places, seat))

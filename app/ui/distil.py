@@ -168,25 +168,25 @@ class Bench:
             return f"# {error.message}"
         return "\n".join(self.workshop.describe_command(order.model_dump()))
 
-    def start(self, token: str, *values: Any) -> Any:
+    def start(self, token: str, request: gr.Request, *values: Any) -> Any:
         """Order what the form says, and look at it."""
-        job = self._try(token, lambda: self.workshop.submit(self._read(values))[0])
+        job = self._try(token, request, lambda: self.workshop.submit(self._read(values))[0])
         return gr.update(choices=self._list_jobs(), value=job.id)
 
-    def ask(self, verb: str) -> Callable[[str, str | None], None]:
+    def ask(self, verb: str) -> Callable[[str, str | None, gr.Request], None]:
         """The function of a button."""
 
-        def do(token: str, job: str | None) -> None:
+        def do(token: str, job: str | None, request: gr.Request) -> None:
             act = self.workshop.delete if verb == "delete" else getattr(self.workshop.queue, verb)
             if job:
-                self._try(token, lambda: act(job))
+                self._try(token, request, lambda: act(job))
 
         return do
 
-    def refresh(self, token: str, chosen: str | None, epoch: float, seen: dict[str, str]) -> list[Any]:
+    def refresh(self, token: str, chosen: str | None, epoch: float, seen: dict[str, str], request: gr.Request) -> list[Any]:
         """Everything in the view that changed since it was shown last: list, status, four buttons, curves, slider, maps, log."""
         try:
-            self.access.check_token(token)
+            self._check(token, request)
             listed = self.workshop.queue.page(LISTED)
         except RequestError as error:
             return [gr.skip(), f"<p>{error.message}</p>", *[gr.skip()] * 8, seen]
@@ -201,9 +201,9 @@ class Bench:
         values = [value if seen.get(name) != keys[name] else gr.skip() for name, value in shown.items()]
         return [*values, keys]
 
-    def scrub(self, token: str, chosen: str | None, epoch: float) -> tuple[str, str]:
+    def scrub(self, token: str, chosen: str | None, epoch: float, request: gr.Request) -> tuple[str, str]:
         """The curves with an epoch marked, and the maps after it."""
-        if not chosen or self._is_shut(token):
+        if not chosen or self._is_shut(token, request):
             return "", ""
         return show_curves(self.workshop.folder(chosen).read_all(), int(epoch)), self._show_probes(chosen, int(epoch))
 
@@ -243,16 +243,20 @@ class Bench:
         named["teacher_start_from"] = None
         return parse_order(named | {"teacher": teacher if METHODS.get(named["method"]) else None})
 
-    def _is_shut(self, token: str) -> bool:
+    def _check(self, token: str, request: gr.Request) -> None:
+        """The rule of the API's routes: without a token, another site's page may not order jobs through this one's events either."""
+        self.access.check_request(f"Bearer {token}", request.headers.get("host"), request.headers.get("origin"))
+
+    def _is_shut(self, token: str, request: gr.Request) -> bool:
         try:
-            self.access.check_token(token)
+            self._check(token, request)
         except RequestError:
             return True
         return False
 
-    def _try(self, token: str, act: Callable[[], Any]) -> Any:
+    def _try(self, token: str, request: gr.Request, act: Callable[[], Any]) -> Any:
         try:
-            self.access.check_token(token)
+            self._check(token, request)
             return act()
         except RequestError as error:
             raise gr.Error(error.message, print_exception=False) from error

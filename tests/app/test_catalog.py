@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import struct
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from app.catalog import Catalog
+from app.catalog import Catalog, Entry
 from app.errors import ParameterError, UnavailableError, UnknownModelError
 
 Card = dict[str, object]
@@ -220,3 +222,52 @@ def test_replaced_network_is_read_again(catalog: Catalog, checkpoints: Path):
         shutil.copy(checkpoints / "student-l2d" / name, checkpoints / "student-vanilla" / name)
     assert catalog.load(catalog.find("student-vanilla")) is not before
     assert catalog.load(stale) is before
+
+
+def test_weights_that_come_or_are_mended_later_are_noticed(catalog: Catalog, checkpoints: Path):
+    weights, aside = checkpoints / "alien" / "model.safetensors", checkpoints / "alien" / "aside"
+    weights.rename(aside)
+    assert catalog.refused() == {"alien": "alien holds no model.safetensors."}
+    weights.write_bytes(b"half of them")
+    with pytest.raises(UnavailableError, match="SHA-256 differs"):
+        catalog.load(catalog.find("alien"))
+    aside.replace(weights)
+    assert catalog.load(catalog.find("alien"))
+
+
+def test_an_edited_card_makes_another_version_of_the_model(catalog: Catalog, checkpoints: Path):
+    before = catalog.find("alien")
+    loaded = catalog.load(before)
+    change_card(checkpoints / "alien", lambda card: card.update(labels=["cat", "horse"]))
+    after = catalog.find("alien")
+    assert after.key != before.key
+    assert catalog.load(after) is not loaded
+    assert after.detail.labels == ["cat", "horse"]
+
+
+def test_damaged_defaults_leave_others_to_be_compared(checkpoints: Path):
+    catalog = Catalog(checkpoints, ("alien",), cache=Path(os.environ["L2D_CACHE"]))
+    (checkpoints / "alien" / "model.safetensors").write_bytes(b"damaged")
+    (entry,) = catalog.choose(None, limit=8)
+    with pytest.raises(UnavailableError):
+        catalog.load(entry)
+    assert [entry.name for entry in catalog.choose(None, limit=8)] == ["student-l2d", "student-vanilla", "the-teacher"]
+
+
+def test_a_network_that_is_there_waits_for_none_that_is_read(catalog: Catalog, monkeypatch: pytest.MonkeyPatch):
+    loaded, started, go_on = catalog.load(catalog.find("alien")), threading.Event(), threading.Event()
+
+    def read_slowly(entry: Entry) -> nn.Module:
+        started.set()
+        assert go_on.wait(60)
+        raise UnavailableError("enough")
+
+    monkeypatch.setattr(catalog, "_read", read_slowly)
+    with ThreadPoolExecutor(1) as other:
+        slow = other.submit(catalog.load, catalog.find("the-teacher"))
+        assert started.wait(60)
+        assert catalog.load(catalog.find("alien")) is loaded
+        assert not slow.done()
+        go_on.set()
+        with pytest.raises(UnavailableError, match="enough"):
+            slow.result()

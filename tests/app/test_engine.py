@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from app.catalog import Catalog
+from app.catalog import Catalog, Entry, Loaded
 from app.compare import compare
-from app.engine import Engine
-from app.errors import BusyError, DeadlineError, PictureError, UnavailableError
+from app.engine import DECODERS, Engine
+from app.errors import BusyError, DeadlineError, LeftError, PictureError, UnavailableError
 from app.settings import Settings
 from app.sights import Sight, View
 from app.ticket import Ticket
@@ -206,6 +206,40 @@ def test_warm_up_makes_it_ready_and_closing_ends_that(settings: Settings, upload
     assert threading.active_count() < threads
     with pytest.raises(UnavailableError, match="shutting down"):
         compare(engine, upload)
+
+
+def test_a_model_that_fails_keeps_nobody_from_being_ready(engine: Engine, upload: bytes, monkeypatch: pytest.MonkeyPatch):
+    real = Catalog.load
+
+    def load(catalog: Catalog, entry: Entry) -> Loaded:
+        if entry.name == "the-teacher":
+            raise RuntimeError("CUDA out of memory")
+        return real(catalog, entry)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Catalog, "load", load)
+        engine.warm_up()
+    assert engine.ready
+    assert compare(engine, upload, ["the-teacher", "student-l2d"], ["cat"]).models[0].maps
+
+
+def test_figures_of_those_who_left_are_not_drawn(engine: Engine):
+    begun, go_on, drawn = threading.Event(), threading.Event(), []
+    with ThreadPoolExecutor(4) as clients:
+        running = [clients.submit(engine.run_aside, Ticket(SOON), lambda: begun.set() or go_on.wait(SOON)) for _ in range(DECODERS)]
+        assert begun.wait(SOON)
+        left, patient = Ticket(SOON), Ticket(SOON)
+        forgotten = clients.submit(engine.run_aside, left, drawn.append, "forgotten")
+        wanted = clients.submit(engine.run_aside, patient, drawn.append, "wanted")
+        while engine._decoders._work_queue.qsize() < 2:
+            time.sleep(0.01)
+        left.leave()
+        with pytest.raises(LeftError):
+            forgotten.result(SOON)
+        go_on.set()
+        wanted.result(SOON)
+        assert all(figure.result(SOON) for figure in running)
+    assert drawn == ["wanted"]
 
 
 def test_closing_tells_those_who_wait(settings: Settings, upload: bytes, network_runs: Counter):

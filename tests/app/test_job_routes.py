@@ -40,7 +40,7 @@ def workshop(places: Places) -> Workshop:
 
 def serve(workshop: Workshop, token: str | None = None) -> TestClient:
     app = FastAPI()
-    app.state.workshop, app.state.access = workshop, Access(token)
+    app.state.workshop, app.state.access, app.state.leaving = workshop, Access(token), threading.Event()
     app.include_router(router)
     app.include_router(public)
     add_api(app)
@@ -158,13 +158,28 @@ def test_a_data_set_that_changed_is_looked_through_again(client: TestClient, pla
     order(client, data="mine")
 
 
+def test_a_link_that_leads_nowhere_spoils_no_list(client: TestClient, places: Places):
+    write_table(places.data / "mine")
+    (places.data / "mine" / "old.png").symlink_to(places.data / "gone.png")
+    order(client, data="mine")
+    assert [found["name"] for found in client.get("/v1/datasets").json()] == ["shapes", "mine"]
+
+
+def test_findings_that_cannot_be_kept_are_found_again(client: TestClient, workshop: Workshop, places: Places):
+    write_table(places.data / "mine")
+    workshop.datasets.memory.parent.mkdir(parents=True, exist_ok=True)
+    workshop.datasets.memory.write_text("in the way")
+    assert order(client, data="mine") != order(client, data="mine")
+
+
 def test_pages_follow_each_other(client: TestClient):
     made = [order(client) for _ in range(5)]
     first = client.get("/v1/jobs", params={"limit": 2}).json()
     second = client.get("/v1/jobs", params={"limit": 3, "before": first["next"]}).json()
     assert [job["id"] for job in first["jobs"] + second["jobs"]] == made[::-1]
     assert second["next"] is None
-    refusal(client.get("/v1/jobs", params={"limit": 0}), 422)
+    for wrong in ({"limit": 0}, {"before": 10**20}):
+        refusal(client.get("/v1/jobs", params=wrong), 422)
 
 
 def test_verbs_follow_the_state(client: TestClient):
@@ -255,6 +270,15 @@ def test_events_tell_everything_since_the_start_and_then_what_follows(client: Te
     assert [kind for kind, _, _ in again] == ["stage", "epoch", "epoch", "state"], "reconnecting tells everything"
     rest = read_events(client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(again[1][1])}))
     assert [data.get("epoch") for _, _, data in rest] == [2, 0], "or what came after the last one seen"
+    for place in (5, 10**9):
+        assert read_events(client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(place)})) == again
+    refusal(client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(10**20)}), 422)
+
+
+def test_a_stream_ends_when_the_server_stops(client: TestClient):
+    job = order(client)
+    client.app.state.leaving.set()
+    assert [kind for kind, _, _ in read_events(client.get(f"/v1/jobs/{job}/events"))] == ["state"]
 
 
 def test_methods_need_no_token(workshop: Workshop):

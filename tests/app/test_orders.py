@@ -47,6 +47,13 @@ def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Pat
     assert "--weight mld=3.5" in commands[1]
 
 
+def test_a_teacher_without_trained_weights_keeps_none_of_them(made_checkpoints: Path):
+    wanted = {"method": "l2d", "teacher_backbone": "resnet34", "start_from": "alien", "freeze_stages": 2}
+    for given, frozen in (({}, 0), ({"teacher_start_from": "alien"}, 2), ({"pretrained": True}, 2)):
+        teacher, student = plan(made_checkpoints, **wanted | given)
+        assert (teacher.plan.recipe.freeze_stages, student.plan.recipe.freeze_stages) == (frozen, 2)
+
+
 def test_several_processes_are_started_by_torchrun(made_checkpoints: Path):
     commands = write_commands(plan(made_checkpoints, method="vanilla"), Path("job"), PLACES, 4)
     assert commands[0].startswith("torchrun --nproc-per-node 4 -m l2d train --backbone")

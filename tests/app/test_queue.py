@@ -256,6 +256,19 @@ def test_a_locked_file_is_a_sentence_and_nothing_is_lost(queue: Queue, monkeypat
     assert claimed.id == job
 
 
+@pytest.mark.parametrize("damage", [b"no database", b""], ids=["foreign", "torn"])
+def test_a_damaged_file_is_a_sentence(queue: Queue, damage: bytes):
+    end(queue, "queued")
+    data = queue.path.read_bytes()
+    for file in queue.path.parent.glob(f"{queue.path.name}*"):
+        file.unlink()
+    queue.path.write_bytes(damage * 1000 or data[:100] + bytes(len(data) - 100))
+    with pytest.raises(UnavailableError, match="L2D_STATE"):
+        queue.page(10)
+    with pytest.raises(UnavailableError, match="L2D_STATE"):
+        queue.count()
+
+
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UnavailableError, match="L2D_STATE"):

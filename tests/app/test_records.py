@@ -24,3 +24,14 @@ def test_the_best_score_is_the_students(tmp_path: Path):
     write(folder, epoch("student", 1, 40.0, best=True), epoch("student", 2, 39.0, best=False))
     progress = summary.update(folder)
     assert (progress.stage, progress.epoch, progress.best_score, progress.best_epoch) == ("student", 2, 40.0, 1)
+
+
+def test_from_a_place_where_no_line_starts_all_are_read(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    write(folder, {"a": 1}, {"b": 2})
+    lines = folder.read()
+    assert [line.record for line in lines] == [{"a": 1}, {"b": 2}]
+    assert [line.record for line in folder.read(lines[0].after)] == [{"b": 2}]
+    assert folder.read(lines[1].after) == []
+    for place in (3, lines[0].after + 1, 10**6, 2**62):
+        assert folder.read(place) == lines

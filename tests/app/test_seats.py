@@ -13,9 +13,9 @@ from app import settings as settings_module
 from app.cluster import PLAIN_LOG, RayCluster
 from app.places import Places
 from app.processes import LocalMachine
-from app.seats import Devices, list_seats
+from app.seats import Devices, hold_seat, list_seats
 from app.settings import Settings
-from app.worker import create_machine
+from app.worker import Worker, create_machine
 
 ADDRESS = "ray://127.0.0.1:8265"
 
@@ -108,3 +108,17 @@ def test_the_gpus_of_a_killed_worker_are_free(workers: list[Devices], tmp_path: 
         assert not workers[0].take(1)
         holder.kill()
     assert workers[0].take(3)
+
+
+def test_who_stands_by_and_has_to_leave_touches_no_job_of_the_holder(tmp_path: Path):
+    places = Places(tmp_path, tmp_path, tmp_path)
+    holder, standby = (Worker(places, "cpu", LocalMachine(places, "cpu")) for _ in range(2))
+    job, _ = holder.queue.submit({"data": "shapes"})
+    with hold_seat(tmp_path, "cpu", lambda: False) as held:
+        assert held
+        assert holder.queue.claim(holder.name, job.id)
+        standby.leave.set()
+        standby.run()
+        assert holder.queue.find(job.id).state == "running"
+    standby.run()
+    assert holder.queue.find(job.id).state == "interrupted", "once the seat is free, its holder is gone"

@@ -277,11 +277,15 @@ def test_terminate_ends_it_cleanly(made_checkpoints: Path):
 
 @pytest.mark.parametrize(
     ("environment", "sentence"),
-    [({"PORT": "many"}, "L2D_PORT or PORT: .*; got 'many'"), ({"L2D_MAX_PIXELS": "0"}, "L2D_MAX_PIXELS: .*; got '0'")],
+    [
+        ({"PORT": "many", "L2D_MAX_PIXELS": "0"}, "L2D_PORT or PORT: .*; got 'many'.*L2D_MAX_PIXELS: .*; got '0'"),
+        ({"L2D_MAX_PIXELS": "200000000", "L2D_TOKEN": "my-secret"}, "L2D_MAX_PIXELS: .* 178956970.*L2D_TOKEN: .* at least 16"),
+    ],
 )
 def test_wrong_setting_ends_it_with_a_sentence(environment: dict[str, str], sentence: str):
     _, log = start(**environment).communicate(timeout=60)
-    assert re.search(sentence, log)
+    assert re.search(sentence, log, re.DOTALL)
+    assert "my-secret" not in log
     assert "Traceback" not in log
 
 
@@ -306,6 +310,11 @@ def test_own_name_of_the_port_wins(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("L2D_PORT", "4321")
     assert Settings().port == 4321
     assert Settings(port=1).port == 1
+
+
+def test_names_of_models_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("L2D_DEFAULT_MODELS", "one, two,")
+    assert Settings().default_models == ("one", "two")
 
 
 def test_by_default_only_this_machine_can_reach_it():

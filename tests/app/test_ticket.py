@@ -49,6 +49,22 @@ def test_cancelled_work_means_that_the_server_stops():
         Ticket(1).wait(cancelled)
 
 
+def test_work_that_a_closing_pool_cancels_is_waited_for_no_longer():
+    begun, go_on = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as other, ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: begun.set() or go_on.wait(60))
+        assert begun.wait(60)
+        waiting = other.submit(Ticket(60).wait, pool.submit(int))
+        start = time.monotonic()
+        while not waiting.running():
+            time.sleep(0.01)
+        pool.shutdown(wait=False, cancel_futures=True)
+        with pytest.raises(UnavailableError, match="shutting down"):
+            waiting.result()
+        assert time.monotonic() - start < 10
+        go_on.set()
+
+
 def test_many_may_wait_for_one_result():
     shared: Future[int] = Future()
     with ThreadPoolExecutor(4) as threads:

@@ -246,12 +246,13 @@ def test_large_photographs_are_decoded_as_small_as_networks_need(
     assert sorted(seen) == pytest.approx(decoded, rel=0.01)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_size_is_that_of_the_upright_picture(large: Image.Image, orientation: int):
+def test_size_is_that_of_the_upright_picture(large: Image.Image, orientation: int, kind: str):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    inputs = read_inputs(encode(large, "JPEG", exif=exif), LIMIT, {32})
-    assert (inputs.width, inputs.height) == read(encode(large, "JPEG", exif=exif)).size
+    inputs = read_inputs(encode(large, kind, exif=exif), LIMIT, {32})
+    assert (inputs.width, inputs.height) == read(encode(large, kind, exif=exif)).size
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])

@@ -21,6 +21,8 @@ from app.workshop import Workshop
 
 FIRST_ORDER = choose_first_order([])
 FORM = [Bench.as_shown(name, FIRST_ORDER.model_dump()) for name in (*SHOWN, *MORE)]
+# What a browser sends that shows the server's own page.
+OWN = gr.Request(headers={"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860"})
 PICTURE = {"file": "0.jpg", "width": 40, "height": 30, "labels": ["<b>"]}
 EPOCH = {"event": "epoch", "stage": "student", "epoch": 1, "losses": {"bce": 2.0, "mld": 0.5}, "mAP": 40.0, "best": True, "progress": 0.5}
 
@@ -42,7 +44,7 @@ def bench(workshop: Workshop) -> Bench:
 
 def start(bench: Bench, **changes: object) -> str:
     values = dict(zip((*SHOWN, *MORE), FORM, strict=True)) | changes
-    return bench.start("", *values.values())["value"]
+    return bench.start("", OWN, *values.values())["value"]
 
 
 def test_the_tab_can_be_built(workshop: Workshop):
@@ -63,7 +65,7 @@ def test_a_wrong_form_says_why_in_preview_and_on_start(bench: Bench, workshop: W
     wrong = [0 if name == "epochs" else value for name, value in zip((*SHOWN, *MORE), FORM, strict=True)]
     assert bench.preview(*wrong).startswith("# epochs: ")
     with pytest.raises(gr.Error, match="epochs"):
-        bench.start("", *wrong)
+        bench.start("", OWN, *wrong)
     assert workshop.queue.page(10) == []
 
 
@@ -75,24 +77,39 @@ def test_vanilla_takes_no_teacher_whatever_the_list_says(bench: Bench, workshop:
 def test_without_the_token_nothing_is_done_or_shown(workshop: Workshop):
     shut = Bench(workshop, Access("secret"))
     with pytest.raises(gr.Error, match="token"):
-        shut.start("", *FORM)
-    job = Bench(workshop, Access(None)).start("", *FORM)["value"]
+        shut.start("", OWN, *FORM)
+    job = Bench(workshop, Access(None)).start("", OWN, *FORM)["value"]
     for verb in ("cancel", "stop", "resume", "delete"):
         with pytest.raises(gr.Error, match="token"):
-            shut.ask(verb)("wrong", job)
-    assert job not in str(shut.refresh("wrong", job, 1, {}))
-    assert shut.scrub("wrong", job, 1) == ("", "")
-    assert job in str(shut.refresh("secret", job, 1, {}))
+            shut.ask(verb)("wrong", job, OWN)
+    assert job not in str(shut.refresh("wrong", job, 1, {}, OWN))
+    assert shut.scrub("wrong", job, 1, OWN) == ("", "")
+    assert job in str(shut.refresh("secret", job, 1, {}, OWN))
+
+
+@pytest.mark.parametrize(
+    "headers", [{"host": "evil.example"}, {"host": "127.0.0.1:7860", "origin": "http://evil.example"}], ids=["rebound name", "other site"]
+)
+def test_without_a_token_no_other_sites_page_orders_or_sees_a_job(bench: Bench, workshop: Workshop, headers: dict[str, str]):
+    job, evil = start(bench), gr.Request(headers=headers)
+    with pytest.raises(gr.Error, match="Without a token"):
+        bench.start("", evil, *FORM)
+    for verb in ("cancel", "stop", "resume", "delete"):
+        with pytest.raises(gr.Error, match="Without a token"):
+            bench.ask(verb)("", job, evil)
+    assert job not in str(bench.refresh("", job, 1, {}, evil))
+    assert bench.scrub("", job, 1, evil) == ("", "")
+    assert [(known.id, known.state) for known in workshop.queue.page(10)] == [(job, "queued")]
 
 
 def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
     job = start(bench)
-    first = bench.refresh("", job, 1, {})
+    first = bench.refresh("", job, 1, {}, OWN)
     assert "Waiting" in first[1]
-    again = bench.refresh("", job, 1, first[-1])
+    again = bench.refresh("", job, 1, first[-1], OWN)
     assert all(value == gr.skip() for value in again[:-1])
-    bench.ask("cancel")("", job)
-    changed = bench.refresh("", job, 1, again[-1])
+    bench.ask("cancel")("", job, OWN)
+    changed = bench.refresh("", job, 1, again[-1], OWN)
     assert "cancelled" in changed[1]
     assert changed[6] == gr.skip(), "the curves are as they were"
 
@@ -109,7 +126,7 @@ def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop
     Image.new("RGB", (40, 30), "white").save(folder.probes / "0.jpg")
     for name, content in {"pictures": {"pictures": [PICTURE]}, "0001": maps(1.0), "0002": maps(4.0), "teacher": maps(9.0)}.items():
         (folder.probes / f"{name}.json").write_text(json.dumps(content))
-    _, status, *buttons, curves, epoch, probes, log, _ = bench.refresh("", job, 1, {})
+    _, status, *buttons, curves, epoch, probes, log, _ = bench.refresh("", job, 1, {}, OWN)
     assert 'value="0.2500"' in status
     assert "25%, about 75 s left" in status
     assert [button["visible"] for button in buttons] == [True, True, False, False]
@@ -119,7 +136,7 @@ def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop
     assert "&lt;b&gt;" in probes
     assert "<b>" not in probes
     assert "&lt;script&gt;" in log
-    marked, earlier = bench.scrub("", job, 1)
+    marked, earlier = bench.scrub("", job, 1, OWN)
     assert earlier != probes
     assert 'class="mark"' in marked
     assert "mark" not in show_curves([EPOCH])
