@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import json
 import logging
-import math
 import os
 import platform
 import sys
@@ -231,8 +230,8 @@ def name_model(task: Task, stage: Stage) -> str:
 
 def read_score(report: EpochReport) -> float | None:
     """mAP on the pictures held out; None if there are none, or none of them shows a label."""
-    score = report.scores["mAP"] if report.scores else math.nan
-    return None if math.isnan(score) else score
+    score: float | None = report.scores["mAP"] if report.scores else None
+    return score
 
 
 def is_trained(out: Path) -> bool:

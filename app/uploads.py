@@ -10,12 +10,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from app.errors import PictureError, PictureFormatError, RequestError, TooLargeError
-from l2d.data.images import choose_fraction, shrink, squash
+from l2d.data.images import PixelKindError, choose_fraction, shrink, squash, to_rgb
 
 # What is decoded, by Pillow's name.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MIN_SIDE = 8
-BACKGROUND = (255, 255, 255)
 
 # EXIF orientations that stand a picture on its side.
 _LYING = (5, 6, 7, 8)
@@ -39,8 +38,7 @@ class Inputs(NamedTuple):
 def read_picture(data: bytes, max_pixels: int, fraction: int = 1) -> Image.Image:
     """Decode an upload to RGB, upright and without metadata.
 
-    EXIF orientation is applied, transparency is laid on white, 16 bits become 8 by keeping the upper ones, CMYK is converted by the
-    plain formula (embedded profiles are ignored, for photographs in RGB too, as they were in training).
+    EXIF orientation is applied, and everything becomes RGB as it did in training (`l2d.data.images.to_rgb`).
 
     Args:
         data: the file as it was sent.
@@ -55,7 +53,7 @@ def read_picture(data: bytes, max_pixels: int, fraction: int = 1) -> Image.Image
     with _opened(data, max_pixels) as image:
         shrink(image, fraction)
         # A new image of the bare pixels: nothing of the file's metadata goes further.
-        return Image.fromarray(np.asarray(_to_rgb(ImageOps.exif_transpose(image))))
+        return Image.fromarray(np.asarray(to_rgb(ImageOps.exif_transpose(image))))
 
 
 def read_inputs(data: bytes, max_pixels: int, sizes: Iterable[int]) -> Inputs:
@@ -86,6 +84,8 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise PictureFormatError(f"Expected a picture as {_KNOWN}; these {len(data)} bytes are none of them. {_CONVERT}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(_too_many_pixels(str(error).split(" (")[1].split(" ")[0], max_pixels)) from None
+    except PixelKindError as error:
+        raise PictureFormatError(f"{error} {_CONVERT}") from None
     except RequestError:
         raise
     except Exception as error:
@@ -106,19 +106,6 @@ def _check_still(image: Image.Image) -> None:
         raise PictureFormatError(
             f"Expected one still picture; this {image.format} holds several frames or pages. Save the one you mean as PNG or JPEG."
         )
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F", "LAB"):
-        raise PictureFormatError(f"Pixels of the kind {image.mode!r} have no agreed range here. {_CONVERT}")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
-    background = Image.new("RGB", layer.size, BACKGROUND)
-    background.paste(layer, mask=layer.getchannel("A"))
-    return background
 
 
 def _too_many_pixels(pixels: str, max_pixels: int) -> str:

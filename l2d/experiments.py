@@ -69,6 +69,8 @@ def reproduce(
             init=init,
             pretrained=pretrained,
         )
+        if what == FIGURE and (rows or methods or len(settings.seeds) > 1):
+            raise ValueError("figure1 has one pair, one method and one seed: leave --rows, --methods and further --seeds out.")
         if what == FIGURE:
             _reproduce_figure(settings, device, dry_run)
         else:
@@ -94,7 +96,8 @@ def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
         raise ValueError("figure1 has its own teacher and student; the curves of others are drawn by l2d sweep.")
     figure = read_recipes()[FIGURE]
     teacher, student = plan_figure1(settings)
-    notes = [*describe_deviations(figure["data"], settings), "The paper shows these curves without numbers."]
+    # Every curve is around the published weights.
+    notes = [*describe_deviations(figure["data"], settings, weights=False), "The paper shows these curves without numbers."]
 
     def write() -> list[Path]:
         return write_sweep(student.out, collect_sweep(student, figure["factors"]) | {"notes": notes})
@@ -219,7 +222,8 @@ def _work_through(
         if training.state != FINISHED:
             _train(training, title, device)
         if test is not None:
-            console.print(f"{title}  test mAP {score_training(training, test, device=device)['mAP']:.2f}")
+            mean = score_training(training, test, device=device)["mAP"]
+            console.print(f"{title}  test mAP {'not defined' if mean is None else f'{mean:.2f}'}")
         files = write()
     console.print(f"Wrote {', '.join(map(str, files))}")
 

@@ -147,19 +147,20 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
         close = ", ".join(difflib.get_close_matches(name, timm.list_models()))
         raise ValueError(f"Unknown backbone {name!r}; the paper's are {', '.join(BACKBONES)}; close timm names: {close or 'none'}.")
     options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
-    config = timm.get_pretrained_cfg(name)
-    if config is not None and config.fixed_input_size:
-        options["img_size"] = image_size
     if name.startswith("swin"):
         # Trained and used at different sizes, like any other network.
         options["strict_img_size"] = False
     try:
+        config = timm.get_pretrained_cfg(name)
+        if config is not None and config.fixed_input_size:
+            options["img_size"] = image_size
         return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **options)
-    except TypeError as error:
-        raise ValueError(f"{name} cannot be built with {options}: {error}.") from error
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        reason = str(error) or "it has no such option"
+        raise ValueError(f"{name} cannot be built with {options}: {reason}.") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
-            raise
+            raise ValueError(f"{name} cannot be built: {error}") from error
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"No ImageNet weights for {name} from the hub ({reason}); give them as a file (--init) or train without."
@@ -172,7 +173,7 @@ def _check_maps(network: Any, name: str, image_size: int) -> None:
         # The pass may not touch the network itself: it moves it to a device without memory.
         shapes = copy.deepcopy(network).eval().to("meta").forward_intermediates(torch.empty(1, 3, image_size, image_size, device="meta"))
         spatial = shapes[0].ndim == 4
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+    except (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError):
         spatial = False
     if not spatial:
         raise ValueError(f"{name} gives no spatial feature maps (timm's forward_intermediates); choose one of {', '.join(BACKBONES)}.")

@@ -97,6 +97,8 @@ def gather_rows(own: Tensor, lengths: Tensor) -> Tensor:
     if count() == 1:
         return own
     longest = int(lengths.max())
+    if not longest:
+        return own
     parts = gather(F.pad(own, (0, 0, 0, longest - len(own)))).split(longest)
     return torch.cat([part[:length] for part, length in zip(parts, lengths.tolist(), strict=True)])
 

@@ -264,13 +264,13 @@ def _compare(folders: Sequence[Path], paper: dict[str, float]) -> dict[str, Any]
 
 
 def read_scores(folder: Path) -> dict[str, float]:
-    """A checkpoint's mAP, OF1 and CF1 on the test pictures in the paper's protocol; empty while they are not measured."""
+    """A checkpoint's mAP, OF1 and CF1 on the test pictures in the paper's protocol; empty while they are not measured, or not defined."""
     scores = read_card(folder).scores
-    return {"mAP": scores["mAP"], **{name: scores["oracle_k"][name] for name in ("OF1", "CF1")}} if "mAP" in scores else {}
+    return {"mAP": scores["mAP"], **{name: scores["oracle_k"][name] for name in ("OF1", "CF1")}} if scores.get("mAP") is not None else {}
 
 
-def describe_deviations(data: str, settings: Settings) -> list[str]:
-    """In sentences, where these trainings differ from the paper's, whose data set is `data`."""
+def describe_deviations(data: str, settings: Settings, weights: bool = True) -> list[str]:
+    """In sentences, where these trainings differ from the paper's, whose data set is `data`; with or without the losses' weights."""
     recipes = read_recipes()
     paper, plan = recipes["recipes"]["paper"], _plan("any", "any", settings)
     notes = []
@@ -286,10 +286,10 @@ def describe_deviations(data: str, settings: Settings) -> list[str]:
         notes.append(f"Pictures of {plan.image_size} pixels a side instead of {paper['network']['image_size']}.")
     if not plan.pretrained and plan.init is None:
         notes.append("Networks start from random weights instead of ImageNet's.")
-    return notes + _describe_recipe(recipes, settings.recipe) + recipes["deviations"]
+    return notes + _describe_recipe(recipes, settings.recipe, weights) + recipes["deviations"]
 
 
-def _describe_recipe(recipes: dict[str, Any], name: str) -> list[str]:
+def _describe_recipe(recipes: dict[str, Any], name: str, weights: bool) -> list[str]:
     """How a recipe differs from the paper's, in sentences; the number of epochs and the pictures' size are told apart from it."""
     paper, chosen = recipes["recipes"]["paper"], recipes["recipes"][name]
     told = ("epochs", "image_size")
@@ -300,7 +300,7 @@ def _describe_recipe(recipes: dict[str, Any], name: str) -> list[str]:
         if setting not in told and value != paper[part].get(setting, getattr(Recipe, setting, None))
     }
     sentences = [f"Recipe {name}: {', '.join(f'{setting} {value:g}' for setting, value in changes.items())}."] if changes else []
-    if chosen["weights"]:
-        weights = ", ".join(f"{loss} {weight:g}" for loss, weight in chosen["weights"].items())
-        sentences.append(f"Loss weights {weights}: {chosen['weights_from']}")
+    if weights and chosen["weights"]:
+        listed = ", ".join(f"{loss} {weight:g}" for loss, weight in chosen["weights"].items())
+        sentences.append(f"Loss weights {listed}: {chosen['weights_from']}")
     return sentences

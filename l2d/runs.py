@@ -147,12 +147,15 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    unknown = f"Unknown device {name!r}; use auto, cpu, cuda or cuda:NUMBER."
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"Unknown device {name!r}; use auto, cpu, cuda or cuda:NUMBER.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"{name} was asked for, but torch sees no CUDA device here; use auto or cpu.")
+        raise ValueError(unknown) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(unknown)
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ValueError(f"{name} was asked for, but torch sees {count or 'no'} CUDA device{'s' * (count > 1)} here; use auto or cpu.")
     return device
 
 

@@ -66,7 +66,9 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 def describe_epoch(report: "EpochReport", epochs: int) -> str:
     """One line: losses, score, time."""
     losses = "  ".join(f"{name} {value:.1f}" for name, value in report.losses.items())
-    score = f"  held-out mAP {report.scores['mAP']:.2f}" if report.scores else ""
+    # Pictures held out that show no label have none.
+    mean = report.scores["mAP"] if report.scores else None
+    score = f"  held-out mAP {mean:.2f}" if mean is not None else ""
     return f"epoch {report.epoch}/{epochs}  {losses}{score}  {report.seconds:.0f} s  {report.images_per_second:.0f} images/s"
 
 

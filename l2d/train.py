@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -105,7 +106,8 @@ def fit(
             check_labels(network.card, index)
     keep_freed_memory()
     run = _Run(student, index, recipe, teacher, torch.device(device))
-    if state is not None and state.exists() and (last := run.load(state)) is not None:
+    if state is not None and state.exists():
+        last = run.load(state)
         processes.wait()
         yield last
     while run.epoch < recipe.epochs:
@@ -222,33 +224,43 @@ class _Run:
     def save(self, path: Path, report: EpochReport) -> None:
         """Write everything that the next epoch depends on, and the last one's report."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"epoch": self.epoch, "seconds": self.seconds, "recipe": dataclasses.asdict(self.recipe)}
+        state |= {"epoch": self.epoch, "seconds": self.seconds, "recipe": dataclasses.asdict(self.recipe), "identity": self.identity}
         state["report"] = {name: value for name, value in report._asdict().items() if name != "model"}
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, lambda temporary: pickle_state(temporary, state))
 
-    def load(self, path: Path) -> EpochReport | None:
-        """Take up the state of a run; return its last report, if it kept one."""
+    def load(self, path: Path) -> EpochReport:
+        """Take up the state of a run; returns its last report."""
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            # Every part takes its tensors to where it lives; Adam's counters of steps live on the host, where reading them costs nothing.
+            state = torch.load(path, map_location="cpu", weights_only=True)
             self._check_state(state)
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.epoch, self.seconds = state["epoch"], state["seconds"]
-            # Runs that began before reports were kept go on without.
-            return EpochReport(**state["report"] | {"model": self.result}) if "report" in state else None
+            return EpochReport(**state["report"] | {"model": self.result})
         except Exception as error:  # torch.load fails in many ways on a damaged file
             reason = " ".join(str(error).split())[:300].removesuffix(".")
             raise ValueError(f"Cannot resume from {path}: {reason}. Remove the file to start over.") from error
 
     def _check_state(self, state: Any) -> None:
-        if not isinstance(state, dict) or not {*self._parts(), "epoch", "seconds", "recipe"} <= state.keys():
+        if not isinstance(state, dict) or not {*self._parts(), "epoch", "seconds", "recipe", "identity", "report"} <= state.keys():
             raise ValueError("it does not hold the state of such a run")
         if changed := self.recipe.find_changes(state["recipe"]):
             raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)})")
-        steps = self.recipe.epochs * self.steps
-        if state["scheduler"]["total_steps"] != steps:
-            raise ValueError(f"it belongs to a run of {state['scheduler']['total_steps']} steps on other data; this one has {steps}")
+        if other := [name for name, value in self.identity.items() if state["identity"].get(name) != value]:
+            raise ValueError(f"it belongs to a run with another {', another '.join(other)}")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What else than the recipe tells one run from another."""
+        pictures = "\n".join(path.name for path in self.training.paths).encode() + self.training.targets.numpy().tobytes()
+        return {
+            "output stride": self.card.output_stride,
+            "list of labels": list(self.card.labels),
+            "teacher": self.teacher.card.sha256 if self.teacher is not None else None,
+            "set of pictures": zlib.crc32(pictures),
+        }
 
     def _parts(self) -> dict[str, Any]:
         parts = {"student": self.student, "distiller": self.distiller, "optimizer": self.optimizer, "scheduler": self.scheduler}

@@ -16,6 +16,8 @@ from torch import Tensor
 # Decoded pictures are kept in memory up to this many bytes; a larger data set is decoded again in every epoch.
 MEMORY_LIMIT = 8 * 2**30
 PREFETCHED_BATCHES = 3
+# What shows through a transparent picture.
+BACKGROUND = (255, 255, 255)
 
 Boxes = dict[int, list[tuple[float, float, float, float]]]
 # Batches, then None; or what went wrong.
@@ -43,12 +45,37 @@ class Index(NamedTuple):
         return Index([self.paths[row] for row in rows], self.targets[list(rows)], self.labels, boxes)
 
 
+class PixelKindError(ValueError):
+    """Pixels that have no agreed range."""
+
+
 def open_image(source: Path | BinaryIO, size: int | None = None) -> Image.Image:
-    """Decode a picture to RGB, turned upright as its EXIF data says; with `size`, no larger than its input to a network needs."""
+    """Decode a picture as `to_rgb` does, turned upright as its EXIF data says; with `size`, no larger than its input to a network needs."""
     with Image.open(source) as image:
         if size is not None:
             shrink(image, choose_fraction(image, size))
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB. Training, evaluation and serving all use this one.
+
+    Transparency is laid on white, 16 bits become 8 by keeping the upper ones, CMYK is converted by the plain formula (embedded profiles
+    are ignored).
+
+    Raises:
+        PixelKindError: for 32 bits, floating point and CIELAB.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F", "LAB"):
+        raise PixelKindError(f"Pixels of the kind {image.mode!r} have no agreed range here.")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    background = Image.new("RGB", layer.size, BACKGROUND)
+    background.paste(layer, mask=layer.getchannel("A"))
+    return background
 
 
 def choose_fraction(image: Image.Image, size: int) -> int:

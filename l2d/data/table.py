@@ -2,6 +2,7 @@
 
 import csv
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -64,8 +65,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values() or not row["file"]:
             raise ValueError(f"Row {number} of {path} does not fit its first line: expected {len(found)} columns and a file.")
-    names = [row["file"] for row in rows]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    twice = sorted(name for name, count in Counter(row["file"] for row in rows).items() if count > 1)
     if twice:
         raise ValueError(f"{path} names {len(twice)} pictures more than once: {name_some(twice)}.")
     return rows

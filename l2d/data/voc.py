@@ -59,6 +59,8 @@ def _read_objects(path: Path, difficult: bool) -> Boxes:
         for thing in ElementTree.parse(path).getroot().iter("object"):
             if difficult or thing.findtext("difficult", "0").strip() != "1":
                 name = thing.findtext("name", "").strip()
+                if name not in LABELS:
+                    raise ValueError(f"{name!r} is none of its {len(LABELS)} labels; data with others can be read as coco: or csv:")
                 boxes.setdefault(LABELS.index(name), []).append(_read_box(thing))
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{path} is not an annotation of VOC: {error}.") from error

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from l2d.checkpoint import read_card
 from l2d.cli import app
+from l2d.model import LabelNet
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--image-size", "48", "--train-size", "32", "--epochs", "1", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu")
@@ -103,11 +104,13 @@ def test_localize_as_json(teacher: Path, coco: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "measure"), [("evaluate", "mAP"), ("localize", "energy_in_box")])
-def test_against_another_network(command: str, measure: str, teacher: Path, coco: Path) -> None:
+def test_against_another_network(command: str, measure: str, teacher: Path, coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = (command, teacher, "--data", f"coco:{coco}", "--device", "cpu", "--json")
     report = json.loads(run(*words, "--against", teacher).stdout)
     assert report.pop("against").items() >= {"name": "teacher", measure: {"difference": 0.0, "low": 0.0, "high": 0.0}}.items()
     assert report == json.loads(run(*words).stdout)
+    # Before anything is scored.
+    monkeypatch.setattr(LabelNet, "forward", lambda *_: pytest.fail("a network was asked"))
     assert "nowhere" in refuse(*words, "--against", "nowhere")
 
 

@@ -1,5 +1,6 @@
 """Two processes on one batch are one process on all of it: losses, gradients, views, scores, and a run that is taken up again."""
 
+import math
 import os
 import socket
 import subprocess
@@ -45,6 +46,19 @@ def compute_methods() -> dict[str, tuple[float, list[Tensor]]]:
         module = nn.ModuleDict({"student": student, "distiller": Distiller(weights, student, teacher).eval()})
         results[method] = compute_method(module, teacher, images[own], targets[own])
     return results
+
+
+def compute_unlabelled(targets: Tensor) -> list[float]:
+    """The losses of every method on a batch without any label."""
+    torch.manual_seed(0)
+    student, teacher = make_network(1).model.eval(), make_network(2).model.eval()
+    images = torch.rand(len(targets), 3, SIDE, SIDE)
+    return [
+        compute_method(
+            nn.ModuleDict({"student": student, "distiller": Distiller(weights, student, teacher).eval()}), teacher, images, targets
+        )[0]
+        for weights in (METHODS["l2d"], METHODS["led"])
+    ]
 
 
 def compute_method(module: nn.ModuleDict, teacher: LabelNet, images: Tensor, targets: Tensor) -> tuple[float, list[Tensor]]:
@@ -94,6 +108,7 @@ def work(index: Index, folder: Path) -> None:
     with processes.joined():
         model, card = make_network(4)
         results: dict[str, Any] = {"methods": compute_methods()}
+        results["unlabelled"] = compute_unlabelled(torch.zeros(IMAGES // 2, 3))
         results["scores"] = predict(model, card, index.select(range(SCORED)), batch_size=5)
         results["few"] = predict(model, card, index.select([0]))
         results["views"] = watch_training(index, folder)
@@ -153,6 +168,11 @@ def test_half_the_batch_each_gives_loss_and_gradients_of_the_whole(
         size = max(float(gradient.abs().max()) for gradient in gradients)
         for mine, whole in zip(of_shares, gradients, strict=True):
             torch.testing.assert_close(mine, whole, rtol=1e-5, atol=1e-5 * size)
+
+
+def test_a_batch_without_any_label_is_no_error(two: tuple[Path, list[dict[str, Any]]]) -> None:
+    for one in two[1]:
+        assert all(math.isfinite(loss) for loss in one["unlabelled"])
 
 
 def test_scores_are_exact_and_known_to_both_though_the_pictures_are_uneven(two: tuple[Path, list[dict[str, Any]]], bands: Index) -> None:

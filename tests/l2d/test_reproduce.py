@@ -21,6 +21,7 @@ from l2d.reproduce import (
     choose_rows,
     collect_row,
     collect_table,
+    describe_deviations,
     name_pair,
     plan_figure1,
     plan_rows,
@@ -28,6 +29,7 @@ from l2d.reproduce import (
     plan_teacher,
     read_recipes,
     read_rows,
+    read_scores,
 )
 from l2d.runs import STATE
 from l2d.series import Training, check_finished, run_training
@@ -235,6 +237,18 @@ def test_nothing_measured_yet_is_a_table_too(tmp_path: Path):
     assert [file.name for file in files] == ["table2.json", "table2.md", "table2.png"]
 
 
+def test_the_notes_of_figure1_tell_no_weights_that_it_does_not_use():
+    settings = make_settings(recipe="short")
+    assert any(note.startswith("Loss weights") for note in describe_deviations("VOC 2007", settings))
+    assert not any(note.startswith("Loss weights") for note in describe_deviations("VOC 2007", settings, weights=False))
+
+
+def test_scores_that_are_not_defined_are_not_compared(tmp_path: Path):
+    undefined = {"mAP": None, "oracle_k": {"OF1": 0.0, "CF1": None}}
+    write_card(tmp_path, ModelCard("a", "A", "student", "vanilla", "test_resnet", ("x",), 32, width=16, feedforward=16, scores=undefined))
+    assert read_scores(tmp_path) == {}
+
+
 def test_figure1_holds_its_pictures_out_from_the_teacher_too():
     teacher, student = plan_figure1(make_settings(data="coco:ROOT"))
     assert (teacher.plan.backbone, student.backbone, student.teacher) == ("resnet101", "resnet34", teacher.plan.out)
@@ -306,6 +320,9 @@ def test_a_given_teacher_teaches_another_student_by_the_short_recipe():
         assert note in text
     code, said = run("reproduce", "figure1", "--data", "shapes:24", "--out", "out", *words[:2])
     assert (code, "drawn by l2d sweep" in said) == (1, True)
+    for more in (("--methods", "mld"), ("--rows", "3"), ("--seeds", "0,1")):
+        code, said = run("reproduce", "figure1", "--data", "shapes:24", "--out", "out", *more)
+        assert (code, "figure1 has one pair, one method and one seed" in said) == (1, True)
 
 
 @pytest.mark.usefixtures("tiny")

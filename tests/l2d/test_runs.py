@@ -153,14 +153,17 @@ def test_scores_of_the_saved_network_are_those_of_the_trained_one(coco: Path, tm
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ValueError, match="Unknown device 'gpu'; use auto, cpu, cuda or cuda:NUMBER"):
-        choose_device("gpu")
+    for other in ("gpu", "mps", "meta"):
+        with pytest.raises(ValueError, match=f"Unknown device '{other}'; use auto, cpu, cuda or cuda:NUMBER"):
+            choose_device(other)
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, there in ((1, "1 CUDA device "), (0, "no CUDA device ")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        with pytest.raises(ValueError, match=f"cuda:1 was asked for, but torch sees {there}here"):
+            choose_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="cuda:1 was asked for, but torch sees no CUDA device"):
-        choose_device("cuda:1")
     assert choose_device("auto") == torch.device("cpu")
 
 

@@ -321,13 +321,26 @@ def test_the_state_of_another_run_is_refused(bands: Index, tmp_path: Path) -> No
     next(fit(make_network(), bands, make_recipe(), state=state))
     with pytest.raises(ValueError, match=r"a run with other settings \(lr, seed\)"):
         train_out(bands, make_recipe(lr=2e-3, seed=4), state=state)
-    with pytest.raises(ValueError, match="a run of 6 steps on other data; this one has 4"):
+    with pytest.raises(ValueError, match="a run with another set of pictures"):
         train_out(bands.select(range(16)), make_recipe(), state=state)
     with pytest.raises(ValueError, match="Cannot resume"):
         train_out(bands, make_recipe(), make_network(width=24), state=state)
+    with pytest.raises(ValueError, match="a run with another set of pictures"):
+        train_out(bands._replace(targets=bands.targets.flip(0)), make_recipe(), state=state)
+    student = make_network()
+    with pytest.raises(ValueError, match="a run with another output stride"):
+        train_out(bands, make_recipe(), student._replace(card=dataclasses.replace(student.card, output_stride=16)), state=state)
     torch.save({"epoch": 1}, state)
     with pytest.raises(ValueError, match="it does not hold the state of such a run"):
         train_out(bands, make_recipe(), state=state)
+
+
+def test_the_state_of_a_run_under_another_teacher_is_refused(bands: Index, tmp_path: Path) -> None:
+    state, recipe, teacher = tmp_path / "state.pt", make_recipe(method="mld"), make_network(7)
+    next(fit(make_network(), bands, recipe, teacher=teacher, state=state))
+    other = teacher._replace(card=dataclasses.replace(teacher.card, sha256="f" * 64))
+    with pytest.raises(ValueError, match="a run with another teacher"):
+        list(fit(make_network(), bands, recipe, teacher=other, state=state))
 
 
 def test_a_full_disk_keeps_the_last_good_state(bands: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

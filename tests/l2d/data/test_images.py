@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from l2d.data import images
-from l2d.data.images import Index, Pictures, normalise, open_image, squash, to_input
+from l2d.data.images import Index, Pictures, PixelKindError, normalise, open_image, squash, to_input
 
 
 def draw(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
@@ -51,6 +51,25 @@ def test_open_image_turns_upright_and_gives_rgb(tmp_path: Path) -> None:
         draw().convert(mode).save(buffer, "TIFF")
         buffer.seek(0)
         assert open_image(buffer).mode == "RGB"
+
+
+def test_sixteen_bits_become_eight_and_white_shows_through(tmp_path: Path) -> None:
+    ramp = (np.arange(2400, dtype=np.uint16) * 27).reshape(40, 60)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "deep.png"))[..., 0], ramp >> 8)
+    clear = draw().convert("RGBA")
+    clear.putalpha(0)
+    clear.save(tmp_path / "clear.png")
+    assert np.asarray(open_image(tmp_path / "clear.png")).min() == 255
+    clear.putalpha(255)
+    clear.save(tmp_path / "solid.png")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "solid.png")), np.asarray(draw()))
+
+
+def test_pixels_without_a_range_are_named(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(PixelKindError, match="Pixels of the kind 'F' have no agreed range"):
+        open_image(tmp_path / "float.tif")
 
 
 def test_squash_keeps_the_whole_picture() -> None:

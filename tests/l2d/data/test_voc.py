@@ -93,6 +93,13 @@ def test_a_wrong_annotation_is_named(root: Path, write: Write, text: str):
         read_voc(root, "train")
 
 
+def test_a_label_of_somebody_else_is_named(root: Path, write: Write):
+    place = root / "VOCdevkit" / "VOC2007" / "Annotations" / "000007.xml"
+    write(place, "<annotation><object><name>tractor</name></object></annotation>")
+    with pytest.raises(ValueError, match="'tractor' is none of its 20 labels; data with others can be read as coco: or csv:"):
+        read_voc(root, "train")
+
+
 def test_unknown_split_lists_the_known_ones(root: Path):
     with pytest.raises(ValueError, match="train, test"):
         read_voc(root, "val")
