@@ -24,7 +24,7 @@ from app.uploads import read_picture
 REMEMBERED_UPLOADS = 4
 
 # What the script needs to know of a model before it was asked.
-MODEL_FIELDS = {"name", "title", "role", "method", "backbone", "image_size", "mAP", "default", "labels"}
+MODEL_FIELDS = {"name", "title", "role", "method", "backbone", "image_size", "mAP", "default", "labels", "job"}
 
 MEDIA_TYPES = {"png": "image/png", "pdf": "application/pdf", "npz": "application/octet-stream", "json": "application/json"}
 
@@ -61,13 +61,16 @@ def build_compare(catalog: Catalog, engine: Engine, settings: Settings) -> None:
     def opening(sent: Any) -> Json:
         return desk.open(sent)
 
+    def listing(sent: Any) -> Json:
+        return desk.list_models()
+
     def compare(sent: Any) -> Json:
         return desk.answer(desk.compare, sent)
 
     def save(sent: Any) -> Json:
         return desk.answer(desk.save, sent)
 
-    create_grid([opening, compare, save])
+    create_grid([opening, listing, compare, save])
 
 
 class Desk:
@@ -89,15 +92,18 @@ class Desk:
         Args:
             link: a request for what the page's address names; where that fails, the first example is compared and the reason told.
         """
-        models = [entry.detail.model_dump(mode="json", include=MODEL_FIELDS) for entry in self.catalog.entries()]
         examples = [_describe_example(example) for example in list_examples()]
-        answer: Json = {"models": models, "examples": examples, "max_bytes": self.settings.max_upload_bytes}
+        answer: Json = self.list_models() | {"examples": examples, "max_bytes": self.settings.max_upload_bytes}
         first = self.answer(self.compare, link) if link else {}
         if "answer" not in first:
             answer["error"] = first.get("error") or (FORGOTTEN if first else "")
             first = self.answer(self.compare, {"example": examples[0]["name"], "preview": True})
             answer["error"] = answer["error"] or first.get("error", "")
         return answer | {"first": first if "answer" in first else None}
+
+    def list_models(self) -> Json:
+        """The models of this moment."""
+        return {"models": [entry.detail.model_dump(mode="json", include=MODEL_FIELDS) for entry in self.catalog.entries()]}
 
     def answer(self, function: Callable[[bytes, Request], Json], sent: Any) -> Json:
         """Call one of the functions below with the photograph and the request of a message; refusals become sentences."""

@@ -19,6 +19,9 @@ POLL_SECONDS = 2.0
 LISTED = 50
 LOG_BYTES = 16 * 2**10
 TRAIN = "train first: "
+# Fields whose choices come and go.
+LISTS = ("data", "teacher", "start_from", "teacher_start_from")
+NO_JOB = "<p>No job yet. The form holds a small one that needs no data set: start it.</p>"
 # Fields of an order with a component each, in the order of the form; the first ones are always in sight.
 SHOWN = ("title", "data", "method", "teacher", "student", "teacher_epochs", "epochs", "image_size")
 MORE = (
@@ -56,7 +59,7 @@ def build_distil_tab(workshop: Workshop, access: Access) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     # What there is to choose from is asked again whenever the page is opened.
-    gr.on(None, bench.list_choices, None, [fields["data"], fields["teacher"]], **quiet)
+    gr.on(None, bench.list_choices, None, [fields[name] for name in LISTS], **quiet)
     for component in inputs:
         component.change(bench.preview, inputs, command, **quiet)
     ordered = start.click(bench.start, [token, *inputs], chosen, **quiet)
@@ -104,13 +107,13 @@ def _build_field(bench: "Bench", name: str, first: dict[str, Any]) -> Any:
         return gr.Checkbox(**about)
     if isinstance(field.default, str):
         return gr.Textbox(max_length=80, **about)
-    bounds = {kind: getattr(rule, kind) for rule in field.metadata for kind in ("ge", "le") if hasattr(rule, kind)}
-    return gr.Number(minimum=bounds["ge"], maximum=bounds["le"], precision=0 if isinstance(field.default, int) else None, **about)
+    # Without its bounds: Gradio would complain about each digit of a number that is being typed. The order's own sentence tells them.
+    return gr.Number(precision=0 if isinstance(field.default, int) else None, **about)
 
 
 def _build_view() -> tuple[gr.Dropdown, gr.HTML, dict[str, gr.Button], gr.HTML, gr.Slider, gr.HTML, gr.HTML]:
     chosen: gr.Dropdown = gr.Dropdown([], label="Jobs", info="Newest first.")
-    status = gr.HTML("<p>No job yet. The form holds a small one that needs no data set: start it.</p>")
+    status = gr.HTML(NO_JOB)
     with gr.Row():
         buttons = {
             "stop": gr.Button("Stop and keep the best", size="sm", visible=False),
@@ -150,8 +153,9 @@ class Bench:
         return ["", *(entry.name for entry in self.workshop.catalog.entries())]
 
     def list_choices(self) -> list[Any]:
-        """The data sets and teachers of this moment, for their lists."""
-        return [gr.update(choices=self.list_datasets()), gr.update(choices=self.list_teachers())]
+        """The data sets and models of this moment, for the lists `LISTS`."""
+        models = gr.update(choices=self.list_models())
+        return [gr.update(choices=self.list_datasets()), gr.update(choices=self.list_teachers()), models, models]
 
     @staticmethod
     def as_shown(name: str, order: dict[str, Any]) -> Any:
@@ -195,7 +199,9 @@ class Bench:
         shown: dict[str, Any] = {"chosen": gr.update(choices=choices, value=job.id if job else None)}
         keys = {"chosen": f"{choices} {job and job.id}"}
         if job is None:
-            return [shown["chosen"] if seen.get("chosen") != keys["chosen"] else gr.skip(), *[gr.skip()] * 9, keys]
+            if seen.get("chosen") == keys["chosen"]:
+                return [*[gr.skip()] * 10, keys]
+            return [shown["chosen"], NO_JOB, *[gr.update(visible=False)] * 4, "", gr.update(visible=False), "", "", keys]
         shown |= self._show(job, int(epoch), new=seen.get("job") != job.id)
         keys |= {name: _digest(value) for name, value in shown.items() if name != "chosen"} | {"job": job.id}
         values = [value if seen.get(name) != keys[name] else gr.skip() for name, value in shown.items()]

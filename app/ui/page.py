@@ -26,7 +26,8 @@ HEADER = """
 """
 
 CSS = """
-.gradio-container { padding: 0 !important; }
+/* Gradio hides what overflows, and nothing within could stick to the window's top. */
+.gradio-container { padding: 0 !important; overflow: clip !important; }
 .gradio-container > .main { padding: 16px 28px 32px !important; max-width: 1760px; margin: 0 auto !important; }
 .gradio-container .tabitem { padding: 4px 0 0 !important; }
 .gradio-container .html-container { padding: 0 !important; }

@@ -225,6 +225,22 @@ def test_attention_is_asked_for_once_and_then_remembered(page):
     assert len(requests) == asked
 
 
+def test_another_kind_chosen_while_maps_are_on_their_way_is_asked_for_too(page):
+    upload(page, draw_photograph(200, 120))
+    page.evaluate("document.querySelector('.examples button').click()")
+    page.get_by_label("Maps", exact=True).select_option("attention")
+    page.wait_for_selector(".desk[data-busy=false]")
+    expect(page.locator(".grid .probability").filter(has_text="…")).to_have_count(0)
+    assert page.evaluate(f"{PAINTED}.length") > 0
+
+
+def test_column_names_stay_in_sight(page):
+    page.set_viewport_size({"width": 1280, "height": 400})
+    page.mouse.wheel(0, 300)
+    page.wait_for_function("document.querySelector('.head').getBoundingClientRect().top < 60")
+    assert page.evaluate("document.querySelector('.head').getBoundingClientRect().top") >= 0
+
+
 def test_the_address_opens_the_view_again(page, reload):
     upload(page, draw_photograph(), "mine.png")
     page.locator(".models input").first.uncheck()

@@ -19,6 +19,8 @@ const look = createLook(element, changeLook);
 const grid = createGrid(find(".grid"), { remove: toggleRow });
 const writeAddress = createAddress();
 const chosen = () => state.models.filter((model) => model.on);
+/** A model of the catalogue; students of jobs often have one title, so their job's number stands beside it. */
+const admit = (model, on) => ({ ...model, title: model.job ? `${model.title} (${model.job.slice(0, 6)})` : model.title, on, maps: noMaps(), scores: null });
 const noMaps = () => Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, {}]));
 let asking = 0;
 
@@ -38,6 +40,7 @@ async function call(name, photo, request) {
 /** Ask for maps and predictions, and show them; a refusal is told, and undone by `restore`. */
 async function ask(models, labels, restore = () => {}) {
   const { photo } = state, { kind, threshold } = look.view;
+  complain("");
   setBusy(1);
   try {
     const reply = await call("compare", photo, { models: models.map((model) => model.name), labels, threshold, kind, preview: !photo.preview });
@@ -53,22 +56,22 @@ async function ask(models, labels, restore = () => {}) {
 
 /** Merge an answer: models that were not asked, and labels that were not, stay as they are. */
 function accept({ answer, preview }) {
-  complain("");
   Object.assign(state.photo, answer.image);
   const first = preview && !state.photo.preview;
   if (first) {
     state.photo.preview = preview;
+    state.photo.before = undefined;
     state.rows = answer.labels;
   }
   for (const seen of answer.models) {
     const model = state.models.find((each) => each.name === seen.name);
+    if (!model) continue; // deleted meanwhile
     model.scores = new Map(seen.predictions.map(({ label, score }) => [label, score]));
     Object.assign(model.maps[answer.kind], seen.maps);
     Object.assign(model, { timings: seen.timings_ms, cached: seen.cached });
   }
-  // A model that was chosen while the first answer was on its way could not know the rows.
-  if (preview && !first) complete();
-  else refresh();
+  // What was chosen while the answer was on its way, a model or another kind of map, could not be asked with the rows.
+  complete();
 }
 
 /** Ask for what is shown but not known, if anything is. */
@@ -86,17 +89,20 @@ function complete() {
 function pick(photo) {
   if (photo.file && photo.file.size > state.maxBytes)
     return complain(`Expected a file of at most ${Math.floor(state.maxBytes / 2 ** 20)} MB; ${photo.name} has ${Math.ceil(photo.file.size / 2 ** 20)} MB. Save it smaller and choose it again.`);
-  const before = { photo: state.photo, rows: state.rows }, seen = state.models.map(({ scores, maps, timings }) => ({ scores, maps, timings }));
+  // While the photograph before is not compared yet, the last one that was can come back.
+  const seen = new Map(state.models.map((model) => [model, { scores: model.scores, maps: model.maps, timings: model.timings }]));
+  const before = state.photo?.preview ? { photo: state.photo, rows: state.rows, seen } : state.photo?.before;
+  photo.before = before;
   Object.assign(state, { photo, rows: [] });
   for (const model of state.models) Object.assign(model, { scores: null, maps: noMaps(), timings: null });
   showPhoto();
   find(".grid").classList.add("stale");
   const restore = () => {
-    Object.assign(state, before);
-    state.models.forEach((model, index) => Object.assign(model, seen[index]));
-    refresh();
+    Object.assign(state, { photo: before.photo, rows: before.rows });
+    for (const [model, seen] of before.seen) Object.assign(model, seen);
+    complete();
   };
-  if (chosen().length) ask(chosen(), null, before.photo?.preview ? restore : undefined);
+  if (chosen().length) ask(chosen(), null, before ? restore : undefined);
 }
 
 function toggleRow(label) {
@@ -287,13 +293,12 @@ async function open() {
   const { first, error } = opening;
   const usual = error || !asked.models;
   state.maxBytes = opening.max_bytes;
-  state.models = opening.models.map((model) => ({ ...model, on: usual ? model.default : asked.models.includes(model.name), maps: noMaps(), scores: null }));
+  state.models = opening.models.map((model) => admit(model, usual ? model.default : asked.models.includes(model.name)));
   find(".examples").replaceChildren(...opening.examples.map(showExample));
   if (first) {
     const example = opening.examples.find(({ name }) => name === (linked && !error ? named.example : opening.examples[0].name));
     state.photo = example ? photoOf(example) : { name: "Photograph", sha256: named.sha256 };
     accept(first);
-    complete();
   } else refresh();
   complain(error);
 }
@@ -307,6 +312,22 @@ function showExample(example) {
   button.addEventListener("click", () => pick(photoOf(example)));
   return button;
 }
+
+/** Models come and go while the page is open: jobs make them, people delete them. */
+async function updateModels() {
+  const reply = await server.listing(null);
+  if (!reply) return;
+  const known = new Map(state.models.map((model) => [model.name, model]));
+  state.models = reply.models.map((model) => known.get(model.name) ?? admit(model, false));
+  refresh();
+}
+
+// Another tab of the page was in front.
+let away = false;
+new IntersectionObserver(([{ isIntersecting }]) => {
+  if (isIntersecting && away) updateModels().catch((error) => complain(error.message));
+  away = !element.offsetParent;
+}).observe(element);
 
 setBusy(1);
 open().catch((error) => complain(error.message)).finally(() => setBusy(-1));

@@ -12,6 +12,7 @@ function createGrid(root, { remove }) {
     shown = scene;
     root.style.setProperty("--columns", scene.models.length + 1);
     root.style.setProperty("--shape", `${scene.photo.width} / ${scene.photo.height}`);
+    root.style.setProperty("--ratio", scene.photo.width / scene.photo.height);
     rows = scene.labels.map((label) => buildRow(label, scene));
     swap(root, [buildHead(scene), ...rows.map((row) => row.node)]);
   }
@@ -25,7 +26,7 @@ function createGrid(root, { remove }) {
   }
 
   function buildRow(label, { models, photo }) {
-    const close = make("button", { type: "button", class: "close", "aria-label": `Remove the row ${label}`, title: "Remove this row" }, "×");
+    const close = make("button", { type: "button", class: "close", "data-key": `close ${label}`, "aria-label": `Remove the row ${label}`, title: "Remove this row" }, "×");
     close.addEventListener("click", () => remove(label));
     const bar = buildBar();
     const cells = models.map((model) => buildCell(label, model, photo));

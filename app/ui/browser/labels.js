@@ -54,7 +54,7 @@ function watchLabels(element, { listLabels, isShown, toggle }) {
       event.preventDefault();
       active += step;
       render();
-    } else if (event.key === "Enter") choose(options[active]?.label);
+    } else if (event.key === "Enter" && !list.hidden) choose(options[active]?.label);
     else if (event.key === "Escape") close();
   });
 }

@@ -28,10 +28,12 @@ function watchDrop(element, take, complain) {
     depth = Math.max(0, depth + change);
     desk.classList.toggle("dropping", depth > 0);
   };
-  desk.addEventListener("dragenter", () => mark(1));
-  desk.addEventListener("dragleave", () => mark(-1));
-  desk.addEventListener("dragover", (event) => event.preventDefault());
-  desk.addEventListener("drop", (event) => {
+  // The whole page takes it: beside the desk the browser would leave the page for the file.
+  const listen = (name, act) => document.addEventListener(name, (event) => element.offsetParent && act(event));
+  listen("dragenter", () => mark(1));
+  listen("dragleave", () => mark(-1));
+  listen("dragover", (event) => event.preventDefault());
+  listen("drop", (event) => {
     event.preventDefault();
     mark(-depth);
     const file = event.dataTransfer.files[0];
