@@ -125,7 +125,6 @@ def evaluate(
     save: Save = False,
 ) -> None:
     """Score a network on labelled pictures: mAP, and F1 in every protocol."""
-    from l2d.checkpoint import add_scores
     from l2d.data import read_index
     from l2d.evaluate import compare, predict
     from l2d.metrics import score_report
@@ -134,11 +133,9 @@ def evaluate(
         index = read_index(data, split)
         scores = _judge(predict, [checkpoint, against], index, device, "evaluate")
         report = score_report(scores[0], index.targets, index.labels)
-        if save:
-            add_scores(checkpoint, report)
+        _save(checkpoint, report, save)
         if against:
-            with progress("compare") as advance:
-                report["against"] = {"name": against.name, **compare(scores[0], scores[1], index.targets, progress=advance)}
+            report["against"] = _differ(against, compare, *scores, index.targets)
         print_report(report, as_json)
 
 
@@ -153,7 +150,6 @@ def localize(
     save: Save = False,
 ) -> None:
     """Measure whether the maps lie on the objects: pointing game and energy in the boxes."""
-    from l2d.checkpoint import add_scores
     from l2d.data import read_index
     from l2d.localization import compare, judge_pictures, report_pairs
 
@@ -161,11 +157,9 @@ def localize(
         index = read_index(data, split)
         judged = _judge(judge_pictures, [checkpoint, against], index, device, "localize")
         report = report_pairs(judged[0])
-        if save:
-            add_scores(checkpoint, {"localization": report})
+        _save(checkpoint, {"localization": report}, save)
         if against:
-            with progress("compare") as advance:
-                report["against"] = {"name": against.name, **compare(judged[0], judged[1], progress=advance)}
+            report["against"] = _differ(against, compare, *judged)
         print_report(report, as_json)
 
 
@@ -253,6 +247,19 @@ def _judge(judge: Callable[..., Any], checkpoints: list[Path | None], index: "In
         with progress(description) as advance:
             found.append(judge(model, card, index, progress=advance))
     return found
+
+
+def _save(checkpoint: Path, scores: dict[str, Any], wanted: bool) -> None:
+    from l2d.checkpoint import add_scores
+
+    if wanted:
+        add_scores(checkpoint, scores)
+
+
+def _differ(against: Path, compare: Callable[..., Any], *found: Any) -> dict[str, Any]:
+    """What the first network scores more than the one in `against`, by what was found of both."""
+    with progress("compare") as advance:
+        return {"name": against.name, **compare(*found, progress=advance)}
 
 
 def _keep_quiet(message: str) -> None:
