@@ -16,10 +16,13 @@ OWN_KINDS = ("layercam", "attention")
 TORCHCAM_KINDS = ("GradCAM", "GradCAMpp", "XGradCAM", "SmoothGradCAMpp", "LayerCAM")
 MAP_KINDS = OWN_KINDS + TORCHCAM_KINDS
 
-# Rows (pairs of a label and a position) of one matrix product: enough to keep a processor busy. Few labels take many positions at once.
-ROWS_AT_ONCE = 240
+# Rows (pairs of a label and a position) of one matrix product: enough to keep a processor busy. Few labels take many positions at once;
+# the fewer positions, the more is zero at all of them.
+ROWS_AT_ONCE = 120
 # Channels are few where a smaller part of them than this times the embedding's is active.
 SPARSE = 0.5
+# To pick the active channels out of an embedding's weights costs as much as it saves where more of them than this are active.
+WORTH_PICKING = 0.75
 
 
 class Evidence(NamedTuple):
@@ -124,8 +127,11 @@ def _weigh_active(gradients: Tensor, tokens: Tensor, activations: Tensor, weight
         weight: of the embedding, (E, D).
     """
     embedded, active = tokens.any(0).nonzero().flatten(), activations.any(0).nonzero().flatten()
-    at_channels = gradients.index_select(-1, embedded) @ weight.index_select(0, embedded).index_select(1, active)
-    return (at_channels.clamp_(min=0) @ activations.index_select(1, active).unsqueeze(-1)).squeeze(-1)
+    weight = weight.index_select(0, embedded)
+    if len(active) < WORTH_PICKING * activations.shape[1]:
+        weight, activations = weight.index_select(1, active), activations.index_select(1, active)
+    at_channels = gradients.index_select(-1, embedded) @ weight
+    return (at_channels.clamp_(min=0) @ activations.unsqueeze(-1)).squeeze(-1)
 
 
 def _weigh_active_channels(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:

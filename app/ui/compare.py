@@ -93,7 +93,8 @@ class Desk:
             link: a request for what the page's address names; where that fails, the first example is compared and the reason told.
         """
         examples = [_describe_example(example) for example in list_examples()]
-        answer: Json = self.list_models() | {"examples": examples, "max_bytes": self.settings.max_upload_bytes}
+        limits = {"max_bytes": self.settings.max_upload_bytes, "max_models": self.settings.max_models}
+        answer: Json = self.list_models() | limits | {"examples": examples}
         first = self.answer(self.compare, link) if link else {}
         if "answer" not in first:
             answer["error"] = first.get("error") or (FORGOTTEN if first else "")

@@ -21,6 +21,8 @@ LOG_BYTES = 16 * 2**10
 TRAIN = "train first: "
 # Fields whose choices come and go.
 LISTS = ("data", "teacher", "start_from", "teacher_start_from")
+# What the delete button does first, in the browser: without a yes no job is named, and nothing is done.
+CONFIRM = "(token, job) => [token, confirm('Delete this job, its log and the student that it trained?') ? job : null]"
 NO_JOB = "<p>No job yet. The form holds a small one that needs no data set: start it.</p>"
 # Fields of an order with a component each, in the order of the form; the first ones are always in sight.
 SHOWN = ("title", "data", "method", "teacher", "student", "teacher_epochs", "epochs", "image_size")
@@ -44,8 +46,8 @@ MORE = (
 )
 
 
-def build_distil_tab(workshop: Workshop, access: Access) -> None:
-    """Put the Distil tab into the page that is being built."""
+def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
+    """Fill the Distil tab of the page that is being built."""
     bench = Bench(workshop, access)
     gr.HTML(f"<style>{CSS}</style>", apply_default_css=False)
     with gr.Row(equal_height=False):
@@ -58,14 +60,14 @@ def build_distil_tab(workshop: Workshop, access: Access) -> None:
     inputs = list(fields.values())
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-    # What there is to choose from is asked again whenever the page is opened.
-    gr.on(None, bench.list_choices, None, [fields[name] for name in LISTS], **quiet)
+    # What there is to choose from comes and goes.
+    gr.on(tab.select, bench.list_choices, None, [fields[name] for name in LISTS], **quiet)
     for component in inputs:
         component.change(bench.preview, inputs, command, **quiet)
     ordered = start.click(bench.start, [token, *inputs], chosen, **quiet)
     ordered.then(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
     for verb, button in buttons.items():
-        asked = button.click(bench.ask(verb), [token, chosen], None, **quiet)
+        asked = button.click(bench.ask(verb), [token, chosen], None, js=CONFIRM if verb == "delete" else None, **quiet)
         asked.then(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
     chosen.input(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
     epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes], **quiet)

@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 # In the order of use: all of them run in one scope, the last one starts.
-SCRIPTS = ("draw.js", "photograph.js", "labels.js", "address.js", "look.js", "grid.js", "compare.js")
+SCRIPTS = ("draw.js", "photograph.js", "labels.js", "address.js", "look.js", "grid.js", "compare.js", "opening.js")
 
 
 class ColourMap(NamedTuple):

@@ -46,11 +46,13 @@ CSS = """
 """
 
 
-def build_page(catalog: Catalog, engine: Engine, settings: Settings, more: Sequence[tuple[str, Callable[[], None]]] = ()) -> gr.Blocks:
+def build_page(
+    catalog: Catalog, engine: Engine, settings: Settings, more: Sequence[tuple[str, Callable[[gr.Tab], None]]] = ()
+) -> gr.Blocks:
     """The whole page. Mount it with `look()`: since Gradio 6 theme and style belong to the mounting, not to the page.
 
     Args:
-        more: further tabs, each with its title and what builds it.
+        more: further tabs, each with its title and what builds it, inside the tab that it is given.
     """
     with gr.Blocks(title="L2D", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(HEADER, apply_default_css=False)
@@ -59,8 +61,8 @@ def build_page(catalog: Catalog, engine: Engine, settings: Settings, more: Seque
                 with gr.Tab(title):
                     build(catalog, engine, settings)
             for title, build_tab in more:
-                with gr.Tab(title):
-                    build_tab()
+                with gr.Tab(title) as tab:
+                    build_tab(tab)
     return page
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-pytestmark = pytest.mark.slow
-
 PATIENCE_MS = 120_000
 TRAINING_MS = 15 * 60_000
 
@@ -36,6 +34,19 @@ def choose(page: Page, job: str) -> None:
     page.get_by_role("option", name=re.compile(job)).click()
 
 
+def test_a_number_that_is_being_typed_is_read_as_a_whole(page: Page):
+    page.get_by_role("tab", name="Distil").click()
+    command, epochs = page.get_by_label("The same by hand"), page.get_by_label(re.compile(r"^\s*Epochs"))
+    expect(command).to_have_value(re.compile("l2d distill"))
+    epochs.fill("")
+    epochs.press_sequentially("25")
+    expect(command).to_have_value(re.compile("--epochs 25 "))
+    epochs.fill("0")
+    expect(command).to_have_value(re.compile("^# epochs: "))
+    expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+
+
+@pytest.mark.slow
 def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_path: Path):
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.set_default_timeout(PATIENCE_MS)
@@ -88,12 +99,28 @@ def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_p
     page.wait_for_function("(last) => document.querySelector('.l2d-probes').innerHTML !== last", arg=last)
     assert page.locator(".l2d-curves .mark").count() >= 1
 
-    # The student is in Compare beside the shipped ones.
-    page.goto(fresh)
-    page.wait_for_selector(".desk[data-busy=false]")
+    # The student is in Compare beside the shipped ones, without the page being loaded again, and can be a teacher.
+    page.get_by_role("tab", name="Compare").click()
     page.locator(".models label", has_text="Mine").first.click()
     expect(page.locator(".head .column", has_text="Mine")).to_have_count(1)
     page.wait_for_selector(".desk[data-busy=false]")
     assert page.locator(".head .column").count() > 2
+    page.get_by_role("tab", name="Distil").click()
+    page.get_by_label(re.compile(r"^\s*Teacher(?! )")).click()
+    expect(page.get_by_role("option", name=re.compile(f"l2d-{first}"))).to_be_visible()
+    page.keyboard.press("Escape")
+
+    # It is deleted, but not without a yes.
+    asked: list[str] = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.get_by_role("button", name="Delete").click()
+    page.wait_for_timeout(3000)
+    expect(page.locator(".l2d-job small")).to_contain_text(first)
+    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator(".l2d-job small")).not_to_contain_text(first)
+    assert len(asked) == 2
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator(".models label", has_text="Mine")).to_have_count(0)
     assert problems == []
     page.context.close()

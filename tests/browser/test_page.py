@@ -261,6 +261,54 @@ def test_an_address_of_nothing_known_opens_as_ever(page, reload):
     expect(page.locator(".photo-name")).to_have_text("Grace Hopper")
 
 
+def test_a_link_put_into_the_address_of_the_open_page_opens_its_view(page):
+    page.get_by_label("Colours").select_option("jet")
+    page.wait_for_function("location.hash.includes('jet')")
+    page.evaluate("location.hash = '#example=coffee&labels=cup,person&scale=map'")
+    expect(page.locator(".photo-name")).to_have_text("A cup of coffee")
+    page.wait_for_selector(".desk[data-busy=false]")
+    assert list_rows(page) == ["cup", "person"]
+    expect(page.locator("input[value=map]")).to_be_checked()
+    # What the link does not name is as on a fresh page.
+    expect(page.get_by_label("Colours")).to_have_value("inferno")
+
+
+def test_a_link_to_what_is_in_sight_keeps_its_name(page):
+    upload(page, draw_photograph(), "mine.png")
+    page.wait_for_function("location.hash.includes('photo=')")
+    page.evaluate("location.hash += '&threshold=0.2'")
+    expect(page.get_by_role("slider", name="Threshold")).to_have_value("20")
+    page.wait_for_selector(".desk[data-busy=false]")
+    expect(page.locator(".photo-name")).to_have_text("mine.png")
+    assert page.evaluate(f"{PAINTED}.length") > 0
+
+
+def test_a_view_without_rows_opens_without_rows(page):
+    for label in list_rows(page):
+        page.get_by_role("button", name=f"Remove the row {label}").click()
+    page.wait_for_function("location.hash.endsWith('labels=')")
+    page.reload()
+    expect(page.locator(".empty")).to_have_text("Add a label to see its maps.")
+    assert list_rows(page) == []
+
+
+def test_more_models_than_a_request_may_name_are_refused_in_words(page, reload):
+    most = page.locator(".models input:checked").count() - 1
+
+    def narrow(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, body=re.sub(r'"max_models": ?\d+', f'"max_models": {most}', answer.text()))
+
+    page.route("**/component_server/**", narrow)
+    page.locator(".models input").first.uncheck()
+    page.wait_for_function("location.hash.includes('models=')")
+    reload()
+    page.locator(".models input").first.click()
+    expect(page.locator(".notice")).to_contain_text(f"At most {most} models")
+    expect(page.locator(".models input").first).not_to_be_checked()
+    assert page.locator(".head .column").count() == most + 1
+
+
 def test_nothing_chosen_is_said(page):
     for box in page.locator(".models input").all():
         box.uncheck()

@@ -13,12 +13,14 @@ const state = {
   models: [], // the catalogue: {name, title, role, mAP, labels, on, scores, maps, timings, cached}; the last four are of this photograph
   rows: [],
   maxBytes: Infinity,
+  maxModels: Infinity,
 };
 
 const look = createLook(element, changeLook);
 const grid = createGrid(find(".grid"), { remove: toggleRow });
 const writeAddress = createAddress();
 const chosen = () => state.models.filter((model) => model.on);
+const listKnown = () => chosen().filter((model) => model.scores);
 /** A model of the catalogue; students of jobs often have one title, so their job's number stands beside it. */
 const admit = (model, on) => ({ ...model, title: model.job ? `${model.title} (${model.job.slice(0, 6)})` : model.title, on, maps: noMaps(), scores: null });
 const noMaps = () => Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, {}]));
@@ -51,6 +53,7 @@ async function ask(models, labels, restore = () => {}) {
     complain(photo.preview ? error.message : `${photo.name}: ${error.message}`);
   } finally {
     setBusy(-1);
+    showEmpty();
   }
 }
 
@@ -79,8 +82,8 @@ function complete() {
   const lacks = (model, label) => model.labels.includes(label) && !model.maps[look.view.kind][label];
   const models = chosen().filter((model) => !model.scores || state.rows.some((label) => lacks(model, label)));
   const labels = state.rows.filter((label) => models.some((model) => lacks(model, label)));
-  refresh();
   if (models.length && state.photo) ask(models, labels.length ? labels : null);
+  refresh();
 }
 
 // --- choices -----------------------------------------------------------------------------------------------------------------
@@ -106,13 +109,19 @@ function pick(photo) {
 }
 
 function toggleRow(label) {
-  state.rows = state.rows.includes(label) ? state.rows.filter((each) => each !== label) : [...state.rows, label];
+  showRows(state.rows.includes(label) ? state.rows.filter((each) => each !== label) : [...state.rows, label]);
+}
+
+function showRows(labels) {
+  state.rows = labels;
   complete();
 }
 
 function toggleModel(model, on) {
-  model.on = on;
+  const full = on && chosen().length >= state.maxModels;
+  model.on = on && !full;
   complete();
+  if (full) complain(`At most ${state.maxModels} models can be compared at once; take another one away first.`);
 }
 
 function changeLook() {
@@ -137,9 +146,9 @@ function refresh() {
   showModels();
   showChips();
   look.show(chosen());
-  const known = chosen().filter((model) => model.scores), ready = Boolean(state.photo?.preview);
-  showEmpty(ready, known);
-  if (!ready) return;
+  showEmpty();
+  if (!state.photo?.preview) return;
+  const known = listKnown();
   // Only what is drawn changes when the look does: rows and cells stay, and with them the keyboard's place.
   const scene = { photo: state.photo, labels: state.rows, models: known.map((model) => ({ ...model, maps: model.maps[look.view.kind] })) };
   const key = JSON.stringify([state.photo.sha256, state.rows, known.map((model) => [model.name, model.timings]), look.view.kind, scene.models.map((model) => Object.keys(model.maps))]);
@@ -153,11 +162,18 @@ function refresh() {
 }
 
 /** Why there is no map to see. */
-function showEmpty(ready, known) {
-  const reason = !chosen().length ? (state.models.length ? "Choose at least one model." : "") : !ready ? (asking ? "Comparing…" : "Choose a photograph.") : known.length && !state.rows.length ? "Add a label to see its maps." : "";
+function showEmpty() {
+  const reason = explainEmptiness();
   find(".empty").textContent = reason;
   find(".empty").hidden = !reason;
-  find(".grid").hidden = !known.length;
+  find(".grid").hidden = !listKnown().length;
+}
+
+function explainEmptiness() {
+  if (!state.models.length) return "";
+  if (!chosen().length) return "Choose at least one model.";
+  if (!state.photo?.preview) return asking ? "Comparing…" : "Choose a photograph.";
+  return listKnown().length && !state.rows.length ? "Add a label to see its maps." : "";
 }
 
 function showPhoto() {
@@ -205,8 +221,7 @@ function showMore() {
   const rest = listLabels().filter(({ label, score }) => score >= look.view.threshold && !state.rows.includes(label)).map(({ label }) => label);
   const button = make("button", { type: "button", class: "button" }, rest.length === 1 ? `Show ${rest[0]} too` : `Show ${rest.length} more predicted labels`);
   button.addEventListener("click", () => {
-    state.rows = [...state.rows, ...rest];
-    complete();
+    showRows([...state.rows, ...rest]);
   });
   find(".more").replaceChildren(...(rest.length ? [button] : []));
 }
@@ -273,61 +288,3 @@ menu.addEventListener("keydown", (event) => {
 
 watchPhotograph(element, pick, complain);
 watchLabels(element, { listLabels, isShown: (label) => state.rows.includes(label), toggle: toggleRow });
-
-// --- the first picture -------------------------------------------------------------------------------------------------------
-
-const fold = () => {
-  for (const part of element.querySelectorAll(".look, .models-box")) part.open = !NARROW.matches;
-};
-NARROW.addEventListener("change", fold);
-fold();
-
-async function open() {
-  const asked = readAddress();
-  look.read(asked);
-  const { kind, threshold } = look.view;
-  const named = { example: asked.example?.[0], sha256: asked.photo?.[0], models: asked.models, labels: asked.labels };
-  const linked = named.example || named.sha256;
-  const opening = await server.opening(linked ? { ...named, kind, threshold, preview: true } : null);
-  if (!opening) throw new Error(NOT_THERE);
-  const { first, error } = opening;
-  const usual = error || !asked.models;
-  state.maxBytes = opening.max_bytes;
-  state.models = opening.models.map((model) => admit(model, usual ? model.default : asked.models.includes(model.name)));
-  find(".examples").replaceChildren(...opening.examples.map(showExample));
-  if (first) {
-    const example = opening.examples.find(({ name }) => name === (linked && !error ? named.example : opening.examples[0].name));
-    state.photo = example ? photoOf(example) : { name: "Photograph", sha256: named.sha256 };
-    accept(first);
-  } else refresh();
-  complain(error);
-}
-
-const photoOf = ({ name, title, credit, thumbnail }) => ({ example: name, name: title, credit, url: thumbnail });
-
-function showExample(example) {
-  const { name, title, credit, thumbnail } = example;
-  const button = make("button", { type: "button", "aria-label": title, "aria-pressed": "false", title: `${title}. ${credit}` }, make("img", { src: thumbnail, alt: "" }));
-  button.dataset.name = name;
-  button.addEventListener("click", () => pick(photoOf(example)));
-  return button;
-}
-
-/** Models come and go while the page is open: jobs make them, people delete them. */
-async function updateModels() {
-  const reply = await server.listing(null);
-  if (!reply) return;
-  const known = new Map(state.models.map((model) => [model.name, model]));
-  state.models = reply.models.map((model) => known.get(model.name) ?? admit(model, false));
-  refresh();
-}
-
-// Another tab of the page was in front.
-let away = false;
-new IntersectionObserver(([{ isIntersecting }]) => {
-  if (isIntersecting && away) updateModels().catch((error) => complain(error.message));
-  away = !element.offsetParent;
-}).observe(element);
-
-setBusy(1);
-open().catch((error) => complain(error.message)).finally(() => setBusy(-1));

@@ -21,15 +21,17 @@ function createLook(element, changed) {
     view.opacity = value;
   }
 
-  /** Set what an address asks for; what it does not name, or names wrongly, stays. */
+  /** Set what an address asks for; what it does not name, or names wrongly, is as on a fresh page. */
   function read(asked) {
+    opacityChosen = false;
+    Object.assign(view, PLAIN);
     const [kind] = asked.kind ?? [], [scale] = asked.scale ?? [], [minus] = asked.minus ?? [];
     const number = (name) => (asked[name]?.[0] === undefined ? NaN : clamp(Number(asked[name][0]), 0, 1));
     if (kind in KINDS) view.kind = kind;
     if (scale in SCALES) view.scale = scale;
     if (minus) view.minus = minus;
     if (asked.cells) view.smooth = false;
-    if (asked.colours) setColours(asked.colours[0]);
+    setColours(asked.colours?.[0] ?? PLAIN.colour);
     if (!Number.isNaN(number("threshold"))) view.threshold = number("threshold");
     if (!Number.isNaN(number("opacity"))) setOpacity(number("opacity"));
   }

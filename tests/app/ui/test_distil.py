@@ -49,8 +49,8 @@ def start(bench: Bench, **changes: object) -> str:
 
 def test_the_tab_can_be_built(workshop: Workshop):
     async def build() -> None:
-        with gr.Blocks(analytics_enabled=False):
-            build_distil_tab(workshop, Access("secret"))
+        with gr.Blocks(analytics_enabled=False), gr.Tab("Distil") as tab:
+            build_distil_tab(workshop, Access("secret"), tab)
 
     asyncio.run(build())
 

@@ -1,0 +1,67 @@
+// How the page begins: with what its address names, or an example; and with the models that there are by now.
+
+const fold = () => {
+  for (const part of element.querySelectorAll(".look, .models-box")) part.open = !NARROW.matches;
+};
+NARROW.addEventListener("change", fold);
+fold();
+
+/** Show what the address asks for; where it asks for nothing, the first example. */
+async function open() {
+  const asked = readAddress();
+  look.read(asked);
+  const { kind, threshold } = look.view;
+  const named = { example: asked.example?.[0], sha256: asked.photo?.[0], models: asked.models, labels: asked.labels };
+  const linked = named.example || named.sha256;
+  const opening = await server.opening(linked ? { ...named, kind, threshold, preview: true } : null);
+  if (!opening) throw new Error(NOT_THERE);
+  const { first, error } = opening;
+  const usual = error || !asked.models;
+  Object.assign(state, { maxBytes: opening.max_bytes, maxModels: opening.max_models });
+  state.models = opening.models.map((model) => admit(model, usual ? model.default : asked.models.includes(model.name)));
+  find(".examples").replaceChildren(...opening.examples.map(showExample));
+  if (first) {
+    const example = opening.examples.find(({ name }) => name === (linked && !error ? named.example : opening.examples[0].name));
+    const known = state.photo?.sha256 === named.sha256 ? state.photo : { name: "Photograph", sha256: named.sha256 };
+    state.photo = example ? photoOf(example) : { ...known, preview: undefined };
+    accept(first);
+    // A view of no row is one, too.
+    if (!error && asked.labels?.length === 0) showRows([]);
+  } else refresh();
+  complain(error);
+}
+
+const photoOf = ({ name, title, credit, thumbnail }) => ({ example: name, name: title, credit, url: thumbnail });
+
+function showExample(example) {
+  const { name, title, credit, thumbnail } = example;
+  const button = make("button", { type: "button", "aria-label": title, "aria-pressed": "false", title: `${title}. ${credit}` }, make("img", { src: thumbnail, alt: "" }));
+  button.dataset.name = name;
+  button.addEventListener("click", () => pick(photoOf(example)));
+  return button;
+}
+
+/** Models come and go while the page is open: jobs make them, people delete them. */
+async function updateModels() {
+  const reply = await server.listing(null);
+  if (!reply) return;
+  const known = new Map(state.models.map((model) => [model.name, model]));
+  state.models = reply.models.map((model) => known.get(model.name) ?? admit(model, false));
+  refresh();
+}
+
+// Another tab of the page was in front.
+let away = false;
+new IntersectionObserver(([{ isIntersecting }]) => {
+  if (isIntersecting && away) updateModels().catch((error) => complain(error.message));
+  away = !element.offsetParent;
+}).observe(element);
+
+function start() {
+  setBusy(1);
+  open().catch((error) => complain(error.message)).finally(() => setBusy(-1));
+}
+
+// A link that is pasted into the address of the open page; what the page itself writes there is no such event.
+window.addEventListener("hashchange", start);
+start();
