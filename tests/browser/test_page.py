@@ -309,6 +309,20 @@ def test_more_models_than_a_request_may_name_are_refused_in_words(page, reload):
     assert page.locator(".head .column").count() == most + 1
 
 
+def test_a_comparison_that_is_on_its_way_is_said(page):
+    for box in page.locator(".models input").all():
+        box.uncheck()
+    page.get_by_role("button", name="A cup of coffee").click()
+    expect(page.locator(".photo-name")).to_have_text("A cup of coffee")
+    held = []
+    page.route("**/component_server/**", lambda route: held.append(route))
+    page.locator(".models input").first.check()
+    expect(page.locator(".empty")).to_have_text("Comparing…")
+    held[0].continue_()
+    expect(page.locator(".empty")).to_be_hidden()
+    assert page.evaluate(f"{PAINTED}.length") > 0
+
+
 def test_nothing_chosen_is_said(page):
     for box in page.locator(".models input").all():
         box.uncheck()
