@@ -44,27 +44,35 @@ class Report(BaseModel):
 
 
 def render_evidence(folder: Path) -> Iterator[str]:
-    """A section per file; one that cannot be read says so."""
+    """A section per file; one that cannot be read says so. What differs from the paper in all of them is told once, at the end."""
+    reports = []
     for path in sorted(folder.glob(FILES)):
         try:
-            yield from _render_report(Report.model_validate_json(path.read_bytes()))
+            reports.append(Report.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:
             reason = str(error).splitlines()[0]
             yield f"<h2>{escape(path.name)}</h2><p>This file cannot be shown: {escape(reason)}.</p>"
+    shared = [note for note in reports[0].notes if all(note in report.notes for report in reports)] if len(reports) > 1 else []
+    for report in reports:
+        yield from _render_report(report, [note for note in report.notes if note not in shared])
+    yield _render_notes("What differs from the paper in all of these series:", shared)
+    for source in dict.fromkeys(report.source for report in reports if report.source):
+        yield f"<p>The paper: {escape(source.removesuffix('.'))}.</p>"
 
 
-def _render_report(report: Report) -> Iterator[str]:
+def _render_report(report: Report, notes: list[str]) -> Iterator[str]:
     kind = report.data.partition(":")[0]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     for pair in report.rows:
         teacher, student = pair.networks or (pair.teacher, pair.student)
         yield f"<h2>Every method on {escape(DATA_TITLES.get(kind, kind))}: {escape(teacher)} to {escape(student)}</h2>"
         yield f"<p>{_describe_seeds(pair)} Gain: mAP above the vanilla student of the same column.</p>"
         yield _render_pair(pair)
-    if notes:
-        yield f"<p>What differs from the paper:</p><ul>{notes}</ul>"
-    if report.source:
-        yield f"<p>The paper: {escape(report.source.removesuffix('.'))}.</p>"
+    yield _render_notes("What differs from the paper:", notes)
+
+
+def _render_notes(title: str, notes: list[str]) -> str:
+    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"<p>{title}</p><ul>{listed}</ul>" if notes else ""
 
 
 def _describe_seeds(pair: Pair) -> str:

@@ -54,6 +54,13 @@ def test_what_the_command_writes_can_be_shown(tmp_path):
     assert "cannot be shown" not in page
 
 
+def test_what_all_series_share_is_told_once(tmp_path):
+    (tmp_path / "evidence-a.json").write_text(json.dumps(make_report(notes=["8 epochs instead of 80.", "Small pictures."])))
+    page = render(tmp_path, make_report(notes=["One seed.", "8 epochs instead of 80."]))
+    assert page.index("Small pictures.") < page.index("One seed.") < page.index("in all of these") < page.index("8 epochs instead of 80.")
+    assert page.count("8 epochs instead of 80.") == page.count("The paper: the supplement.") == 1
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"data": 1, "rows": "<b>"}'])
 def test_a_broken_file_is_told_and_the_others_are_shown(tmp_path, content):
     (tmp_path / "evidence-a.json").write_text(content)
@@ -68,4 +75,4 @@ def test_a_file_cannot_write_html(tmp_path):
 
 
 def test_without_files_there_is_no_section(tmp_path):
-    assert list(render_evidence(tmp_path / "nowhere")) == []
+    assert "".join(render_evidence(tmp_path / "nowhere")) == ""
