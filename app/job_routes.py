@@ -83,7 +83,9 @@ class JobAnswer(BaseModel):
     finished: datetime | None
     heartbeat: datetime | None
     order: dict[str, Any]
-    commands: list[str] = Field(description="the command lines that do the same by hand")
+    commands: list[str] = Field(
+        description="command lines that do the same by hand, in the repository's folder; elsewhere set L2D_CHECKPOINTS, L2D_DATA, L2D_STATE"
+    )
     versions: dict[str, str]
     models: list[str] = Field(description="what it put into the catalogue")
 

@@ -174,7 +174,9 @@ class ExplainParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    labels: list[str] | None = Field(default=None, description="labels to map; without them, those above the threshold, at most 8")
+    labels: list[str] | None = Field(
+        default=None, description="labels to map; without them, those above the threshold, at most 8, else the 3 most probable"
+    )
     threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a label counts as predicted")
     kind: MapKind = Field(default="layercam", description=MAP_KIND)
 

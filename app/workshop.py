@@ -108,7 +108,12 @@ class Workshop:
             stages = plan_stages(order, self.datasets.find(order["data"]).spec, self.places.find_model, folder)
         except (RequestError, ValueError):
             return []
-        named = {"L2D_DATA": self.places.data, "L2D_CHECKPOINTS": self.places.checkpoints, "L2D_STATE": self.places.state}
+        # With the defaults of the settings, so that they run as they are in the repository's folder.
+        named = {
+            "${L2D_DATA:-data}": self.places.data,
+            "${L2D_CHECKPOINTS:-checkpoints}": self.places.checkpoints,
+            "${L2D_STATE:-runs}": self.places.state,
+        }
         return write_commands(stages, folder, named, order.get("processes", 1))
 
     def list_probes(self, job: str) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def _check_maps(network: Any, name: str, image_size: int) -> None:
     except (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError):
         spatial = False
     if not spatial:
-        raise ValueError(f"{name} gives no spatial feature maps (timm's forward_intermediates); choose one of {', '.join(BACKBONES)}.")
+        raise ValueError(f"{name} gives no spatial feature maps by timm's forward_intermediates; choose one of {', '.join(BACKBONES)}.")
 
 
 def _name_some(names: list[str]) -> str:

@@ -9,11 +9,10 @@ import gradio as gr
 from app.access import Access
 from app.errors import RequestError
 from app.jobs import ENDED, RESUMABLE, Job
-from app.orders import Order, choose_first_order, parse_order
+from app.orders import OFFERED, Order, choose_first_order, parse_order
 from app.ui.progress import CSS, find_scales, show_curves, show_log, show_probes, show_status
 from app.workshop import Workshop
 from l2d.distill import METHODS
-from l2d.model import BACKBONES
 
 POLL_SECONDS = 2.0
 LISTED = 50
@@ -86,7 +85,7 @@ def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Textbox,
     start = gr.Button("Start", variant="primary")
     values = [bench.as_shown(name, first) for name in fields]
     look: dict[str, Any] = {"interactive": False, "max_lines": 16, "buttons": ["copy"], "elem_classes": "l2d-command"}
-    command = gr.Textbox(bench.preview(*values), label="The same by hand", **look)
+    command = gr.Textbox(bench.preview(*values), label="The same by hand", info="In the repository's folder.", **look)
     return fields, token, command, start
 
 
@@ -98,7 +97,7 @@ def _build_field(bench: "Bench", name: str, first: dict[str, Any]) -> Any:
         "data": bench.list_datasets,
         "method": lambda: list(METHODS),
         "teacher": bench.list_teachers,
-        "student": lambda: list(BACKBONES),
+        "student": lambda: list(OFFERED),
         "output_stride": lambda: list(get_args(field.annotation)),
         "start_from": bench.list_models,
         "teacher_start_from": bench.list_models,
@@ -148,7 +147,7 @@ class Bench:
 
     def list_teachers(self) -> list[str]:
         """Models that are there, and what can be trained first."""
-        return [entry.name for entry in self.workshop.catalog.entries()] + [f"{TRAIN}{backbone}" for backbone in BACKBONES]
+        return [entry.name for entry in self.workshop.catalog.entries()] + [f"{TRAIN}{backbone}" for backbone in OFFERED]
 
     def list_models(self) -> list[str]:
         """Models that are there, and none of them."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from l2d.losses.embeddings import cd, id
 from l2d.losses.features import ReviewKD, pkt, rkd
@@ -11,8 +11,9 @@ from l2d.outputs import Outputs
 
 Loss = Callable[[Outputs, Outputs, Tensor], Tensor]
 
-# Functions, or modules with the same signature that own weights and are built from the channels of student and teacher.
-LOSSES: dict[str, Loss | type[ReviewKD]] = {
+# Functions, or modules with the same signature that own weights and are built from the channels of student and teacher. Only the latter
+# are given all stages of the teacher's features; functions are given the last map alone.
+LOSSES: dict[str, Loss | type[nn.Module]] = {
     "mld": mld,
     "cd": cd,
     "id": id,

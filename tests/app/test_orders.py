@@ -11,7 +11,7 @@ from app.orders import Order, choose_first_order, plan_stages, write_commands
 from l2d.cli import app as cli
 from l2d.model import create_model, load_backbone
 
-PLACES = {"L2D_DATA": Path("/the data"), "L2D_CHECKPOINTS": Path("/shipped")}
+PLACES = {"$L2D_DATA": Path("/the data"), "$L2D_CHECKPOINTS": Path("/shipped")}
 
 
 def plan(made_checkpoints: Path, **values: object):
@@ -33,7 +33,7 @@ def test_a_known_teacher_sees_pictures_at_its_own_size(made_checkpoints: Path):
 
 def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Path):
     stages = plan(made_checkpoints, teacher_backbone="resnet34", method="mld", weights={"mld": 3.5}, start_from="alien", pretrained=True)
-    commands = write_commands(stages, Path("job"), PLACES | {"L2D_STATE": made_checkpoints})
+    commands = write_commands(stages, Path("job"), PLACES | {"$L2D_STATE": made_checkpoints})
     known = typer.main.get_command(cli).commands
     for stage, command in zip(stages, commands, strict=True):
         program, verb, *words = shlex.split(command)

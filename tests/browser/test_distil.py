@@ -36,7 +36,7 @@ def choose(page: Page, job: str) -> None:
 
 def test_a_number_that_is_being_typed_is_read_as_a_whole(page: Page):
     page.get_by_role("tab", name="Distil").click()
-    command, epochs = page.get_by_label("The same by hand"), page.get_by_label(re.compile(r"^\s*Epochs"))
+    command, epochs = page.locator(".l2d-command textarea"), page.get_by_label(re.compile(r"^\s*Epochs"))
     expect(command).to_have_value(re.compile("l2d distill"))
     epochs.fill("")
     epochs.press_sequentially("25")

@@ -36,7 +36,7 @@ def test_shapes_take_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("spec", ["", "coco", "coco:", "imagenet:/data", "/data/coco"])
 def test_another_name_lists_the_known_ones(spec: str):
-    with pytest.raises(ValueError, match=r"coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes or shapes:COUNT; got"):
+    with pytest.raises(ValueError, match=r"coco:ROOT, .*csv:FILE, .*shapes or shapes:COUNT; got"):
         read_index(spec, "train")
 
 
