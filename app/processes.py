@@ -118,7 +118,7 @@ class LocalMachine:
         return "cuda" if len(self._devices.held) > 1 else self._devices.own
 
     def reserve(self, processes: int) -> bool:
-        """Take a GPU for each process; the processor takes any number, and a job that can never start is left to `start`."""
+        """Take a GPU for each process; the processor has room at any time, and a job that can never start is left to `start`."""
         return self._devices is None or processes > len(self._devices.all) or self._devices.take(processes)
 
     def release(self) -> None:
@@ -127,8 +127,14 @@ class LocalMachine:
             self._devices.release()
 
     def start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
-        """Start a process, or several under torchrun."""
+        """Start a process, or several under torchrun.
+
+        Raises:
+            MachineError: for more processes than this machine has GPUs, or processors: their memory would take the server down with it.
+        """
         count: int = job.spec.get("processes", 1)
+        if self._devices is None and count > (processors := count_processors()):
+            raise MachineError(_describe_want(count, "processors", processors))
         shown = {} if self._devices is None or count == 1 else show_gpus(self._devices, count)
         with folder.log.open("ab") as log:
             return LocalTraining(start_process(self.places, ["job", "--attached", job.id], log, count, shown))
@@ -148,14 +154,23 @@ def show_gpus(devices: Devices, count: int) -> dict[str, str]:
         MachineError: if that are not `count`, because this machine has fewer.
     """
     if len(devices.held) != count:
-        raise MachineError(
-            f"The job asks for {count} GPUs, and this machine has {len(devices.all)}: order fewer processes, or give its GPUs and others' "
-            "to a Ray cluster (L2D_ENGINE)."
-        )
+        raise MachineError(_describe_want(count, "GPUs", len(devices.all)))
     numbers = [int(seat.removeprefix("cuda:")) for seat in devices.held]
     visible = os.environ.get(VISIBLE)
     names = visible.split(",") if visible else [str(number) for number in range(max(numbers) + 1)]
     return {VISIBLE: ",".join(names[number] for number in numbers)}
+
+
+def count_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _describe_want(count: int, kind: str, there: int) -> str:
+    return (
+        f"The job asks for {count} {kind}, and this machine has {there}: order fewer processes, or give its {kind} and others' to a Ray "
+        "cluster (L2D_ENGINE)."
+    )
 
 
 class LocalTraining:

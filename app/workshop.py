@@ -59,6 +59,7 @@ class Workshop:
             KeyReuseError: if the idempotency key came with another order before.
         """
         facts = self.datasets.check(order.data)
+        _check_pictures(order, facts)
         if order.teacher is not None:
             self._check_teacher(order.teacher, facts)
         self._check_start("start_from", order.start_from, order.student)
@@ -149,6 +150,17 @@ class Workshop:
         fitting = [entry.name for entry in self.catalog.entries() if entry.card.backbone == backbone]
         if name not in fitting:
             raise ParameterError(f"{field}: {name!r} is no model with the backbone {backbone}. Such are: {', '.join(fitting) or 'none'}.")
+
+
+def _check_pictures(order: Order, facts: DatasetFacts) -> None:
+    """Refuse a job that would have nothing to train on: fewer pictures than processes, or than two."""
+    pictures, least = facts.train or 0, max(2, order.processes)
+    left = pictures - round(order.holdout * pictures)
+    if left < least:
+        raise ParameterError(
+            f"Of the {pictures} training pictures of {facts.name!r} {left} are left to train on, with a holdout of {order.holdout:g}; "
+            f"{order.processes} {'process needs' if order.processes == 1 else 'processes need'} {least} at least."
+        )
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -132,6 +132,13 @@ def test_a_wrong_order_is_refused_in_words(client: TestClient, changes: dict[str
     assert client.get("/v1/jobs").json()["jobs"] == []
 
 
+@pytest.mark.parametrize(("changes", "left"), [({"processes": 4, "batch_size": 64}, 3), ({"holdout": 0.5}, 1)])
+def test_a_job_with_too_few_pictures_to_train_on_is_refused(client: TestClient, places: Places, changes: dict[str, Any], left: int):
+    write_table(places.data / "small")
+    sentence = refusal(client.post("/v1/jobs", json=ORDER | {"data": "small"} | changes), 422)
+    assert f"Of the 3 training pictures of 'small' {left} are left" in sentence
+
+
 def test_data_sets_are_looked_through_before_a_job_is_accepted(client: TestClient, places: Places):
     write_table(places.data / "whole")
     write_table(places.data / "torn", broken="2.png")

@@ -74,6 +74,16 @@ def test_more_gpus_than_there_are_is_said_instead_of_waited_for(lab: "Lab"):
     assert "asks for 4 GPUs, and this machine has 2: order fewer processes" in ended.reason
 
 
+def test_more_processes_than_processors_are_not_started(lab: "Lab", monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.processes.count_processors", lambda: 1)
+    job = lab.submit(processes=2)
+    Worker(lab.places, "cpu", LocalMachine(lab.places, "cpu")).work_once()
+    ended = lab.queue.find(job)
+    assert ended.state == "interrupted"
+    assert "asks for 2 processors, and this machine has 1: order fewer processes" in ended.reason
+    assert lab.find_processes() == []
+
+
 class Pretended(LocalMachine):
     """GPUs whose trainings do nothing but last a while; keeps what each was given."""
 
