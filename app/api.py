@@ -16,7 +16,7 @@ from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, media_type, 
 from app.compare import compare, explain, predict
 from app.engine import Engine
 from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError
-from app.export import export_figure, export_numbers
+from app.export import export_figure, export_numbers, find_reference
 from app.schemas import (
     CompareAnswer,
     CompareForm,
@@ -174,6 +174,8 @@ async def compare_models(request: Request, engine: EngineOfApp) -> Response:
 
     def work(ticket: Ticket) -> tuple[CompareAnswer, bytes | None]:
         answer = compare(engine, image, form.models, form.labels, form.threshold, form.kind, ticket)
+        # Whatever the format: a name that is not there is a mistake.
+        find_reference(answer, form.minus)
         return answer, None if form.format == "json" else engine.run_aside(ticket, _export, engine, answer, image, form)
 
     answer, content = await _run(request, work)

@@ -118,7 +118,9 @@ def _describe_field(error: Mapping[str, Any]) -> str:
     place = ".".join(map(str, error["loc"])) or "body"
     shown = repr(error.get("input"))
     came = f"; got {shown}" if error["type"] not in ("missing", "json_invalid") and len(shown) <= 80 else ""
-    return f"{place}: {error['msg']}{came}."
+    # Our own sentences come with pydantic's word before them, and a full stop.
+    reason = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    return f"{place}: {reason}{came}."
 
 
 def _explain_validation(error: ValidationError) -> ParameterError:

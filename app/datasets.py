@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -17,8 +18,11 @@ from l2d.data import LAYOUTS, SPLITS, find_spec
 from l2d.data.check import check_data
 from l2d.data.shapes import COUNT, LABELS, TEST_SHARE
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+# Letters of any script, digits, and what people put between them; no name is a path.
+NAME = re.compile(r"\w[\w .-]{0,79}")
 SHAPES = "shapes"
+
+logger = logging.getLogger(__name__)
 
 
 class Dataset(NamedTuple):
@@ -117,6 +121,9 @@ class Datasets:
             facts.problem = _find_problem(train, test)
         except (ValueError, OSError) as error:
             facts.problem = str(error)
+        except Exception as error:  # whatever a reader does not foresee is a fault of the data set too, and told
+            logger.exception("The data set %s cannot be read", dataset.name)
+            facts.problem = f"It cannot be read: {type(error).__name__}: {error}"
         facts.problem = facts.problem.replace(f"{self.folder}{os.sep}", "")
         self._keep(dataset, facts)
         return facts

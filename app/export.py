@@ -57,14 +57,19 @@ def export_figure(answer: CompareAnswer, image: Image.Image, format: str, look: 
         colormap=look.colormap,
         smooth=look.smooth,
         threshold=answer.threshold,
-        minus=_find_reference(answer, look.minus),
+        minus=find_reference(answer, look.minus),
     )
     buffer = io.BytesIO()
     save_figure(figure, buffer, format)
     return buffer.getvalue()
 
 
-def _find_reference(answer: CompareAnswer, name: str) -> int | None:
+def find_reference(answer: CompareAnswer, name: str) -> int | None:
+    """The place of the model whose maps are subtracted from the others', by its name; None for no name.
+
+    Raises:
+        ParameterError: if it is not one of the answer's.
+    """
     names = [model.name for model in answer.models]
     if name and name not in names:
         raise ParameterError(f"The model to subtract must be one of those compared, {', '.join(names)}; got {name!r}.")

@@ -152,7 +152,7 @@ def submit_job(
     order: Order,
     response: Response,
     workshop: WorkshopOfApp,
-    idempotency_key: Annotated[str | None, Header(max_length=200, description="the same key gives the same job")] = None,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description="the same key gives the same job")] = None,
 ) -> JobAnswer:
     """Order a student. The data set is looked through first, which takes a while the first time; then the job waits for its turn."""
     job, _ = workshop.submit(order, idempotency_key)

@@ -19,6 +19,9 @@ from l2d.runs import Plan
 # The backbones that jobs may name: the paper's, and the shipped teacher's. Not every timm name: some are too large for any machine.
 OFFERED = (*BACKBONES, "mobilenet_edgetpu_100")
 
+# Side of what a Swin transformer cuts pictures into, in pixels.
+SWIN_PATCH = 4
+
 
 class Order(BaseModel):
     """A student to be trained, and how."""
@@ -66,6 +69,14 @@ class Order(BaseModel):
             raise ValueError(f"Unknown backbone {name!r}; the known ones are {', '.join(OFFERED)}.")
         return name
 
+    @field_validator("title")
+    @classmethod
+    def _check_title(cls, title: str) -> str:
+        title = " ".join(title.split())
+        if not title.isprintable():
+            raise ValueError("A title has letters, digits and signs that can be shown; leave control characters out.")
+        return title
+
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, weights: dict[str, float]) -> dict[str, float]:
@@ -80,10 +91,12 @@ class Order(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _check_stride(self) -> "Order":
-        backbones = [name for name in (self.student, self.teacher_backbone) if name]
-        if self.output_stride != 32 and any(name.startswith("swin") for name in backbones):
-            raise ValueError("Swin transformers have an output_stride of 32 alone.")
+    def _check_swin(self) -> "Order":
+        if any(name.startswith("swin") for name in (self.student, self.teacher_backbone or "")):
+            if self.output_stride != 32:
+                raise ValueError("Swin transformers have an output_stride of 32 alone.")
+            if self.image_size % SWIN_PATCH:
+                raise ValueError(f"Swin transformers need an image_size that {SWIN_PATCH} divides.")
         return self
 
     @model_validator(mode="after")

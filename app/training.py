@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -13,19 +14,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from app.datasets import Datasets
 from app.jobs import STUDENT, TEACHER
 from app.lifelines import die_with_claim, die_with_parent
 from app.orders import Order, Stage, plan_stages
 from app.places import Places
 from app.probes import choose_probes, save_maps, save_pictures
+from app.processes import yield_memory
 from app.queue import Queue
 from app.records import JobFolder, remove_folder
 from l2d import processes
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, read_card, write_card
 from l2d.data import read_index
+from l2d.device import lacks_memory
 from l2d.evaluate import evaluate
 from l2d.runs import STATE, choose_device, execute, load_network
 from l2d.train import EpochReport, StepReport
@@ -223,9 +224,10 @@ class _Work:
 
 
 def name_model(task: Task, stage: Stage) -> str:
-    """What a job's network is called in the catalogue; ends with the job's id."""
+    """What a job's network is called in the catalogue, whose names are words of URLs; ends with the job's id."""
+    data = re.sub(r"[^A-Za-z0-9._-]+", "-", task.spec["data"]).strip("._-") or "data"
     kind = TEACHER if stage.name == TEACHER else stage.plan.recipe.method.replace("+", "-")
-    return f"{task.spec['data'][:20]}-{stage.plan.backbone[:28]}-{kind}-{task.job}"
+    return f"{data[:20]}-{stage.plan.backbone[:28]}-{kind}-{task.job}"
 
 
 def read_score(report: EpochReport) -> float | None:
@@ -264,7 +266,7 @@ def describe_failure(error: Exception) -> str:
     text = str(error).strip()
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
         return "The disk is full: make room and resume; everything up to the last finished epoch is kept."
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if lacks_memory(error):
         return "The memory did not suffice: order a smaller batch_size or image_size."
     if isinstance(error, ValueError | OSError | ArithmeticError):
         return text or type(error).__name__
@@ -291,5 +293,6 @@ def main(job: str, places: Places, attached: bool) -> int:
     else:
         die_with_claim(Queue(places.state), job, task.attempt)
     os.nice(NICENESS)
+    yield_memory()
     with processes.joined():
         return run_job(folder, places, task)

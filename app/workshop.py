@@ -16,6 +16,7 @@ from app.places import Places
 from app.queue import Queue
 from app.records import JobFolder, Line, remove_folder
 from app.worker import find_models
+from l2d.recipe import count_held_out
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class Workshop:
 def _check_pictures(order: Order, facts: DatasetFacts) -> None:
     """Refuse a job that would have nothing to train on: fewer pictures than processes, or than two."""
     pictures, least = facts.train or 0, max(2, order.processes)
-    left = pictures - round(order.holdout * pictures)
+    left = pictures - count_held_out(pictures, order.holdout)
     if left < least:
         raise ParameterError(
             f"Of the {pictures} training pictures of {facts.name!r} {left} are left to train on, with a holdout of {order.holdout:g}; "

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,20 @@ def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard
     card = dataclasses.replace(card, sha256=hash_file(folder / WEIGHTS), parameters=parameters)
     write_card(folder, card)
     return card
+
+
+def check_writable(folder: Path) -> None:
+    """Say before hours of training that a folder cannot be made or written; leaves nothing behind.
+
+    Raises:
+        OSError: naming the folder.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written: {error.strerror}.") from error
 
 
 def write_card(folder: Path, card: ModelCard) -> None:

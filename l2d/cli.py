@@ -125,18 +125,20 @@ def evaluate(
     save: Save = False,
 ) -> None:
     """Score a network on labelled pictures: mAP, and F1 in every protocol."""
+    from l2d.checkpoint import add_scores
     from l2d.data import read_index
     from l2d.evaluate import compare, predict
     from l2d.metrics import score_report
 
     with sentences():
+        _check_save(save, split)
         index = read_index(data, split)
         scores = _judge(predict, [checkpoint, against], index, device, "evaluate")
         report = score_report(scores[0], index.targets, index.labels)
-        _save(checkpoint, report, save)
-        if against:
-            report["against"] = _differ(against, compare, *scores, index.targets)
-        print_report(report, as_json)
+        differences = {"against": _differ(against, compare, *scores, index.targets)} if against else {}
+        print_report(report | differences, as_json)
+        if save:
+            add_scores(checkpoint, report)
 
 
 @app.command()
@@ -150,17 +152,19 @@ def localize(
     save: Save = False,
 ) -> None:
     """Measure whether the maps lie on the objects: pointing game and energy in the boxes."""
+    from l2d.checkpoint import add_scores
     from l2d.data import read_index
     from l2d.localization import compare, judge_pictures, report_pairs
 
     with sentences():
+        _check_save(save, split)
         index = read_index(data, split)
         judged = _judge(judge_pictures, [checkpoint, against], index, device, "localize")
         report = report_pairs(judged[0])
-        _save(checkpoint, {"localization": report}, save)
-        if against:
-            report["against"] = _differ(against, compare, *judged)
-        print_report(report, as_json)
+        differences = {"against": _differ(against, compare, *judged)} if against else {}
+        print_report(report | differences, as_json)
+        if save:
+            add_scores(checkpoint, {"localization": report})
 
 
 @app.command()
@@ -197,17 +201,17 @@ def data(
     with sentences():
         if what != "check":
             raise ValueError(f"Unknown task {what!r}; what can be done with a data set is check.")
-        spec = find_spec(Path(root)) if Path(root).is_dir() else root
+        spec = find_spec(Path(root)) if Path(root).exists() else root
         if spec is None:
             raise ValueError(f"{root} is laid out in none of the known ways; a data set has {LAYOUTS}.")
         reports = {}
-        for name in [split] if split else SPLITS:
-            with progress(f"check {name}") as advance:
-                reports[name] = check_data(spec, name, progress=advance)
-    if as_json:
-        print_report(reports, as_json)
-    else:
-        _print_findings(reports)
+        try:
+            for name in [split] if split else SPLITS:
+                with progress(f"check {name}") as advance:
+                    reports[name] = check_data(spec, name, progress=advance)
+        finally:
+            # Also if the test pictures are not there: looking through the others may have taken minutes.
+            _print_findings(reports, as_json)
     if any(report["broken"] for report in reports.values()):
         raise typer.Exit(1)
 
@@ -249,11 +253,9 @@ def _judge(judge: Callable[..., Any], checkpoints: list[Path | None], index: "In
     return found
 
 
-def _save(checkpoint: Path, scores: dict[str, Any], wanted: bool) -> None:
-    from l2d.checkpoint import add_scores
-
-    if wanted:
-        add_scores(checkpoint, scores)
+def _check_save(wanted: bool, split: str) -> None:
+    if wanted and split != "test":
+        raise ValueError("--save keeps scores on the test pictures, which is what a card tells; leave it out, or --split.")
 
 
 def _differ(against: Path, compare: Callable[..., Any], *found: Any) -> dict[str, Any]:
@@ -283,8 +285,11 @@ def _parse_weights(pairs: list[str]) -> dict[str, float]:
     return weights
 
 
-def _print_findings(reports: dict[str, dict[str, Any]]) -> None:
-    """Numbers as a table, then a line for every doubt and every broken picture."""
+def _print_findings(reports: dict[str, dict[str, Any]], as_json: bool) -> None:
+    """JSON; or numbers as a table, then a line for every doubt and every broken picture."""
+    if as_json or not reports:
+        print_report(reports, as_json)
+        return
     lists = ("warnings", "broken")
     print_report({name: {key: value for key, value in report.items() if key not in lists} for name, report in reports.items()}, False)
     for name, report in reports.items():

@@ -31,6 +31,11 @@ def supports_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice, on the host or the device."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def keep_freed_memory() -> None:
     """Let this process keep the memory of tensors that are freed, where it runs on glibc.
 

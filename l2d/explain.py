@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from l2d.cam import evidence_from_features
-from l2d.data.images import open_image, to_input
+from l2d.data.images import read_image, to_input
 from l2d.figure import FORMATS, Column, draw_figure, save_figure
 from l2d.runs import choose_device, load_network
 from l2d.train import Network
@@ -56,8 +56,8 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
     known = list(dict.fromkeys(label for network in networks for label in network.card.labels))
     if labels is not None:
         check_known(labels, known)
-    picture = _open(image)
-    answers = [read_picture(network, _open(image, network.card.image_size)) for network in networks]
+    picture = read_image(image)
+    answers = [read_picture(network, read_image(image, network.card.image_size)) for network in networks]
     rows = list(dict.fromkeys(labels)) if labels is not None else choose_rows([answer.probabilities for answer in answers])
     out.parent.mkdir(parents=True, exist_ok=True)
     save_figure(draw_figure(picture, [_fill_column(answer, rows) for answer in answers], rows, threshold=THRESHOLD), out, kind)
@@ -96,15 +96,6 @@ def check_known(labels: Sequence[str], known: Sequence[str]) -> None:
         close = [name for label in unknown for name in difflib.get_close_matches(label, known)]
         hint = f"close are {', '.join(close)}" if close else f"known are {', '.join(known)}"
         raise ValueError(f"No network knows the label {' or '.join(repr(label) for label in unknown)}; {hint}.")
-
-
-def _open(image: Path, size: int | None = None) -> Image.Image:
-    try:
-        return open_image(image, size)
-    except FileNotFoundError:
-        raise ValueError(f"There is no picture {image}.") from None
-    except Exception as error:  # Pillow's readers meet damaged files with almost any exception
-        raise ValueError(f"{image} cannot be read as a picture: {error}.") from error
 
 
 def _fill_column(answer: Answer, rows: Sequence[str]) -> Column:

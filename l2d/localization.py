@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from l2d.bootstrap import Intervals, find_intervals
 from l2d.cam import label_maps, maps_from_features
 from l2d.checkpoint import ModelCard
-from l2d.data.images import Index, open_image, to_input
+from l2d.data.images import Index, read_image, to_input
 from l2d.evaluate import Progress, check_labels
 from l2d.metrics import THRESHOLD
 from l2d.model import LabelNet
@@ -69,7 +69,7 @@ def judge_pictures(
         progress: called with the pictures done and the number of pictures.
 
     Raises:
-        ValueError: if the data set has no boxes, or other labels than the network.
+        ValueError: if the data set has no boxes, or other labels than the network; naming a picture that cannot be decoded.
     """
     if index.boxes is None:
         raise ValueError("Localization needs boxes, and this data set has none; use one with boxes, such as MS-COCO's own annotations.")
@@ -179,7 +179,7 @@ def _judge_pictures(model: LabelNet, card: ModelCard, index: Index, kind: str) -
         if not labels:
             yield []
             continue
-        picture = open_image(path)
+        picture = read_image(path)
         image = to_input(picture, card.image_size, card.mean, card.std).to(device)
         maps, probabilities = _read(model, image, labels, kind)
         yield [_judge(maps[i], boxes[label], picture.size, probabilities[i]) for i, label in enumerate(labels)]

@@ -168,12 +168,15 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
 
 
 def _check_maps(network: Any, name: str, image_size: int) -> None:
-    """Refuse networks whose features are not maps, by a forward pass that computes shapes only."""
+    """Refuse networks whose features are not maps, or not at this size, by a forward pass that computes shapes only."""
     try:
         # The pass may not touch the network itself: it moves it to a device without memory.
         shapes = copy.deepcopy(network).eval().to("meta").forward_intermediates(torch.empty(1, 3, image_size, image_size, device="meta"))
         spatial = shapes[0].ndim == 4
-    except (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError):
+    except AssertionError as error:
+        reason = str(error).strip().removesuffix(".")
+        raise ValueError(f"{name} takes no pictures of {image_size} x {image_size} pixels: {reason}.") from error
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         spatial = False
     if not spatial:
         raise ValueError(f"{name} gives no spatial feature maps by timm's forward_intermediates; choose one of {', '.join(BACKBONES)}.")

@@ -110,5 +110,10 @@ class Recipe:
         ]
 
 
+def count_held_out(pictures: int, holdout: float) -> int:
+    """How many of the pictures a holdout sets aside. One at least, if it is more than 0: whoever asks for scores gets some."""
+    return max(round(holdout * pictures), int(holdout > 0))
+
+
 def _count_pairs(members: Tensor) -> float:
     return float((members * (members - 1) / 2).sum())

@@ -93,7 +93,7 @@ def read_rows(table: str) -> list[Row]:
         ValueError: for an unknown table.
     """
     if table not in TABLES:
-        raise ValueError(f"Unknown table {table!r}; the known ones are {', '.join(TABLES)}.")
+        raise ValueError(f"Unknown table {table!r}; the known ones are {', '.join(TABLES)}, and figure1.")
     reference = json.loads((resources.files("l2d") / "reference.json").read_text(encoding="utf-8"))
     rows = [row for row in reference["rows"] if f"table{row['table']}" == table]
     return [Row(number, row["data"], row["teacher"], row["student"], row["scores"]) for number, row in enumerate(rows, 1)]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from l2d import processes
-from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
+from l2d.checkpoint import CARD, WEIGHTS, ModelCard, check_writable, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import read_index
 from l2d.data.images import Index
 from l2d.model import LabelNet, create_model, load_weights
@@ -57,12 +57,14 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     Raises:
         ValueError: if the folder holds a finished run, or an unfinished one and `resume` is not set, or anything of the plan does not
             fit.
+        OSError: if the folder cannot be written.
     """
     state = plan.out / STATE
     if state.exists() and not resume:
         raise ValueError(f"{plan.out} holds an unfinished run: add --resume to go on with it, or remove {state} to start over.")
     if (plan.out / CARD).exists() and not state.exists():
         raise ValueError(f"{plan.out} holds a finished checkpoint already: choose another folder, or remove this one to train it anew.")
+    check_writable(plan.out)
     index = read_index(plan.data, "train")
     for doubt in plan.recipe.find_doubts(index.targets) if processes.is_main() else []:
         warnings.warn(doubt, stacklevel=2)

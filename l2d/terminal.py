@@ -6,18 +6,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-import rich.markup
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:  # torch would be imported with it, and --help should answer at once
     from l2d.train import EpochReport, StepCallback, StepReport
 
 # Progress and messages; results alone go to standard output, so that they can be piped.
-console = Console(stderr=True)
-output = Console()
+# What is printed holds names of labels and files, and is never markup: [red] may be one of them.
+console = Console(stderr=True, markup=False, emoji=False)
+output = Console(markup=False, emoji=False)
 
 Data = Annotated[str, typer.Option(help="coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE or shapes")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
@@ -32,14 +33,25 @@ def sentences() -> Iterator[None]:
             warnings.showwarning = _show_warning
             yield
     except (ValueError, OSError, ArithmeticError) as error:
-        console.print(f"[red]Error:[/red] {rich.markup.escape(str(error))}", soft_wrap=True)
+        _say(str(error))
         raise typer.Exit(1) from error
+    except (MemoryError, RuntimeError) as error:
+        from l2d.device import lacks_memory
+
+        if not lacks_memory(error):
+            raise
+        _say("The memory did not suffice; choose smaller numbers, of --batch-size or --image-size above all.")
+        raise typer.Exit(1) from error
+
+
+def _say(sentence: str) -> None:
+    console.print(Text.assemble(("Error:", "red"), f" {sentence}"), soft_wrap=True)
 
 
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
 ) -> None:
-    console.print(f"[yellow]Warning:[/yellow] {rich.markup.escape(str(message))}", soft_wrap=True)
+    console.print(Text.assemble(("Warning:", "yellow"), f" {message}"), soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -89,7 +101,8 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
 
 
 def _bars() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    what = TextColumn("{task.description}", markup=False)
+    columns = (what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     # In a log file a bar would only leave empty lines.
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import textwrap
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from l2d.evaluate import check_labels, evaluate
 from l2d.model import LabelNet
 from l2d.optimizer import create_average, create_optimizer, freeze_stages
 from l2d.outputs import Outputs
-from l2d.recipe import Recipe
+from l2d.recipe import Recipe, count_held_out
 
 # Losses are read back from the device this often: for progress, and to stop early when one is no longer a number.
 REPORT_EVERY = 10
@@ -240,7 +241,7 @@ class _Run:
             self.epoch, self.seconds = state["epoch"], state["seconds"]
             return EpochReport(**state["report"] | {"model": self.result})
         except Exception as error:  # torch.load fails in many ways on a damaged file
-            reason = " ".join(str(error).split())[:300].removesuffix(".")
+            reason = textwrap.shorten(str(error), 300, placeholder=" ...").removesuffix(".")
             raise ValueError(f"Cannot resume from {path}: {reason}. Remove the file to start over.") from error
 
     def _check_state(self, state: Any) -> None:
@@ -256,7 +257,11 @@ class _Run:
         """What else than the recipe tells one run from another."""
         pictures = "\n".join(path.name for path in self.training.paths).encode() + self.training.targets.numpy().tobytes()
         return {
+            "backbone": self.card.backbone,
+            "image size": self.card.image_size,
             "output stride": self.card.output_stride,
+            "size of the head": [self.card.width, self.card.feedforward],
+            "origin of its weights": self.card.lineage,
             "list of labels": list(self.card.labels),
             "teacher": self.teacher.card.sha256 if self.teacher is not None else None,
             "set of pictures": zlib.crc32(pictures),
@@ -295,7 +300,7 @@ def choose_batch_size(wanted: int, pictures: int) -> int:
 def split_index(index: Index, holdout: float, share: float = 1.0) -> tuple[Index, Index | None]:
     """Set a share of the pictures aside, and take a share of the others to train on: the same ones for every seed and method."""
     order = torch.randperm(len(index.paths), generator=torch.Generator().manual_seed(0)).tolist()
-    held_out = round(holdout * len(order))
+    held_out = count_held_out(len(order), holdout)
     end = held_out + round(share * (len(order) - held_out))
     return index.select(sorted(order[held_out:end])), index.select(sorted(order[:held_out])) if held_out else None
 

@@ -29,7 +29,9 @@ LAYOUTS = "annotations/instances_train2014.json (COCO), ImageSets/ (VOC), ImageL
 
 
 def find_spec(root: Path) -> str | None:
-    """A folder as `read_index` takes it, by what lies in it; None if it is laid out in none of the known ways."""
+    """A folder as `read_index` takes it, by what lies in it, or a table; None if it is laid out in none of the known ways."""
+    if root.suffix == ".csv" and root.is_file():
+        return f"csv:{root}"
     found = ((kind, root / mark if kind == "csv" else root) for kind, mark in MARKS if (root / mark).exists())
     return next((f"{kind}:{place}" for kind, place in found), None)
 

@@ -1,6 +1,7 @@
 """MS-COCO 2014, as the official download lies on disk."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,13 @@ from l2d.data.files import name_some, require_annotations, require_files, requir
 from l2d.data.images import Boxes, Index
 
 FOLDERS = {"train": "train2014", "test": "val2014"}
+# What the entries of each list must have, and of which kind.
+NEEDED: dict[str, dict[str, type]] = {
+    "images": {"id": int, "file_name": str},
+    "annotations": {"image_id": int, "category_id": int},
+    "categories": {"id": int, "name": str},
+}
+KINDS = {int: "a whole number", str: "a text"}
 
 
 def read_coco(root: Path, split: str) -> Index:
@@ -54,12 +62,20 @@ def _parse(source: Path) -> dict[str, Any]:
         content = json.loads(source.read_bytes())
     except ValueError as error:
         raise ValueError(f"{source} is not valid JSON (cut off while downloading?): {error}.") from error
-    needed = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
-    for part, keys in needed.items():
+    for part, kinds in NEEDED.items():
         entries = content.get(part) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) and entry.keys() >= set(keys) for entry in entries):
-            raise ValueError(f"{source} is not in COCO's form: expected a list {part!r} of objects with {' and '.join(keys)}.")
+        if not isinstance(entries, list) or not all(_has(entry, kinds) for entry in entries):
+            wanted = " and ".join(f"{key} ({KINDS[kind]})" for key, kind in kinds.items())
+            raise ValueError(f"{source} is not in COCO's form: expected a list {part!r} of objects with {wanted}.")
     return content
+
+
+def _has(entry: Any, kinds: dict[str, type]) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
+
+
+def _is_finite(number: Any) -> bool:
+    return isinstance(number, int | float) and math.isfinite(number)
 
 
 def _check_ids(content: dict[str, Any], rows: dict[int, int], columns: dict[int, int], source: Path) -> None:
@@ -72,13 +88,16 @@ def _check_ids(content: dict[str, Any], rows: dict[int, int], columns: dict[int,
 
 
 def _read_boxes(annotations: list[dict[str, Any]], pairs: list[tuple[int, int]], count: int, source: Path) -> list[Boxes] | None:
-    boxed = sum("bbox" in annotation for annotation in annotations)
-    if not boxed:
+    # Some programs write null, or an empty list, where they have no box.
+    found = [annotation["bbox"] for annotation in annotations if annotation.get("bbox")]
+    if not found:
         return None
-    if boxed < len(annotations):
-        raise ValueError(f"{source} has boxes for {boxed} of its {len(annotations)} annotations; expected all or none.")
+    if len(found) < len(annotations):
+        raise ValueError(f"{source} has boxes for {len(found)} of its {len(annotations)} annotations; expected all or none.")
     boxes: list[Boxes] = [{} for _ in range(count)]
-    for annotation, (row, column) in zip(annotations, pairs, strict=True):
-        x, y, width, height = annotation["bbox"]
-        boxes[row].setdefault(column, []).append((float(x), float(y), float(width), float(height)))
+    for box, (row, column) in zip(found, pairs, strict=True):
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(number) for number in box):
+            raise ValueError(f"{source} has a bbox that is not four numbers (x, y, width, height): {box!r:.80}.")
+        x, y, width, height = map(float, box)
+        boxes[row].setdefault(column, []).append((x, y, width, height))
     return boxes

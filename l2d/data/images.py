@@ -57,6 +57,20 @@ def open_image(source: Path | BinaryIO, size: int | None = None) -> Image.Image:
         return to_rgb(ImageOps.exif_transpose(image))
 
 
+def read_image(path: Path, size: int | None = None) -> Image.Image:
+    """`open_image` of one of many files.
+
+    Raises:
+        ValueError: naming the file that is not there or cannot be decoded.
+    """
+    try:
+        return open_image(path, size)
+    except FileNotFoundError:
+        raise ValueError(f"There is no picture {path}.") from None
+    except Exception as error:  # Pillow's readers meet damaged files with almost any exception
+        raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """The picture in RGB. Training, evaluation and serving all use this one.
 
@@ -171,8 +185,4 @@ class Pictures:
             ready.put(error)
 
     def _decode(self, row: int) -> Tensor:
-        path = self.paths[row]
-        try:
-            return squash(open_image(path, self.size), self.size)
-        except Exception as error:  # Pillow's readers meet damaged files with almost any exception
-            raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+        return squash(read_image(self.paths[row], self.size), self.size)

@@ -3,6 +3,7 @@
 import csv
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +35,8 @@ def read_table(path: Path, split: str) -> Index:
 
     Raises:
         FileNotFoundError: if the file or a picture of the split is missing.
-        ValueError: for another form, an unknown split, a picture named twice, no label at all, or a split without pictures.
+        ValueError: for another form, an unknown split, a picture named twice, no label at all, a label with a comma, or a split without
+            pictures.
     """
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r} of a table; the known ones are {', '.join(SPLITS)}.")
@@ -46,6 +48,7 @@ def read_table(path: Path, split: str) -> Index:
         raise ValueError(f"{path} has no picture for {split}; give its pictures a column split with train or test.")
     paths = [path.parent / row["file"] for row in chosen]
     require_files(paths, path)
+    _check_commas(labels, path)
     columns = {label: column for column, label in enumerate(labels)}
     targets = torch.zeros(len(paths), len(labels))
     for target, row in zip(targets, chosen, strict=True):
@@ -69,6 +72,12 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     if twice:
         raise ValueError(f"{path} names {len(twice)} pictures more than once: {name_some(twice)}.")
     return rows
+
+
+def _check_commas(labels: Sequence[str], path: Path) -> None:
+    commas = next((label for label in labels if "," in label), None)
+    if commas is not None:
+        raise ValueError(f"{path} has a label with a comma, {commas!r}: separate the labels of a picture by ; or |.")
 
 
 def _split_labels(cell: str) -> list[str]:

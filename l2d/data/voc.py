@@ -32,7 +32,7 @@ def read_voc(root: Path, split: str, difficult: bool = True) -> Index:
 
     Raises:
         FileNotFoundError: if a list, an annotation or a picture is missing, by name.
-        ValueError: for an unknown split, a file that is not VOC's XML, or a label that VOC does not have.
+        ValueError: for an unknown split, a file that is not VOC's XML, an object without a box, or a label that VOC does not have.
     """
     if split not in SETS:
         raise ValueError(f"Unknown split {split!r} of VOC; the known ones are {', '.join(SETS)}.")
@@ -69,5 +69,9 @@ def _read_objects(path: Path, difficult: bool) -> Boxes:
 
 def _read_box(thing: ElementTree.Element) -> tuple[float, float, float, float]:
     """VOC's corners count pixels from 1 and belong to the box."""
-    left, top, right, bottom = (float(thing.findtext(f"bndbox/{corner}", "no number")) for corner in ("xmin", "ymin", "xmax", "ymax"))
+    corners = {corner: thing.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")}
+    absent = [corner for corner, text in corners.items() if text is None]
+    if absent:
+        raise ValueError(f"an object has no {' and no '.join(absent)} in a bndbox")
+    left, top, right, bottom = (float(text or "") for text in corners.values())
     return left - 1, top - 1, right - left + 1, bottom - top + 1

@@ -132,8 +132,9 @@ def test_a_figure_looks_as_asked(client: TestClient, upload: bytes):
     plain = {"labels": "cat", "models": "the-teacher,student-l2d", "format": "png"}
     looks = ({}, {"scale": "map"}, {"colormap": "jet"}, {"smooth": "false"}, {"minus": "the-teacher"}, {"kind": "attention"})
     assert len({post(client, upload, **plain, **look).content for look in looks}) == len(looks)
-    sentence = refusal(post(client, upload, **plain, minus="alien"), 422, "bad_parameter")
-    assert "one of those compared, the-teacher, student-l2d; got 'alien'" in sentence
+    for format in ("png", "npz", "json"):
+        sentence = refusal(post(client, upload, **plain | {"format": format}, minus="alien"), 422, "bad_parameter")
+        assert "one of those compared, the-teacher, student-l2d; got 'alien'" in sentence
 
 
 def test_attention_is_a_second_kind_of_map(client: TestClient, upload: bytes):

@@ -141,8 +141,47 @@ def test_what_is_wrong_is_said_in_a_sentence(teacher: Path, coco: Path, tmp_path
     assert not (tmp_path / "new").exists()
 
 
-def test_a_message_with_brackets_is_printed_as_it_is(teacher: Path) -> None:
+def test_names_with_brackets_are_printed_as_they_are(teacher: Path, coco: Path, tmp_path: Path) -> None:
     assert "[bold]nowhere" in refuse("evaluate", teacher, "--data", "coco:[bold]nowhere")
+    out = tmp_path / "[red][/bold]"
+    result = run("train", "--backbone", "test_resnet", "--data", f"coco:{coco}", "--out", out, *SMALL, *HEAD)
+    assert (result.exit_code, "Wrote" in result.stderr, out.name in result.stderr) == (0, True, True)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"file,labels,split\n{coco}/val2014/0.png,[/bold] :smile:,train\n")
+    assert "[/bold] :smile:" in run("data", "check", table, "--split", "train").stdout
+
+
+def test_scores_are_saved_of_the_test_pictures_alone_and_shown_whatever_happens(teacher: Path, coco: Path, tmp_path: Path) -> None:
+    place = tmp_path / "teacher"
+    shutil.copytree(teacher, place)
+    words = (place, "--data", f"coco:{coco}", "--device", "cpu", "--json", "--save")
+    for command in ("evaluate", "localize"):
+        assert "--save keeps scores on the test pictures" in refuse(command, *words, "--split", "train")
+        assert run(command, *words).exit_code == 0
+    assert read_card(place).scores.keys() >= {"mAP", "localization"}
+    (place / ".card.json.partial").mkdir()
+    result = run("evaluate", *words)
+    assert (result.exit_code, json.loads(result.stdout)["images"], "Error: " in result.stderr) == (1, 6, True)
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(LabelNet, "forward", lambda *_: pytest.fail("a network was trained"))
+    words = ("train", "--backbone", "test_resnet", "--data", f"coco:{coco}", *SMALL, *HEAD)
+    for out in ("file", "file/below"):
+        assert f"{out} cannot be written: Not a directory." in refuse(*words, "--out", tmp_path / out)
+
+
+def test_too_little_memory_is_told() -> None:
+    assert "The memory did not suffice" in refuse("bench", "loss", "--labels", "80", "--width", 2**40, "--rounds", "1", "--device", "cpu")
+
+
+def test_a_picture_that_cannot_be_localized_on_is_named(teacher: Path, coco: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(coco, root)
+    broken = root / "val2014" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert "0.png cannot be read as a picture" in refuse("localize", teacher, "--data", f"coco:{root}", "--device", "cpu")
 
 
 @pytest.mark.parametrize("command", ["train", "distill", "evaluate", "localize", "explain"])
@@ -201,7 +240,8 @@ def test_data_check_counts_and_names(coco: Path, tmp_path: Path) -> None:
     assert len(json.loads(run("data", "check", root, "--json").stdout)["test"]["broken"]) == 1
 
     broken.unlink()
-    assert "1 of the 6 pictures named in" in refuse("data", "check", root)
+    told = run("data", "check", root, "--json")
+    assert (told.exit_code, list(json.loads(told.stdout)), "1 of the 6 pictures named in" in told.stderr) == (1, ["train"], True)
     assert "laid out in none of the known ways; a data set has annotations/" in refuse("data", "check", tmp_path)
     assert "Expected data as coco:ROOT" in refuse("data", "check", tmp_path / "nowhere")
     assert "what can be done with a data set is check" in refuse("data", "draw", root)

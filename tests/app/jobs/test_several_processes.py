@@ -1,6 +1,7 @@
 """A job of several processes: torchrun starts them, one of them writes."""
 
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
@@ -8,13 +9,19 @@ import pytest
 
 from app.cluster import Need, RayCluster
 from app.jobs import Job
-from app.processes import VISIBLE, LocalMachine, LocalTraining, show_gpus, write_command
+from app.processes import OOM_SCORE, SOURCE_TREE, VISIBLE, LocalMachine, LocalTraining, show_gpus, write_command
 from app.records import JobFolder
 from app.seats import Devices
 from app.worker import Worker
 
 if TYPE_CHECKING:
     from conftest import Lab
+
+
+def test_a_training_gives_way_when_memory_runs_out():
+    script = "from app.processes import yield_memory; yield_memory(); print(open('/proc/self/oom_score_adj').read())"
+    told = subprocess.run([sys.executable, "-c", script], cwd=SOURCE_TREE, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == OOM_SCORE
 
 
 def test_torchrun_starts_the_same_command():

@@ -51,6 +51,13 @@ def test_annotations_without_boxes(tmp_path: Path, save_picture: Save):
     assert index.targets.sum() == 3
 
 
+@pytest.mark.parametrize("nothing", [None, []])
+def test_an_empty_box_is_none(tmp_path: Path, save_picture: Save, nothing: object):
+    content = describe(boxes=False)
+    content["annotations"] = [entry | {"bbox": nothing} for entry in content["annotations"]]
+    assert read_coco(make_tree(tmp_path, content, save_picture), "train").boxes is None
+
+
 def test_pictures_without_any_annotation_at_all(tmp_path: Path, save_picture: Save):
     index = read_coco(make_tree(tmp_path, describe() | {"annotations": []}, save_picture), "train")
     assert not index.targets.any()
@@ -95,7 +102,15 @@ def test_unknown_split_lists_the_known_ones(tmp_path: Path):
         ({"categories": [*CATEGORIES, {"id": 2, "name": "person"}]}, "names person more than once"),
         ({"categories": [*CATEGORIES, {"id": 7, "name": "tram"}]}, "the same id"),
         ({"categories": [], "annotations": []}, "names none at all"),
-        ({"categories": [{"name": "person"}]}, "expected a list 'categories' of objects with id and name"),
+        ({"categories": [{"name": "person"}]}, r"expected a list 'categories' of objects with id \(a whole number\) and name \(a text\)"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": "2", "name": "b"}]}, "expected a list 'categories'"),
+        ({"categories": [{"id": [1], "name": "a"}]}, "expected a list 'categories'"),
+        ({"images": [{"id": 5, "file_name": None}]}, "expected a list 'images'"),
+        ({"annotations": [{"image_id": 5, "category_id": None}]}, "expected a list 'annotations'"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 2]}]}, r"not four numbers .*: \[1, 2\]"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 2, "3", 4]}]}, "not four numbers"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 2, float("nan"), 4]}]}, "not four numbers"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": {"x": 1}}]}, "not four numbers"),
         ({"images": "none"}, "expected a list 'images'"),
         ({"images": [], "annotations": []}, "names no picture"),
     ],

@@ -53,6 +53,13 @@ def test_no_picture_at_all_is_an_error(root: Path):
         read_nuswide(root, "train")
 
 
+def test_an_empty_list_is_an_error(root: Path, write: Write):
+    for name in ("ImageList/TrainImagelist.txt", *(f"TrainTestLabels/{path.name}" for path in (root / "TrainTestLabels").glob("*Train*"))):
+        write(root / name, "")
+    with pytest.raises(ValueError, match="names no picture"):
+        read_nuswide(root, "train")
+
+
 @pytest.mark.parametrize("name", ["ImageList/TrainImagelist.txt", "Concepts81.txt", "TrainTestLabels/Labels_sky_Train.txt"])
 def test_a_missing_list_is_named(root: Path, name: str):
     (root / name).unlink()

@@ -66,6 +66,7 @@ def test_missing_pictures_are_counted_and_named(folder: Path, write: Write):
         ("file,labels,split\nphotos/beach.jpg,,train\n", "names none at all"),
         ("file,labels,split\nphotos/beach.jpg,dog,train\nphotos/beach.jpg,cat,test\n", "1 pictures more than once: photos/beach.jpg"),
         ('file,labels\n"photos/beach.jpg,dog\n', "not a CSV file"),
+        ('file,labels,split\nphotos/beach.jpg,"dog, cat",train\n', "a comma, 'dog, cat': separate the labels of a picture by ; or |"),
     ],
 )
 def test_nonsense_is_refused_in_words(folder: Path, write: Write, text: str, sentence: str):

@@ -93,6 +93,13 @@ def test_a_wrong_annotation_is_named(root: Path, write: Write, text: str):
         read_voc(root, "train")
 
 
+def test_an_object_without_a_box_is_told(root: Path, write: Write):
+    place = root / "VOCdevkit" / "VOC2007" / "Annotations" / "000007.xml"
+    write(place, "<annotation><object><name>dog</name><bndbox><xmin>1</xmin><ymin>1</ymin></bndbox></object></annotation>")
+    with pytest.raises(ValueError, match="an object has no xmax and no ymax in a bndbox"):
+        read_voc(root, "train")
+
+
 def test_a_label_of_somebody_else_is_named(root: Path, write: Write):
     place = root / "VOCdevkit" / "VOC2007" / "Annotations" / "000007.xml"
     write(place, "<annotation><object><name>tractor</name></object></annotation>")
