@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from l2d import experiments
-from l2d.terminal import AsJson, Data, Device, console, describe_epoch, follow_steps, print_report, progress, sentences, split_names
+from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, print_report, progress, say, sentences, split_names
 
 if TYPE_CHECKING:
     from l2d.data.images import Index
@@ -181,7 +181,7 @@ def explain(
     with sentences():
         shown = split_names(labels) if labels is not None else None
         explain_image(image, [Path(folder) for folder in split_names(models)], out, shown, device)
-        console.print(f"Wrote {out}")
+        say(f"Wrote {out}")
 
 
 @app.command()
@@ -230,7 +230,7 @@ def _run(options: dict[str, Any]) -> None:
             options["teacher_size"] = read_card(options["teacher"]).image_size
         recipe = Recipe(**_pick(Recipe, options))
         plan = Plan(**_pick(Plan, options), recipe=recipe)
-        speak = console.print if processes.is_main() else _keep_quiet
+        speak = say if processes.is_main() else _keep_quiet
         with follow_steps(recipe.epochs) if processes.is_main() else contextlib.nullcontext() as on_step:
             for report in execute(plan, device=options["device"], resume=options["resume"], on_step=on_step):
                 speak(describe_epoch(report, recipe.epochs))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from l2d.terminal import AsJson, Data, Device, console, describe_epoch, follow_steps, output, print_report, sentences, split_names
+from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, output, print_report, say, sentences, split_names
 
 if TYPE_CHECKING:  # the commands import torch themselves, so that --help answers at once
     from l2d.data.images import Index
@@ -223,9 +223,9 @@ def _work_through(
             _train(training, title, device)
         if test is not None:
             mean = score_training(training, test, device=device)["mAP"]
-            console.print(f"{title}  test mAP {'not defined' if mean is None else f'{mean:.2f}'}")
+            say(f"{title}  test mAP {'not defined' if mean is None else f'{mean:.2f}'}")
         files = write()
-    console.print(f"Wrote {', '.join(map(str, files))}")
+    say(f"Wrote {', '.join(map(str, files))}")
 
 
 def _train(training: "Training", title: str, device: str) -> None:
@@ -233,7 +233,7 @@ def _train(training: "Training", title: str, device: str) -> None:
 
     with follow_steps(training.epochs, f"{title}  ") as on_step:
         for report in run_training(training, device=device, on_step=on_step):
-            console.print(f"{title}  {describe_epoch(report, training.epochs)}")
+            say(f"{title}  {describe_epoch(report, training.epochs)}")
 
 
 def _print_plan(trainings: "Sequence[Training]", index: "Index", device: str) -> None:
@@ -247,9 +247,7 @@ def _print_plan(trainings: "Sequence[Training]", index: "Index", device: str) ->
         table.add_row(str(training.plan.out), training.state, str(training.epochs), _format_time(seconds))
     table.add_row("", "", "", _format_time(total))
     output.print(table)
-    console.print(
-        "Estimated from one timed step for every pair of networks; leaves out scoring, and what is done of an interrupted training."
-    )
+    say("Estimated from one timed step for every pair of networks; leaves out scoring, and what is done of an interrupted training.")
 
 
 def _format_time(seconds: float) -> str:

@@ -33,25 +33,30 @@ def sentences() -> Iterator[None]:
             warnings.showwarning = _show_warning
             yield
     except (ValueError, OSError, ArithmeticError) as error:
-        _say(str(error))
+        _complain(error)
         raise typer.Exit(1) from error
     except (MemoryError, RuntimeError) as error:
         from l2d.device import lacks_memory
 
         if not lacks_memory(error):
             raise
-        _say("The memory did not suffice; choose smaller numbers, of --batch-size or --image-size above all.")
+        _complain("The memory did not suffice; choose smaller numbers, of --batch-size or --image-size above all.")
         raise typer.Exit(1) from error
 
 
-def _say(sentence: str) -> None:
-    console.print(Text.assemble(("Error:", "red"), f" {sentence}"), soft_wrap=True)
+def say(message: str | Text) -> None:
+    """A message on one line, however long: whoever reads it from a file finds names whole."""
+    console.print(message, soft_wrap=True)
+
+
+def _complain(reason: object) -> None:
+    say(Text.assemble(("Error:", "red"), f" {reason}"))
 
 
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
 ) -> None:
-    console.print(Text.assemble(("Warning:", "yellow"), f" {message}"), soft_wrap=True)
+    say(Text.assemble(("Warning:", "yellow"), f" {message}"))
 
 
 @contextlib.contextmanager

@@ -103,7 +103,7 @@ def _wait_until_ready(address: str) -> None:
         time.sleep(0.2)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         pytest.skip("needs chromium: apt-get install chromium")
@@ -113,7 +113,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def context(browser: Browser) -> Callable[..., BrowserContext]:
     """A profile for each look of the window: what the page loads for every test is fetched once."""
     return functools.cache(
