@@ -163,7 +163,8 @@ def _take_stamp(root: Path) -> str:
     for folder, folders, files in os.walk(root, followlinks=True):
         folders.sort()
         for name in sorted(files):
-            digest.update(f"{folder}/{name} {_stamp_file(os.path.join(folder, name))}\n".encode())
+            # A name need not be text.
+            digest.update(os.fsencode(f"{folder}/{name} {_stamp_file(os.path.join(folder, name))}\n"))
     return digest.hexdigest()
 
 

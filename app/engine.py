@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from cachetools import LRUCache
 
@@ -206,6 +207,8 @@ class Engine:
             start = time.perf_counter()
             reading = read(inputs.pixels[flight.entry.card.image_size][None])
             scores = reading.scores[0].cpu().numpy()
+            if not np.isfinite(scores).all():
+                raise UnavailableError(f"The model {flight.entry.name!r} gives no numbers for this picture; its weights may be damaged.")
             stages = Stages(decode, time.perf_counter() - start)
             self.metrics.time_stages(network=stages.network)
             self.metrics.batch_size.observe(1)

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse
 
 from app.access import Access
 from app.datasets import DatasetFacts
+from app.errors import RequestError
 from app.jobs import ENDED, Job, State
 from app.orders import Order
 from app.schemas import ErrorAnswer
@@ -69,7 +70,7 @@ class JobAnswer(BaseModel):
     id: str = Field(examples=["3f9a2c41b0d7"])
     title: str = Field(examples=["resnet18, l2d, on shapes"])
     state: State
-    reason: str = Field(description="why it ended as it did", examples=["Trained to the end; the best epoch was 6."])
+    reason: str = Field(description="why it ended as it did", examples=["Trained to the end, which is kept; the best epoch was 6."])
     request: str | None = Field(description="cancel or stop, while the worker has yet to obey")
     stage: str = Field(description="teacher, student or scores", examples=["student"])
     epoch: int = Field(description="of the stage, from 1", examples=[3])
@@ -217,7 +218,7 @@ def show_log(
 
 
 @router.get("/v1/jobs/{job}/probes/{name}")
-def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,}|teacher|pictures)$")], workshop: WorkshopOfApp) -> dict[str, Any]:
+def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,6}|teacher|pictures)$")], workshop: WorkshopOfApp) -> dict[str, Any]:
     """Maps of the probe pictures: `pictures` lists them, `teacher` and the epochs (`0001`, ...) hold the maps."""
     return workshop.read_probe(job, name) or {"pictures": []}
 
@@ -237,8 +238,11 @@ async def follow_job(
     place = last_event_id
     while True:
         # The job first: what it reported before it ended is then read for certain.
-        job = await anyio.to_thread.run_sync(workshop.queue.find, found.id)
-        lines = await anyio.to_thread.run_sync(workshop.read, found.id, place)
+        try:
+            job = await anyio.to_thread.run_sync(workshop.queue.find, found.id)
+            lines = await anyio.to_thread.run_sync(workshop.read, found.id, place)
+        except RequestError:  # deleted by now, or the queue cannot be read: whoever still wants it asks again, and is told
+            return
         for record, place in lines:
             yield ServerSentEvent(event=record["event"], id=str(place), data=record)
         if lines:

@@ -240,8 +240,10 @@ _TOLD = ("epochs", "batch_size", "lr", "freeze_stages", "min_area", "colour", "c
 
 def _quote(value: str, shorter: dict[str, str]) -> str:
     for place, short in shorter.items():
-        if place in value:
-            text = value.replace(place, short)
+        # At the beginning, or after the word before a data set's folder.
+        kind, found, rest = value.partition(place)
+        if found and (not kind or kind.endswith(":")):
+            text = f"{kind}{short}{rest}"
             return f'"{text}"' if "$" in text else shlex.quote(text)
     return shlex.quote(value)
 

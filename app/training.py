@@ -190,7 +190,9 @@ class _Work:
             remove_folder(ready)
         names: dict[str, str] = {}
         for stage in self.stages:
-            source = self.folder.path / f"{BEST}-{stage.name}" if self.task.stop else stage.plan.out
+            # The teacher is the one that taught, which was at its end.
+            best = self.task.stop and stage.name == STUDENT
+            source = self.folder.path / f"{BEST}-{stage.name}" if best else stage.plan.out
             if not is_checkpoint(source):
                 continue
             names[stage.name] = name_model(self.task, stage)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from app.cluster import Need, RayCluster
-from app.errors import UnavailableError
+from app.errors import RequestError, UnavailableError
 from app.jobs import Job, LostClaimError, Progress, State
 from app.logs import configure_logs
 from app.places import Places
@@ -118,11 +118,19 @@ class Worker:
         except LostClaimError as error:
             logger.warning("%s", error)
         except MachineError as error:
-            self._insist(job, "interrupted", f"{error} Resume starts it again.", ())
-            if error.passes:
-                self.queue.resume(job.id)
+            self._give_back(job, "interrupted", f"{error} Resume starts it again.", again=error.passes)
         except OSError as error:
-            self._insist(job, "failed", f"The job's folder cannot be used: {error}.", ())
+            self._give_back(job, "failed", f"The job's folder cannot be used: {error}.")
+
+    def _give_back(self, job: Job, state: State, reason: str, again: bool = False) -> None:
+        """End a job that this worker cannot go on with; with `again` it waits for its turn anew."""
+        try:
+            self._insist(job, state, reason, ())
+            if again:
+                self.queue.resume(job.id)
+        except (LostClaimError, RequestError) as error:
+            # Somebody else has it, or will find it: no reason for this worker to end.
+            logger.warning("%s", error)
 
     def _find(self, job: Job, folder: JobFolder) -> tuple[bool, Training]:
         stop = json.loads((folder.path / ORDER).read_text(encoding="utf-8"))["stop"]
@@ -239,7 +247,10 @@ def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, s
     if code == 0 and stopped:
         return "succeeded", f"Stopped as asked; the student of epoch {summary.progress.best_epoch} is kept{score}."
     if code == 0:
-        return "succeeded", f"Trained to the end; the best epoch was {summary.progress.best_epoch}{score}."
+        return (
+            "succeeded",
+            f"Trained to the end, which is kept; the best epoch was {summary.progress.best_epoch}{score}.",
+        )
     if summary.failure:
         return "failed", summary.failure
     if code is None:

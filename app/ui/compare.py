@@ -15,6 +15,7 @@ from app.engine import Engine
 from app.export import export_figure, export_numbers
 from app.schemas import CompareAnswer, FigureLook, MapKind
 from app.settings import Settings
+from app.ticket import Ticket
 from app.ui.examples import Example, list_examples, read_example
 from app.ui.grid import create_grid
 from app.ui.photographs import PREVIEW_SIDE, THUMBNAIL_SIDE, Photographs, draw_preview
@@ -133,11 +134,14 @@ class Desk:
             RequestError: as `app.compare.compare`.
         """
         self.photographs.keep(data)
-        answer = self._ask(data, request)
-        reply: Json = {"answer": answer.model_dump(mode="json")}
+        ticket = Ticket(self.settings.request_seconds)
+        reply: Json = {"answer": self._ask(data, request, ticket).model_dump(mode="json")}
         if request.preview:
-            reply["preview"] = draw_preview(read_picture(data, self.settings.max_pixels), PREVIEW_SIDE)
+            reply["preview"] = self.engine.run_aside(ticket, self._preview, data)
         return reply
+
+    def _preview(self, data: bytes) -> str:
+        return draw_preview(read_picture(data, self.settings.max_pixels), PREVIEW_SIDE)
 
     def save(self, data: bytes, request: Request) -> Json:
         """What is shown as a file: the figure, or the raw numbers.
@@ -145,18 +149,21 @@ class Desk:
         Raises:
             RequestError: as `app.compare.compare`.
         """
-        answer = self._ask(data, request)
-        if request.file == "json":
-            content = answer.model_dump_json(indent=1).encode()
-        elif request.file == "npz":
-            content = export_numbers(answer)
-        else:
-            content = export_figure(answer, read_picture(data, self.settings.max_pixels), request.file, request)
+        ticket = Ticket(self.settings.request_seconds)
+        answer = self._ask(data, request, ticket)
+        content = self.engine.run_aside(ticket, self._write, answer, data, request)
         name = f"l2d-{answer.image.sha256[:8]}-{request.kind}.{request.file}"
         return {"name": name, "type": MEDIA_TYPES[request.file], "base64": base64.b64encode(content).decode()}
 
-    def _ask(self, data: bytes, request: Request) -> CompareAnswer:
-        return compare_models(self.engine, data, request.models, request.labels, request.threshold, request.kind)
+    def _write(self, answer: CompareAnswer, data: bytes, request: Request) -> bytes:
+        if request.file == "json":
+            return answer.model_dump_json(indent=1).encode()
+        if request.file == "npz":
+            return export_numbers(answer)
+        return export_figure(answer, read_picture(data, self.settings.max_pixels), request.file, request)
+
+    def _ask(self, data: bytes, request: Request, ticket: Ticket) -> CompareAnswer:
+        return compare_models(self.engine, data, request.models, request.labels, request.threshold, request.kind, ticket)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from html import escape
 from typing import Any, get_args
 
 import gradio as gr
@@ -182,7 +183,12 @@ class Bench:
         """The function of a button."""
 
         def do(token: str, job: str | None, request: gr.Request) -> None:
-            act = self.workshop.delete if verb == "delete" else getattr(self.workshop.queue, verb)
+            def act(job: str) -> None:
+                if verb == "delete":
+                    self.workshop.delete(job)
+                else:
+                    getattr(self.workshop.queue, verb)(job)
+
             if job:
                 self._try(token, request, lambda: act(job))
 
@@ -194,7 +200,8 @@ class Bench:
             self._check(token, request)
             listed = self.workshop.queue.page(LISTED)
         except RequestError as error:
-            return [gr.skip(), f"<p>{error.message}</p>", *[gr.skip()] * 8, seen]
+            # Whatever comes next is shown in place of it.
+            return [gr.skip(), f"<p>{escape(error.message)}</p>", *[gr.skip()] * 8, seen | {"status": "", "chosen": ""}]
         job = next((job for job in listed if job.id == chosen), listed[0] if listed else None)
         choices = [(_describe_choice(job), job.id) for job in listed]
         shown: dict[str, Any] = {"chosen": gr.update(choices=choices, value=job.id if job else None)}

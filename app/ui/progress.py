@@ -122,9 +122,14 @@ def show_curves(records: Iterable[dict[str, Any]], mark: int | None = None) -> s
     )
 
 
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """No more points than a chart has room for, the newest among them."""
+    return points[:: -max(1, len(points) // POINTS)][::-1]
+
+
 def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bool) -> str:
     """One chart as SVG."""
-    curves = [Curve(name, [p for p in points if not logarithmic or p[1] > 0][:: max(1, len(points) // POINTS)]) for name, points in curves]
+    curves = [Curve(name, _thin([p for p in points if not logarithmic or p[1] > 0])) for name, points in curves]
     values = [value for curve in curves for _, value in curve.points]
     if not values:
         return f"<figure><figcaption>{title}: after the first epoch</figcaption></figure>"

@@ -95,6 +95,8 @@ def test_finished_card_of_a_folder_that_was_there_already_is_noticed(catalog: Ca
         (lambda card: card.update(std=[0, 1, 1]), "std must not hold a zero"),
         (lambda card: card.update(resize="crop"), "resize must be"),
         (lambda card: card.update(surprise=1), "is not a model card"),
+        (lambda card: card.update(title="\ud800"), "a text in it is no Unicode"),
+        (lambda card: card["recipe"].update(note="\udfff"), "a text in it is no Unicode"),
     ],
 )
 def test_wrong_card_is_refused_by_name_and_the_others_load(

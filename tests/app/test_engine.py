@@ -21,6 +21,7 @@ from app.settings import Settings
 from app.sights import Sight, View
 from app.ticket import Ticket
 from l2d.cam import label_maps
+from l2d.checkpoint import load_checkpoint, save_checkpoint
 from l2d.data.images import to_input
 from l2d.runtime import OpenVino
 
@@ -162,6 +163,18 @@ def test_failing_network_frees_its_place_and_is_tried_again(engine: Engine, uplo
         with pytest.raises(ZeroDivisionError):
             compare(engine, upload, ["alien"])
     assert not compare(engine, upload, ["alien"]).models[0].cached
+
+
+def test_a_network_without_numbers_is_refused_by_name(engine: Engine, checkpoints: Path, upload: bytes):
+    """A training may end with such weights: its losses are looked at before its last step."""
+    folder = checkpoints / "student-l2d"
+    model, card = load_checkpoint(folder)
+    for weights in model.head.parameters():
+        weights.fill_(torch.nan)
+    save_checkpoint(folder, model, card)
+    with pytest.raises(UnavailableError, match="'student-l2d' gives no numbers"):
+        compare(engine, upload, ["student-l2d"])
+    assert compare(engine, upload, ["the-teacher"]).models
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first(settings: Settings, network_runs: Counter):

@@ -1,6 +1,7 @@
 """Jobs over HTTP: what is accepted, what is refused and how, and what a client that follows a job is told."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -198,6 +199,13 @@ def test_a_link_that_leads_nowhere_spoils_no_list(client: TestClient, places: Pl
     assert [found["name"] for found in client.get("/v1/datasets").json()] == ["shapes", "mine"]
 
 
+def test_a_file_name_that_is_no_text_spoils_no_data_set(client: TestClient, places: Places):
+    write_table(places.data / "mine")
+    (places.data / "mine" / os.fsdecode(b"caf\xe9.txt")).write_text("")
+    order(client, data="mine")
+    assert {found["name"]: found["train"] for found in client.get("/v1/datasets").json()}["mine"] == 3
+
+
 def test_findings_that_cannot_be_kept_are_found_again(client: TestClient, workshop: Workshop, places: Places):
     write_table(places.data / "mine")
     workshop.datasets.memory.parent.mkdir(parents=True, exist_ok=True)
@@ -273,6 +281,27 @@ def read_events(answer: httpx.Response) -> list[tuple[str, int, dict[str, Any]]]
         if fields:
             events.append((fields["event"], int(fields["id"]), json.loads(fields["data"])))
     return events
+
+
+def test_a_stream_of_a_job_that_is_deleted_just_ends(client: TestClient, workshop: Workshop):
+    job = order(client)
+
+    def delete() -> None:
+        time.sleep(0.3)
+        workshop.queue.cancel(job)
+        workshop.delete(job)
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    events = read_events(client.get(f"/v1/jobs/{job}/events"))
+    thread.join()
+    assert [kind for kind, _, _ in events][:1] == ["state"]
+
+
+def test_a_probe_with_a_name_that_no_disk_takes_is_refused(client: TestClient, workshop: Workshop):
+    job = order(client)
+    (workshop.places.jobs / job / "probes").mkdir(parents=True)
+    refusal(client.get(f"/v1/jobs/{job}/probes/{'1' * 300}"), 422)
 
 
 def test_events_tell_everything_since_the_start_and_then_what_follows(client: TestClient, workshop: Workshop):

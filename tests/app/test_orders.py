@@ -47,6 +47,15 @@ def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Pat
     assert "--weight mld=3.5" in commands[1]
 
 
+def test_only_the_beginning_of_a_path_is_told_by_its_variable(made_checkpoints: Path):
+    order = Order.model_validate({"student": "resnet18", "method": "vanilla"})
+    for place in ("/srv/job/data", "/srv/myjob"):
+        stages = plan_stages(order.model_dump(), f"coco:{place}/mine", lambda name: made_checkpoints / name, Path("job"))
+        (command,) = write_commands(stages, Path("job"), {"$L2D_DATA": Path(place)})
+        assert '--data "coco:$L2D_DATA/mine"' in command
+        assert "--out student" in command
+
+
 def test_a_teacher_without_trained_weights_keeps_none_of_them(made_checkpoints: Path):
     wanted = {"method": "l2d", "teacher_backbone": "resnet34", "start_from": "alien", "freeze_stages": 2}
     for given, frozen in (({}, 0), ({"teacher_start_from": "alien"}, 2), ({"pretrained": True}, 2)):

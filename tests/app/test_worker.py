@@ -6,7 +6,7 @@ import pytest
 
 from app.jobs import LostClaimError
 from app.places import Places
-from app.processes import LocalMachine
+from app.processes import LocalMachine, MachineError
 from app.worker import Worker, clear
 
 
@@ -17,6 +17,20 @@ def worker(tmp_path: Path) -> Worker:
     worker = Worker(places, "cpu", LocalMachine(places, "cpu"))
     worker._train = lambda job, folder: ("succeeded", "Trained to the end.")  # type: ignore[method-assign]
     return worker
+
+
+@pytest.mark.parametrize("error", [MachineError("No GPU is free.", passes=True), OSError("gone")])
+def test_a_job_that_somebody_else_has_by_now_ends_no_worker(worker: Worker, error: Exception):
+    def fail(job: object, folder: object) -> None:
+        worker.queue.give_up_seat(worker.prefix)
+        raise error
+
+    worker._train = fail  # type: ignore[method-assign,assignment]
+    job, _ = worker.queue.submit({"data": "shapes"})
+    claimed = worker.queue.claim(worker.name, job.id)
+    assert claimed
+    worker.work(claimed)
+    assert worker.queue.find(job.id).state == "interrupted"
 
 
 def train(worker: Worker) -> tuple[str, Path]:

@@ -27,8 +27,8 @@ function createLook(element, changed) {
     Object.assign(view, PLAIN);
     const [kind] = asked.kind ?? [], [scale] = asked.scale ?? [], [minus] = asked.minus ?? [];
     const number = (name) => (asked[name]?.[0] === undefined ? NaN : clamp(Number(asked[name][0]), 0, 1));
-    if (kind in KINDS) view.kind = kind;
-    if (scale in SCALES) view.scale = scale;
+    if (Object.hasOwn(KINDS, kind)) view.kind = kind;
+    if (Object.hasOwn(SCALES, scale)) view.scale = scale;
     if (minus) view.minus = minus;
     if (asked.cells) view.smooth = false;
     setColours(asked.colours?.[0] ?? PLAIN.colour);

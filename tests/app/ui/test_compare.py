@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from app.ui.compare import Desk
 from app.ui.examples import EXAMPLES
+from app.uploads import read_picture
 
 
 @pytest.fixture
@@ -28,6 +30,20 @@ def test_a_fresh_page_gets_models_examples_and_the_first_example_compared(desk):
     assert [example["name"] for example in opening["examples"]] == [example.name for example in EXAMPLES]
     assert [model["name"] for model in opening["first"]["answer"]["models"]] == ["the-teacher", "student-vanilla", "student-l2d"]
     assert opening["first"]["preview"].startswith("data:image/jpeg;base64,")
+
+
+def test_the_page_decodes_and_draws_where_the_api_does(desk, upload, monkeypatch):
+    """Two at a time, however many ask, and within the time of a request."""
+    threads = []
+
+    def read(*arguments):
+        threads.append(threading.current_thread().name)
+        return read_picture(*arguments)
+
+    monkeypatch.setattr("app.ui.compare.read_picture", read)
+    desk.answer(desk.compare, send(upload, preview=True))
+    desk.answer(desk.save, send(upload, file="png"))
+    assert [name.partition("_")[0] for name in threads] == ["decode", "decode"]
 
 
 def test_without_models_the_page_says_so(desk, checkpoints):

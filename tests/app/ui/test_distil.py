@@ -11,6 +11,7 @@ from PIL import Image
 
 from app.access import Access
 from app.catalog import Catalog
+from app.errors import UnavailableError
 from app.jobs import Progress
 from app.orders import choose_first_order
 from app.places import Places
@@ -100,6 +101,25 @@ def test_without_a_token_no_other_sites_page_orders_or_sees_a_job(bench: Bench, 
     assert job not in str(bench.refresh("", job, 1, {}, evil))
     assert bench.scrub("", job, 1, evil) == ("", "")
     assert [(known.id, known.state) for known in workshop.queue.page(10)] == [(job, "queued")]
+
+
+def test_a_refusal_is_escaped_and_gone_when_its_cause_is(bench: Bench, workshop: Workshop):
+    job = start(bench)
+    first = bench.refresh("", job, 1, {}, OWN)
+    refused = bench.refresh("", job, 1, first[-1], gr.Request(headers={"host": "evil<b>.example"}))
+    assert ("evil&lt;b&gt;.example" in refused[1], "<b>" in refused[1]) == (True, False)
+    assert "Waiting" in bench.refresh("", job, 1, refused[-1], OWN)[1]
+
+
+def test_a_queue_that_cannot_be_used_is_told_by_every_button(bench: Bench, workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    job = start(bench)
+
+    def fail(*_: object) -> None:
+        raise UnavailableError("The queue cannot be used now.")
+
+    monkeypatch.setattr(Workshop, "queue", property(fail))
+    with pytest.raises(gr.Error, match="cannot be used now"):
+        bench.ask("cancel")("", job, OWN)
 
 
 def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
