@@ -89,10 +89,6 @@ class JobFolder:
         for name in ("ready", TEACHER, STUDENT, f"best-{TEACHER}", f"best-{STUDENT}"):
             remove_folder(self.path / name)
 
-    def remove(self) -> None:
-        """Remove the folder and everything in it."""
-        remove_folder(self.path)
-
     def _end_last_line(self) -> None:
         if not self.metrics.exists():
             return

@@ -6,18 +6,16 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from app.errors import PictureError, PictureFormatError, RequestError, TooLargeError
-from l2d.data.images import PixelKindError, choose_fraction, shrink, squash, to_rgb
+from l2d.data.images import PixelKindError, choose_fraction, shrink, squash, to_rgb, upright_size
 
 # What is decoded, by Pillow's name.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MIN_SIDE = 8
 
-# EXIF orientations that stand a picture on its side.
-_LYING = (5, 6, 7, 8)
 _KNOWN = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _CONVERT = "Save it as PNG or JPEG and send that."
 
@@ -62,9 +60,7 @@ def read_inputs(data: bytes, max_pixels: int, sizes: Iterable[int]) -> Inputs:
     Raises: as `read_picture`.
     """
     with _opened(data, max_pixels) as image:
-        # Pillow gives the size of a TIFF as it stands.
-        lying = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _LYING
-        width, height = (image.height, image.width) if lying else image.size
+        width, height = upright_size(image)
         fractions = {size: choose_fraction(image, size) for size in sizes}
     pictures = {fraction: read_picture(data, max_pixels, fraction) for fraction in set(fractions.values())}
     return Inputs({size: squash(pictures[fraction], size) for size, fraction in fractions.items()}, width, height)

@@ -8,13 +8,14 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from l2d.bootstrap import Intervals, find_intervals
 from l2d.cam import label_maps, maps_from_features
 from l2d.checkpoint import ModelCard
-from l2d.data.images import Index, read_image, to_input
+from l2d.data.images import Index, read_image, to_input, upright_size
 from l2d.evaluate import Progress, check_labels
 from l2d.metrics import THRESHOLD
 from l2d.model import LabelNet
@@ -179,10 +180,11 @@ def _judge_pictures(model: LabelNet, card: ModelCard, index: Index, kind: str) -
         if not labels:
             yield []
             continue
-        picture = read_image(path)
-        image = to_input(picture, card.image_size, card.mean, card.std).to(device)
+        image = to_input(read_image(path, card.image_size), card.image_size, card.mean, card.std).to(device)
+        with Image.open(path) as picture:
+            size = upright_size(picture)
         maps, probabilities = _read(model, image, labels, kind)
-        yield [_judge(maps[i], boxes[label], picture.size, probabilities[i]) for i, label in enumerate(labels)]
+        yield [_judge(maps[i], boxes[label], size, probabilities[i]) for i, label in enumerate(labels)]
 
 
 def _read(model: LabelNet, image: Tensor, labels: list[int], kind: str) -> tuple[Tensor, list[float]]:

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 # Decoded pictures are kept in memory up to this many bytes; a larger data set is decoded again in every epoch.
@@ -18,6 +18,8 @@ MEMORY_LIMIT = 8 * 2**30
 PREFETCHED_BATCHES = 3
 # What shows through a transparent picture.
 BACKGROUND = (255, 255, 255)
+# EXIF orientations that stand a picture on its side.
+LYING = (5, 6, 7, 8)
 
 Boxes = dict[int, list[tuple[float, float, float, float]]]
 # Batches, then None; or what went wrong.
@@ -69,6 +71,13 @@ def read_image(path: Path, size: int | None = None) -> Image.Image:
         raise ValueError(f"There is no picture {path}.") from None
     except Exception as error:  # Pillow's readers meet damaged files with almost any exception
         raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture whose header is read, once it is turned upright as its EXIF data says."""
+    # Pillow gives the size of a TIFF as it stands.
+    lying = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in LYING
+    return (image.height, image.width) if lying else image.size
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

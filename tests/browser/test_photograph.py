@@ -58,3 +58,19 @@ def test_an_example_shows_who_made_it(page):
     wait_for(page, "A cup of coffee", "600 × 400")
     expect(page.locator(".credit")).to_have_text("Rachel Michetti, Pikolo Espresso Bar (CC0)")
     expect(page.get_by_role("button", name="A cup of coffee")).to_have_attribute("aria-pressed", "true")
+
+
+def test_one_that_is_chosen_while_the_page_opens_stays(context, url):
+    page, held = context(1280, 900, "light").new_page(), []
+    page.route("**/component_server/**", lambda route: held.append(route) if not held else route.continue_())
+    page.goto(url)
+    page.wait_for_selector(".desk")
+    while not held:
+        page.wait_for_timeout(20)
+    page.evaluate(PASTE, hand_over(page, "mine.png"))
+    held[0].continue_()
+    wait_for(page, "mine.png", "96 × 64")
+    page.wait_for_selector(".grid .row")
+    page.wait_for_selector(".desk[data-busy=false]")
+    wait_for(page, "mine.png", "96 × 64")
+    page.close()

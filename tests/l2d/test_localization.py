@@ -139,6 +139,23 @@ def test_report_is_the_mean_over_pairs(network: tuple[LabelNet, ModelCard], tmp_
     assert report["predicted"] == {"threshold": 0.0, **overall}
 
 
+def test_a_large_photograph_is_seen_as_everywhere_else(
+    network: tuple[LabelNet, ModelCard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded at a fraction of its size; the boxes are in pixels of the whole, turned upright."""
+    (model, card), path, seen = network, tmp_path / "large.jpg", []
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    noise = torch.randint(256, (400, 600, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    Image.fromarray(noise.numpy()).save(path, exif=exif)
+    features = LabelNet.features
+    monkeypatch.setattr(LabelNet, "features", lambda self, image: features(self, seen.append(image) or image))
+    index = Index([path], torch.tensor([[1.0, 0, 0]]), LABELS, [{0: [(0, 0, 400, 600)]}])
+    assert localize(model, card, index)["energy_in_box"] == pytest.approx(100)
+    assert torch.equal(seen[0], to_input(open_image(path, card.image_size), card.image_size, card.mean, card.std))
+    assert not torch.equal(seen[0], to_input(open_image(path), card.image_size, card.mean, card.std))
+
+
 def test_only_labels_above_the_threshold_count_as_predicted(network: tuple[LabelNet, ModelCard], tmp_path: Path) -> None:
     model, card = network
     with torch.no_grad():

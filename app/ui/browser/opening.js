@@ -12,7 +12,7 @@ async function open() {
   look.read(asked);
   const { kind, threshold } = look.view;
   const named = { example: asked.example?.[0], sha256: asked.photo?.[0], models: asked.models, labels: asked.labels };
-  const linked = named.example || named.sha256;
+  const linked = named.example || named.sha256, before = state.photo;
   const opening = await server.opening(linked ? { ...named, kind, threshold, preview: true } : null);
   if (!opening) throw new Error(NOT_THERE);
   const { first, error } = opening;
@@ -20,7 +20,8 @@ async function open() {
   Object.assign(state, { maxBytes: opening.max_bytes, maxModels: opening.max_models });
   state.models = opening.models.map((model) => admit(model, usual ? model.default : asked.models.includes(model.name)));
   find(".examples").replaceChildren(...opening.examples.map(showExample));
-  if (first) {
+  if (state.photo !== before) complete(); // somebody chose another photograph meanwhile
+  else if (first) {
     const example = opening.examples.find(({ name }) => name === (linked && !error ? named.example : opening.examples[0].name));
     const known = state.photo?.sha256 === named.sha256 ? state.photo : { name: "Photograph", sha256: named.sha256 };
     state.photo = example ? photoOf(example) : { ...known, preview: undefined };
