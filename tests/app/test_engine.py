@@ -237,10 +237,15 @@ def test_a_model_that_fails_keeps_nobody_from_being_ready(engine: Engine, upload
 
 
 def test_figures_of_those_who_left_are_not_drawn(engine: Engine):
-    begun, go_on, drawn = threading.Event(), threading.Event(), []
+    begun, go_on, drawn = threading.Barrier(DECODERS + 1), threading.Event(), []
+
+    def occupy() -> bool:
+        begun.wait(SOON)
+        return go_on.wait(SOON)
+
     with ThreadPoolExecutor(4) as clients:
-        running = [clients.submit(engine.run_aside, Ticket(SOON), lambda: begun.set() or go_on.wait(SOON)) for _ in range(DECODERS)]
-        assert begun.wait(SOON)
+        running = [clients.submit(engine.run_aside, Ticket(SOON), occupy) for _ in range(DECODERS)]
+        begun.wait(SOON)
         left, patient = Ticket(SOON), Ticket(SOON)
         forgotten = clients.submit(engine.run_aside, left, drawn.append, "forgotten")
         wanted = clients.submit(engine.run_aside, patient, drawn.append, "wanted")
