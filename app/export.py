@@ -44,7 +44,7 @@ def export_figure(answer: CompareAnswer, image: Image.Image, format: str, look: 
     columns = [
         Column(
             model.title,
-            {label: np.array(rows, dtype=np.float32) for label, rows in model.maps.items()},
+            {label: _as_drawn(rows, answer.kind) for label, rows in model.maps.items()},
             {prediction.label: prediction.score for prediction in model.predictions},
         )
         for model in answer.models
@@ -62,6 +62,12 @@ def export_figure(answer: CompareAnswer, image: Image.Image, format: str, look: 
     buffer = io.BytesIO()
     save_figure(figure, buffer, format)
     return buffer.getvalue()
+
+
+def _as_drawn(rows: list[list[float]], kind: str) -> np.ndarray:
+    """A map as the page draws it: attention, which sums to 1 over however many cells there are, in multiples of an even spread."""
+    numbers = np.array(rows, dtype=np.float32)
+    return numbers * numbers.size if kind == "attention" else numbers
 
 
 def find_reference(answer: CompareAnswer, name: str) -> int | None:

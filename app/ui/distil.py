@@ -22,7 +22,7 @@ TRAIN = "train first: "
 # Fields whose choices come and go.
 LISTS = ("data", "teacher", "start_from", "teacher_start_from")
 # What the delete button does first, in the browser: without a yes no job is named, and nothing is done.
-CONFIRM = "(token, job) => [token, confirm('Delete this job, its log and the student that it trained?') ? job : null]"
+CONFIRM = "(token, job) => [token, confirm('Delete this job, its log and every model that it trained, a teacher too?') ? job : null]"
 NO_JOB = "<p>No job yet. The form holds a small one that needs no data set: start it.</p>"
 # Fields of an order with a component each, in the order of the form; the first ones are always in sight.
 SHOWN = ("title", "data", "method", "teacher", "student", "teacher_epochs", "epochs", "image_size")
@@ -228,7 +228,7 @@ class Bench:
         last = int(epochs[-1]) if epochs else 1
         # Follows the newest epoch, unless somebody looks at an earlier one of the same job.
         at = last if new or epoch >= last - 1 else epoch
-        slider = gr.update(maximum=max(last, 2), value=at, visible=bool(epochs))
+        slider = gr.update(maximum=max(last, 2), value=at, visible=len(epochs) > 1)
         return {
             "status": show_status(job),
             **{verb: gr.update(visible=job.state in allowed) for verb, allowed in states.items()},

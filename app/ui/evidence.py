@@ -85,7 +85,8 @@ def _describe_seeds(pair: Pair) -> str:
 
 
 def _render_pair(pair: Pair) -> str:
-    best = find_best([method.ours for name, method in pair.methods.items() if name != "teacher"])
+    students = [method for name, method in pair.methods.items() if name != "teacher"]
+    best = find_best([method.ours for method in students], [method.spread for method in students])
     rows = [
         render_row(
             TITLES.get(name, name),

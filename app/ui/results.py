@@ -17,7 +17,6 @@ from app.ui.evidence import render_evidence
 from app.ui.tables import (
     MEASURES,
     Scores,
-    find_best,
     find_gain,
     format_score,
     render_cell,
@@ -126,12 +125,12 @@ def _render_methods(entries: list[Entry]) -> str:
     absent: list[Row] = [(key, title, {}) for key, title in TITLES.items() if key in reported]
     groups = ["Here", *(f"Paper: {row['teacher']} to {row['student']}, {row['data']}" for row in papers)]
     base = next((scores for key, _, scores in ours if key == "vanilla"), {})
-    best = find_best([scores for key, _, scores in ours if key != "teacher"])
-    rows = [_render_method(row, papers, base, best) for row in [*ours, *absent]]
+    rows = [_render_method(row, papers, base) for row in [*ours, *absent]]
     return render_table("Scores", groups, rows) + (
         "<p>Gain: mAP above the vanilla student of the same column. The paper's pairs, data and recipe differ from ours, so "
         f"compare the order and the gains of the methods, not the numbers themselves. {escape(read_reference()['source'])}.</p>"
-        + _render_past(entries)
+        "<p>Each of these networks was trained once, so a difference of a point may be chance, here and in the maps below; "
+        "<code>l2d evaluate</code> and <code>l2d localize</code> give intervals with <code>--against</code>.</p>" + _render_past(entries)
     )
 
 
@@ -153,9 +152,9 @@ def _find_rounds(entry: Entry) -> list[float]:
     return found[::-1]
 
 
-def _render_method(row: Row, papers: list[dict[str, Any]], base: Scores, best: Scores) -> str:
+def _render_method(row: Row, papers: list[dict[str, Any]], base: Scores) -> str:
     key, title, scores = row
-    cells = render_group(scores, find_gain(key, scores, base), {} if key == "teacher" else best)
+    cells = render_group(scores, find_gain(key, scores, base), {})
     for paper in papers:
         reported = paper["scores"].get(key, {})
         cells += render_group(reported, find_gain(key, reported, paper["scores"]["vanilla"]), {})
@@ -166,7 +165,6 @@ def _render_localization(entries: list[Entry]) -> str:
     reports = [(entry, entry.card.scores["localization"]) for entry in entries if isinstance(entry.card.scores.get("localization"), dict)]
     if not reports:
         return ""
-    best = find_best([read_scores(entry.card.scores) for entry, _ in reports if _key(entry) != "teacher"])
     sizes = [size for size in SIZES if any(_dig(report, "by_size", size) for _, report in reports)]
     groups = "".join(
         f'<td class="space"></td><th class="group" scope="colgroup" colspan="{1 + len(sizes)}">{title}</th>'
@@ -174,15 +172,15 @@ def _render_localization(entries: list[Entry]) -> str:
     )
     names = '<td class="space"></td>' + "".join(f'<th scope="col">{name}</th>' for name in ("all", *sizes))
     head = f'<tr><td></td>{groups}</tr><tr><th scope="col">Model</th>{names * len(LOCALIZATION_SCORES)}</tr>'
-    rows = [_render_located(entry, report, {} if _key(entry) == "teacher" else best, sizes) for entry, report in reports]
+    rows = [_render_located(entry, report, sizes) for entry, report in reports]
     return f"<p>{_count_pairs(report for _, report in reports)}</p>" + wrap_table("Localization", head, rows)
 
 
-def _render_located(entry: Entry, report: dict[str, Any], best: Scores, sizes: list[str]) -> str:
+def _render_located(entry: Entry, report: dict[str, Any], sizes: list[str]) -> str:
     scores, cells = read_scores({"localization": report}), ""
     for name in LOCALIZATION_SCORES:
         parts = "".join(f"<td>{format_score(_dig(report, 'by_size', size, name))}</td>" for size in sizes)
-        cells += f'<td class="space"></td>{render_cell(scores, best, name)}{parts}'
+        cells += f'<td class="space"></td>{render_cell(scores, {}, name)}{parts}'
     return render_row(entry.card.title, cells, ours=True)
 
 

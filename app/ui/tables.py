@@ -37,16 +37,21 @@ def render_group(scores: Scores, gain: float | None, best: Scores, spread: Score
 
 
 def render_cell(scores: Scores, best: Scores, measure: str, spread: Scores | None = None) -> str:
-    """One score, with its standard deviation where it has one; bold where it is the best."""
+    """One score, with its standard deviation where it has one; bold where it is the best by more than that."""
     mark = ' class="best"' if measure in best and scores.get(measure) == best[measure] else ""
     beside = f" <small>± {spread[measure]:.1f}</small>" if spread and measure in spread else ""
     return f"<td{mark}>{format_score(scores.get(measure))}{beside}</td>"
 
 
-def find_best(scores: Sequence[Scores]) -> dict[str, float]:
-    """The highest of every measure, where there is more than one to compare."""
-    names = {name for each in scores for name in each} if len(scores) > 1 else set()
-    return {name: max(each[name] for each in scores if name in each) for name in names}
+def find_best(scores: Sequence[Scores], spreads: Sequence[Scores]) -> dict[str, float]:
+    """The highest of every measure that leads the next one by more than the spread of either: without spreads nobody knows."""
+    best = {}
+    for name in {name for each in spreads for name in each}:
+        known = [(each[name], spread[name]) for each, spread in zip(scores, spreads, strict=True) if name in each and name in spread]
+        first, second = (*sorted(known, reverse=True)[:2], None, None)[:2]
+        if first and second and first[0] - second[0] > max(first[1], second[1]):
+            best[name] = first[0]
+    return best
 
 
 def find_gain(key: str, scores: Scores, base: Scores) -> float | None:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from app.schemas import FigureLook, MapKind
 from app.server import create_api
 from app.settings import Settings
 from l2d.cam import OWN_KINDS
-from l2d.figure import COLORMAPS
+from l2d.figure import COLORMAPS, draw_figure
 from l2d.layers import SCALES
 from l2d.runtime import OpenVino
 
@@ -135,6 +135,20 @@ def test_a_figure_looks_as_asked(client: TestClient, upload: bytes):
     for format in ("png", "npz", "json"):
         sentence = refusal(post(client, upload, **plain | {"format": format}, minus="alien"), 422, "bad_parameter")
         assert "one of those compared, the-teacher, student-l2d; got 'alien'" in sentence
+
+
+def test_a_figure_of_attention_is_in_multiples_of_an_even_spread(client: TestClient, upload: bytes, monkeypatch: pytest.MonkeyPatch):
+    """It sums to 1 over however many cells a model has: only so do models of different sizes compare."""
+    drawn = []
+
+    def draw(image: Image.Image, columns: list[Any], *rest: Any, **look: Any) -> Any:
+        drawn.extend(columns)
+        return draw_figure(image, columns, *rest, **look)
+
+    monkeypatch.setattr("l2d.figure.draw_figure", draw)
+    post(client, upload, labels="cat", kind="attention", format="png")
+    assert len({column.maps["cat"].size for column in drawn}) > 1
+    assert [column.maps["cat"].mean() for column in drawn] == pytest.approx([1.0] * len(drawn), abs=1e-4)
 
 
 def test_attention_is_a_second_kind_of_map(client: TestClient, upload: bytes):

@@ -20,7 +20,8 @@ function watchLabels(element, { listLabels, isShown, toggle }) {
     if (text) options.sort((a, b) => starts(a) - starts(b));
     active = clamp(active, 0, Math.max(0, options.length - 1));
     list.replaceChildren(...options.map(describe));
-    if (!options.length) list.append(make("li", { class: "none" }, "No label of that name"));
+    const known = listLabels().some(({ label }) => label.toLowerCase() === text);
+    if (!options.length) list.append(make("li", { class: "none" }, known ? "Already shown" : "No label of that name"));
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
     if (options.length) input.setAttribute("aria-activedescendant", "l2d-option-" + active);

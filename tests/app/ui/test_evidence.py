@@ -3,6 +3,7 @@ import json
 import pytest
 
 from app.ui.evidence import render_evidence
+from app.ui.tables import find_best
 from l2d.reproduce import Settings, choose_rows, collect_table, read_rows
 
 SCORES = {"mAP": 44.25, "OF1": 57.7, "CF1": 41.0}
@@ -44,6 +45,14 @@ def test_every_method_stands_with_its_spread_beside_the_papers(tmp_path):
     assert "8 epochs instead of 80." in page
     # Never the path of the data on the machine that measured.
     assert "ROOT" not in page
+
+
+@pytest.mark.parametrize(
+    ("spreads", "best"),
+    [(({"mAP": 0.2}, {"mAP": 0.1}), {"mAP": 44.0}), (({"mAP": 0.2}, {"mAP": 1.1}), {}), (({}, {}), {}), (({"mAP": 0.2}, {}), {})],
+)
+def test_the_best_leads_by_more_than_its_seeds_differ(spreads, best):
+    assert find_best([{"mAP": 44.0}, {"mAP": 43.0}], spreads) == best
 
 
 def test_what_the_command_writes_can_be_shown(tmp_path):

@@ -56,7 +56,10 @@ def test_gain_is_that_over_the_vanilla_student_beside_the_papers(entry):
     assert "scored on 2,500 test photographs" in page
     assert "<small>−1.2</small>" in page
     assert "<small>+1.2</small>" in page  # the paper's L2D on MobileNet v2, with either teacher
-    assert '<td class="best">50.0</td>' in page
+    # One training each: nobody knows whether the lead is chance.
+    assert "<td>50.0</td>" in page
+    assert 'class="best"' not in page
+    assert "trained once, so a difference of a point may be chance" in page
 
 
 def test_a_training_too_many_can_be_seen(entry):
