@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from cachetools import LRUCache
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from app.errors import ParameterError, UnavailableError, UnknownModelError, describe_unknown
 from app.schemas import ModelDetail
@@ -252,11 +251,11 @@ def _describe_card(name: str, card: ModelCard) -> ModelDetail:
         detail = ModelDetail.model_validate(fields)
         # Halves of characters, which JSON can spell and no answer can hold.
         detail.model_dump_json()
-    except (PydanticSerializationError, UnicodeError) as error:
-        raise CheckpointError(f"{CARD}: a text in it is no Unicode: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    except ValueError as error:  # of pydantic's serializer
+        raise CheckpointError(f"{CARD}: a text in it is no Unicode: {error}.") from error
     if len(set(detail.labels)) < len(detail.labels):
         raise CheckpointError(f"{CARD}: a label is named twice.")
     return detail
