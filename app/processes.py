@@ -15,6 +15,8 @@ from app.seats import CPU, Devices
 
 # What a training process gets between being asked and being killed.
 GRACE_SECONDS = 2.0
+# Of 1000: how much sooner than others Linux ends a training when the machine's memory runs out. It can be resumed; a page is just gone.
+OOM_SCORE = "500"
 # Which GPUs CUDA shows a process, in which order.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 # What training needs of the environment; everything else, secrets above all, stays out.
@@ -25,10 +27,6 @@ PASSED_ON = (
 )
 ENTRY = "app"
 SOURCE_TREE = Path(__file__).resolve().parent.parent
-
-
-# Of 1000: how much sooner than others Linux ends a training when the machine's memory runs out. It can be resumed; a page is just gone.
-OOM_SCORE = "500"
 
 
 class Exit(NamedTuple):

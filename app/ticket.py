@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from app.errors import DeadlineError, LeftError, UnavailableError
 
 CLOSING = "The server is shutting down; ask again when it is back."
-_TOO_SLOW = "The answer was not ready in time. Ask again later, or for fewer models."
+_TOO_SLOW = "The answer was not ready in time. Ask again later, or for fewer models or labels."
 
 T = TypeVar("T")
 

@@ -43,12 +43,12 @@ def read_table(path: Path, split: str) -> Index:
     require_annotations(path, "a CSV file with the columns file and labels")
     rows = _read_rows(path)
     labels = require_labels(sorted({label for row in rows for label in _split_labels(row["labels"])}), path)
+    _check_commas(labels, path)
     chosen = [row for row in rows if _split_of(row, path) == split]
     if not chosen:
         raise ValueError(f"{path} has no picture for {split}; give its pictures a column split with train or test.")
     paths = [path.parent / row["file"] for row in chosen]
     require_files(paths, path)
-    _check_commas(labels, path)
     columns = {label: column for column, label in enumerate(labels)}
     targets = torch.zeros(len(paths), len(labels))
     for target, row in zip(targets, chosen, strict=True):
