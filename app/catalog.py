@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from cachetools import LRUCache
@@ -50,6 +50,11 @@ class Entry(NamedTuple):
     def key(self) -> tuple[str, str]:
         """Tells one version of a model from another."""
         return self.name, self.version
+
+    @property
+    def data_title(self) -> str:
+        """What the data are called that it was trained and scored on."""
+        return name_data(self.card.data)
 
 
 class Loaded(NamedTuple):
@@ -263,3 +268,9 @@ def _describe_card(name: str, card: ModelCard) -> ModelDetail:
 
 def _mark_default(entry: Entry, default: bool) -> Entry:
     return entry._replace(detail=entry.detail.model_copy(update={"default": default}))
+
+
+def name_data(data: Any) -> str:
+    """What a card's description of its data calls them."""
+    data = data if isinstance(data, dict) else {}
+    return next((str(data[key]) for key in ("title", "name", "spec", "data", "train") if data.get(key)), "unnamed data")

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -91,21 +91,44 @@ class Desk:
         """What a fresh page shows: models, examples, and a photograph already compared.
 
         Args:
-            link: a request for what the page's address names; where that fails, the first example is compared and the reason told.
+            link: a request for what the page's address names. Models and labels that are not there are left out of it, the first example
+                stands in for a photograph that is forgotten, and both are told.
         """
         examples = [_describe_example(example) for example in list_examples()]
         limits = {"max_bytes": self.settings.max_upload_bytes, "max_models": self.settings.max_models}
-        answer: Json = self.list_models() | limits | {"examples": examples}
-        first = self.answer(self.compare, link) if link else {}
+        usual = {"example": examples[0]["name"], "preview": True}
+        asked, told = self._leave_out_unknown(link) if link else (usual, [])
+        first = self.answer(self.compare, asked)
+        if "answer" not in first and link:
+            told.append(first.get("error", FORGOTTEN))
+            asked = asked | usual | {"sha256": None, "labels": None} if "forgotten" in first else usual
+            first = self.answer(self.compare, asked)
         if "answer" not in first:
-            answer["error"] = first.get("error") or (FORGOTTEN if first else "")
-            first = self.answer(self.compare, {"example": examples[0]["name"], "preview": True})
-            answer["error"] = answer["error"] or first.get("error", "")
-        return answer | {"first": first if "answer" in first else None}
+            told.append(first["error"])
+        shown = {"first": first if "answer" in first else None, "example": asked.get("example"), "error": " ".join(dict.fromkeys(told))}
+        return self.list_models() | limits | {"examples": examples} | shown
+
+    def _leave_out_unknown(self, link: Any) -> tuple[Any, list[str]]:
+        """What of a link there still is, and a sentence for each name of what there is not."""
+        try:
+            asked = Request.model_validate(link)
+        except ValidationError:
+            return link, []  # whoever answers it says so
+        entries = self.catalog.entries()
+        models, gone = _split_known(asked.models, [entry.name for entry in entries])
+        chosen = [entry for entry in entries if (entry.name in models if models else entry.detail.default)]
+        labels, unknown = _split_known(asked.labels, {label for entry in chosen for label in entry.card.labels})
+        told = [f"The model {name!r} of this address is not here." for name in gone]
+        told += [f"The models shown here have no label {name!r}." for name in unknown]
+        return asked.model_dump() | {"models": models, "labels": labels or None}, told
 
     def list_models(self) -> Json:
         """The models of this moment."""
-        return {"models": [entry.detail.model_dump(mode="json", include=MODEL_FIELDS) for entry in self.catalog.entries()]}
+        return {
+            "models": [
+                entry.detail.model_dump(mode="json", include=MODEL_FIELDS) | {"data": entry.data_title} for entry in self.catalog.entries()
+            ]
+        }
 
     def answer(self, function: Callable[[bytes, Request], Json], sent: Any) -> Json:
         """Call one of the functions below with the photograph and the request of a message; refusals become sentences."""
@@ -164,6 +187,11 @@ class Desk:
 
     def _ask(self, data: bytes, request: Request, ticket: Ticket) -> CompareAnswer:
         return compare_models(self.engine, data, request.models, request.labels, request.threshold, request.kind, ticket)
+
+
+def _split_known(names: Sequence[str] | None, known: Collection[str]) -> tuple[list[str], list[str]]:
+    """Those of the names that are known, and the others."""
+    return [name for name in names or [] if name in known], [name for name in names or [] if name not in known]
 
 
 @cache

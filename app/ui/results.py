@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.catalog import Catalog, Entry
+from app.catalog import Catalog, Entry, name_data
 from app.engine import Engine
 from app.settings import Settings
 from app.ui.evidence import render_evidence
@@ -99,13 +99,8 @@ def read_scores(scores: dict[str, Any]) -> dict[str, float]:
 def _group_by_data(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(_name_data(entry.card.data), []).append(entry)
+        groups.setdefault(entry.data_title, []).append(entry)
     return groups
-
-
-def _name_data(data: Any) -> str:
-    data = data if isinstance(data, dict) else {}
-    return next((str(data[key]) for key in ("title", "name", "spec", "data", "train") if data.get(key)), "unnamed data")
 
 
 def _render_data(name: str, entries: list[Entry]) -> str:
@@ -146,7 +141,7 @@ def _find_rounds(entry: Entry) -> list[float]:
     found, record = [], {"mAP": entry.card.scores.get("mAP"), "data": entry.card.data, "lineage": entry.card.lineage}
     while isinstance(record, dict):
         score = read_scores(record).get("mAP")
-        if score is not None and _name_data(record.get("data")) == _name_data(entry.card.data):
+        if score is not None and name_data(record.get("data")) == entry.data_title:
             found.append(score)
         record = _dig(record, "lineage", "before")
     return found[::-1]

@@ -283,6 +283,58 @@ def test_a_link_to_what_is_in_sight_keeps_its_name(page):
     assert page.evaluate(f"{PAINTED}.length") > 0
 
 
+def test_a_link_is_followed_as_far_as_it_can_be(page):
+    page.evaluate("location.hash = '#example=coffee&labels=cup,unicorn&scale=map'")
+    expect(page.locator(".notice")).to_contain_text("no label 'unicorn'")
+    expect(page.locator(".photo-name")).to_have_text("A cup of coffee")
+    assert list_rows(page) == ["cup"]
+    expect(page.locator("input[value=map]")).to_be_checked()
+
+
+def test_an_uploaded_photograph_keeps_its_name_over_a_reload(page, reload):
+    upload(page, draw_photograph(180, 120), "café, no. 1.png")
+    page.wait_for_function("location.hash.includes('name=')")
+    reload()
+    expect(page.locator(".photo-name")).to_have_text("café, no. 1.png")
+
+
+def test_labels_are_added_by_their_names_between_commas_and_a_wrong_one_stays(page):
+    field, rows = page.get_by_role("combobox", name="Add a label"), list_rows(page)
+    page.set_viewport_size({"width": 1280, "height": 500})
+    field.fill("Chair, unicorn, car")
+    field.press("Enter")
+    expect(field).to_have_value("unicorn")
+    expect(page.get_by_text("No label of that name")).to_be_visible()
+    assert list_rows(page) == [*rows, "chair", "car"]
+    expect(page.locator(".grid .row[data-label=car] h3")).to_be_in_viewport()
+    # One that has a row already is gone to.
+    field.fill(rows[0])
+    field.press("Enter")
+    expect(field).to_have_value("")
+    expect(page.locator(f".grid .row[data-label={rows[0]}] h3")).to_be_in_viewport()
+
+
+def test_further_labels_add_to_what_the_photograph_cost(page):
+    upload(page, draw_photograph(190, 120))
+    time = page.locator(".head .time").first
+    before = float(time.inner_text().removesuffix(" ms"))
+    page.get_by_role("combobox", name="Add a label").fill("car")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".desk[data-busy=false]")
+    assert float(time.inner_text().removesuffix(" ms")) >= before
+
+
+def test_the_cross_hair_is_told_to_those_who_do_not_see_it(page):
+    row = page.locator(".grid .row").first
+    row.locator(".cells").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".voice")).to_contain_text("55 percent from the left, 50 from the top: ")
+    for name in row.locator(".cell .name").all_inner_texts()[1:]:
+        expect(page.locator(".voice")).to_contain_text(name)
+    page.get_by_label("Minus", exact=True).select_option(index=1)
+    assert "largest difference" in row.locator(".cell").last.get_attribute("aria-label")
+
+
 def test_a_view_without_rows_opens_without_rows(page):
     for label in list_rows(page):
         page.get_by_role("button", name=f"Remove the row {label}").click()
@@ -378,12 +430,14 @@ def test_results_stand_beside_the_papers(page):
 def test_nothing_is_cut_off_and_text_stands_out(visit, width, scheme):
     page = visit(width, 844, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for selector in (".status", ".probability", ".chip span", ".tool legend"):
+    for selector in (".status", ".hint", ".probability", ".chip span", ".tool legend"):
         assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
+    # The accent, by which one sees what is chosen and where the keyboard is.
+    assert page.locator(".models input:checked").first.evaluate(CONTRAST, "backgroundColor") >= 4.5
 
 
-# Contrast of an element's text with the page, as WCAG 2 defines it.
-CONTRAST = """(element) => {
+# Contrast of an element's text, or another part, with the page, as WCAG 2 defines it.
+CONTRAST = """(element, part) => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const light = (colour) => {
     canvas.fillStyle = colour;
@@ -392,7 +446,7 @@ CONTRAST = """(element) => {
     const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((byte) => linear(byte / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const page = getComputedStyle(document.body).backgroundColor, text = getComputedStyle(element).color;
+  const page = getComputedStyle(document.body).backgroundColor, text = getComputedStyle(element)[part ?? "color"];
   const [low, high] = [light(page), light(text)].sort((a, b) => a - b);
   return (high + 0.05) / (low + 0.05);
 }"""

@@ -44,6 +44,27 @@ def test_words_that_are_dropped_are_refused_in_words(page):
     expect(page.locator(".notice")).to_contain_text("Only files can be dropped here")
 
 
+def test_several_files_at_once_are_refused_in_words(page):
+    shown = page.locator(".photo-name").inner_text()
+    both = page.evaluate_handle(
+        "(transfer) => { transfer.items.add(new File(['x'], 'second.png')); return transfer; }", hand_over(page, "a.png")
+    )
+    page.evaluate(DROP, [page.query_selector(".grid .row"), both])
+    expect(page.locator(".notice")).to_have_text("One photograph is compared at a time; 2 files came.")
+    expect(page.locator(".photo-name")).to_have_text(shown)
+
+
+def test_a_file_dropped_before_another_tab_does_not_leave_the_page(page):
+    shown = page.locator(".photo-name").inner_text()
+    page.get_by_role("tab", name="Results").click()
+    expect(page.locator(".desk")).to_be_hidden()
+    page.evaluate("document.addEventListener('drop', (event) => (window.kept = event.defaultPrevented))")
+    page.evaluate(DROP, [page.query_selector("body"), hand_over(page, "a.png")])
+    assert page.evaluate("window.kept")
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator(".photo-name")).to_have_text(shown)
+
+
 def test_the_camera_takes_it(page):
     page.get_by_role("button", name="Camera").click()
     page.wait_for_function("document.querySelector('.webcam video').videoWidth > 0")

@@ -17,7 +17,7 @@ const state = {
 };
 
 const look = createLook(element, changeLook);
-const grid = createGrid(find(".grid"), { remove: toggleRow });
+const grid = createGrid(find(".grid"), { remove: toggleRow, say: (text) => (find(".voice").textContent = text) });
 const writeAddress = createAddress();
 const chosen = () => state.models.filter((model) => model.on);
 const listKnown = () => chosen().filter((model) => model.scores);
@@ -62,6 +62,7 @@ function accept({ answer, preview }) {
   Object.assign(state.photo, answer.image);
   const first = preview && !state.photo.preview;
   if (first) {
+    release(state.photo);
     state.photo.preview = preview;
     state.photo.before = undefined;
     state.rows = answer.labels;
@@ -71,7 +72,9 @@ function accept({ answer, preview }) {
     if (!model) continue; // deleted meanwhile
     model.scores = new Map(seen.predictions.map(({ label, score }) => [label, score]));
     Object.assign(model.maps[answer.kind], answer.kind === "attention" ? inEvenSpreads(seen.maps) : seen.maps);
-    Object.assign(model, { timings: seen.timings_ms, cached: seen.cached });
+    // What more labels cost is added to what the photograph's first look did.
+    const more = model.timings && seen.cached;
+    Object.assign(model, more ? { timings: addTimes(model.timings, seen.timings_ms) } : { timings: seen.timings_ms, cached: seen.cached });
   }
   // What was chosen while the answer was on its way, a model or another kind of map, could not be asked with the rows.
   complete();
@@ -80,6 +83,8 @@ function accept({ answer, preview }) {
 /** Attention sums to 1 over a map's cells: only in units of an even spread do maps with more and with fewer cells compare. */
 const inEvenSpreads = (maps) =>
   Object.fromEntries(Object.entries(maps).map(([label, rows]) => [label, rows.map((row) => row.map((value) => value * rows.length * row.length))]));
+
+const addTimes = (before, now) => Object.fromEntries(Object.entries(before).map(([stage, time]) => [stage, time + now[stage]]));
 
 /** Ask for what is shown but not known, if anything is. */
 function complete() {
@@ -96,6 +101,7 @@ function complete() {
 function pick(photo) {
   if (photo.file && photo.file.size > state.maxBytes)
     return complain(`Expected a file of at most ${Math.floor(state.maxBytes / 2 ** 20)} MB; ${photo.name} has ${Math.ceil(photo.file.size / 2 ** 20)} MB. Save it smaller and choose it again.`);
+  if (!state.photo?.preview) release(state.photo);
   // While the photograph before is not compared yet, the last one that was can come back.
   const seen = new Map(state.models.map((model) => [model, { scores: model.scores, maps: model.maps, timings: model.timings }]));
   const before = state.photo?.preview ? { photo: state.photo, rows: state.rows, seen } : state.photo?.before;
@@ -105,6 +111,7 @@ function pick(photo) {
   showPhoto();
   find(".grid").classList.add("stale");
   const restore = () => {
+    release(photo);
     Object.assign(state, { photo: before.photo, rows: before.rows });
     for (const [model, seen] of before.seen) Object.assign(model, seen);
     complete();
@@ -112,8 +119,21 @@ function pick(photo) {
   if (chosen().length) ask(chosen(), null, before ? restore : undefined);
 }
 
+/** A file that is no longer shown itself need not be kept in memory for it. */
+function release(photo) {
+  if (photo?.url?.startsWith("blob:")) URL.revokeObjectURL(photo.url);
+}
+
 function toggleRow(label) {
-  showRows(state.rows.includes(label) ? state.rows.filter((each) => each !== label) : [...state.rows, label]);
+  if (state.rows.includes(label)) showRows(state.rows.filter((each) => each !== label));
+  else addRows([label]);
+}
+
+/** Show labels that have no row yet, and go to the last one's row, be it new or not. */
+function addRows(labels) {
+  showRows([...new Set([...state.rows, ...labels])]);
+  const row = [...element.querySelectorAll(".grid .row")].find((each) => each.dataset.label === labels.at(-1));
+  row?.scrollIntoView({ block: "nearest" });
 }
 
 function showRows(labels) {
@@ -201,7 +221,10 @@ function showModels() {
       const box = make("input", { type: "checkbox", checked: model.on, "data-key": model.name });
       box.addEventListener("change", () => toggleModel(model, box.checked));
       const score = typeof model.mAP === "number" ? `mAP ${model.mAP.toFixed(1)}` : "";
-      return make("li", {}, make("label", { title: `${model.name}: ${model.backbone}, ${model.image_size} pixels` }, box, make("span", {}, model.title), make("small", {}, score)));
+      // Scores on different data do not compare: those that are not the first model's name theirs.
+      const data = model.data === state.models[0].data ? "" : make("small", { class: "data" }, `on ${model.data}`);
+      const title = `${model.name}: ${model.backbone}, ${model.image_size} pixels, trained and scored on ${model.data}`;
+      return make("li", {}, make("label", { title }, box, make("span", {}, model.title, data), make("small", {}, score)));
     }),
   );
 }
@@ -224,9 +247,7 @@ function showChips() {
 function showMore() {
   const rest = listLabels().filter(({ label, score }) => score >= look.view.threshold && !state.rows.includes(label)).map(({ label }) => label);
   const button = make("button", { type: "button", class: "button" }, rest.length === 1 ? `Show ${rest[0]} too` : `Show ${rest.length} more predicted labels`);
-  button.addEventListener("click", () => {
-    showRows([...state.rows, ...rest]);
-  });
+  button.addEventListener("click", () => showRows([...state.rows, ...rest]));
   find(".more").replaceChildren(...(rest.length ? [button] : []));
 }
 
@@ -247,7 +268,7 @@ function complain(message) {
 /** What opens this view again. An uploaded photograph is named by its hash: whoever has the link sees it while the server remembers it. */
 function describeAddress() {
   const { photo } = state, usual = state.models.every((model) => model.on === model.default);
-  const source = photo.example ? { example: [photo.example] } : { photo: [photo.sha256] };
+  const source = photo.example ? { example: [photo.example] } : { photo: [photo.sha256], name: [photo.name] };
   return { ...source, models: usual ? undefined : chosen().map((model) => model.name), labels: state.rows, ...look.write() };
 }
 
@@ -291,4 +312,4 @@ menu.addEventListener("keydown", (event) => {
 });
 
 watchPhotograph(element, pick, complain);
-watchLabels(element, { listLabels, isShown: (label) => state.rows.includes(label), toggle: toggleRow });
+watchLabels(element, { listLabels, isShown: (label) => state.rows.includes(label), add: addRows });

@@ -3,7 +3,7 @@
 /** Pixels of a smooth map along its longer side; the browser enlarges them. */
 const FINE = 144;
 
-function createGrid(root, { remove }) {
+function createGrid(root, { remove, say }) {
   let rows = [], shown = null;
   const whole = buildBar();
 
@@ -169,7 +169,10 @@ function createGrid(root, { remove }) {
     row.cross.addEventListener("contextmenu", (event) => { if (root.classList.contains("bare")) event.preventDefault(); });
     row.cross.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, -0.05], ArrowDown: [0, 0.05] }[event.key];
-      if (step) move(at.x + step[0], at.y + step[1]);
+      if (step) {
+        move(at.x + step[0], at.y + step[1]);
+        say(`${describePlace(at)}: ${row.cells.map(({ model, value }) => `${model.title} ${value.textContent || "nothing"}`).join(", ")}`);
+      }
       else if (event.key === " ") bare(true);
       else if (event.key === "Delete") return remove(row.label);
       else return;
@@ -180,7 +183,9 @@ function createGrid(root, { remove }) {
   }
 
   const describeCell = ({ label, model, probability, note, layer }) =>
-    `${model.title}, ${label}: probability ${probability.textContent}, ${note.textContent || "strongest evidence " + formatNumber(layer.peak)}`;
+    `${model.title}, ${label}: probability ${probability.textContent || "unknown"}, ${note.textContent || describePeak(layer)}`;
+  const describePeak = ({ peak, signed }) => (signed ? "largest difference " : "largest value ") + formatNumber(peak);
+  const describePlace = ({ x, y }) => `${Math.round(100 * x)} percent from the left, ${Math.round(100 * y)} from the top`;
   const describeScore = (model) => (model.mAP === null || model.mAP === undefined ? "mAP not measured" : `mAP ${model.mAP.toFixed(1)}`);
   const formatTime = (model) => (!model.timings ? "" : !model.timings.total ? "from memory" : `${model.timings.total.toFixed(model.timings.total < 10 ? 1 : 0)} ms`);
   const describeTime = ({ timings, cached }) =>

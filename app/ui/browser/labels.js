@@ -1,6 +1,6 @@
 // The labels: chips that add and remove rows, and a searchable list of all of them.
 
-function watchLabels(element, { listLabels, isShown, toggle }) {
+function watchLabels(element, { listLabels, isShown, add }) {
   const input = element.querySelector("#l2d-label"), list = element.querySelector("#l2d-options");
   let options = [], active = 0;
   const close = () => {
@@ -11,7 +11,17 @@ function watchLabels(element, { listLabels, isShown, toggle }) {
   const choose = (label) => {
     input.value = "";
     close();
-    if (label && !isShown(label)) toggle(label);
+    add([label]);
+  };
+  /** Take labels by their whole names, between commas; what is no label's name stays in the field. */
+  const chooseNamed = () => {
+    const names = input.value.split(",").map((name) => name.trim()).filter(Boolean);
+    const labels = new Map(listLabels().map(({ label }) => [label.toLowerCase(), label]));
+    const found = names.map((name) => labels.get(name.toLowerCase())).filter(Boolean);
+    input.value = names.filter((name) => !labels.has(name.toLowerCase())).join(", ");
+    if (found.length) add(found);
+    if (input.value) open();
+    else close();
   };
   const render = () => {
     const text = input.value.trim().toLowerCase();
@@ -55,7 +65,8 @@ function watchLabels(element, { listLabels, isShown, toggle }) {
       event.preventDefault();
       active += step;
       render();
-    } else if (event.key === "Enter" && !list.hidden) choose(options[active]?.label);
+    } else if (event.key === "Enter" && !list.hidden && options.length) choose(options[active].label);
+    else if (event.key === "Enter") chooseNamed();
     else if (event.key === "Escape") close();
   });
 }

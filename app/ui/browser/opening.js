@@ -16,18 +16,20 @@ async function open() {
   const opening = await server.opening(linked ? { ...named, kind, threshold, preview: true } : null);
   if (!opening) throw new Error(NOT_THERE);
   const { first, error } = opening;
-  const usual = error || !asked.models;
+  const followed = linked && opening.example === (named.example ?? null);
+  const compared = first?.answer.models.map(({ name }) => name);
+  // A view of no model, or of no row, is one, too.
+  const isOn = (model) => (followed && asked.models?.length === 0 ? false : compared ? compared.includes(model.name) : model.default);
   Object.assign(state, { maxBytes: opening.max_bytes, maxModels: opening.max_models });
-  state.models = opening.models.map((model) => admit(model, usual ? model.default : asked.models.includes(model.name)));
+  state.models = opening.models.map((model) => admit(model, isOn(model)));
   find(".examples").replaceChildren(...opening.examples.map(showExample));
   if (state.photo !== before) complete(); // somebody chose another photograph meanwhile
   else if (first) {
-    const example = opening.examples.find(({ name }) => name === (linked && !error ? named.example : opening.examples[0].name));
-    const known = state.photo?.sha256 === named.sha256 ? state.photo : { name: "Photograph", sha256: named.sha256 };
+    const example = opening.examples.find(({ name }) => name === opening.example);
+    const known = state.photo?.sha256 === named.sha256 ? state.photo : { name: asked.name?.[0] ?? "Photograph", sha256: named.sha256 };
     state.photo = example ? photoOf(example) : { ...known, preview: undefined };
     accept(first);
-    // A view of no row is one, too.
-    if (!error && asked.labels?.length === 0) showRows([]);
+    if (followed && asked.labels?.length === 0) showRows([]);
   } else refresh();
   complain(error);
 }

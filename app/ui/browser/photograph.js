@@ -28,17 +28,19 @@ function watchDrop(element, take, complain) {
     depth = Math.max(0, depth + change);
     desk.classList.toggle("dropping", depth > 0);
   };
-  // The whole page takes it: beside the desk the browser would leave the page for the file.
-  const listen = (name, act) => document.addEventListener(name, (event) => element.offsetParent && act(event));
+  // The whole page takes it: beside the desk, or before another tab, the browser would leave the page for the file.
+  const listen = (name, act) => document.addEventListener(name, (event) => isFile(event) && act(event));
+  const isFile = (event) => element.offsetParent || event.dataTransfer.types.includes("Files");
   listen("dragenter", () => mark(1));
   listen("dragleave", () => mark(-1));
   listen("dragover", (event) => event.preventDefault());
   listen("drop", (event) => {
     event.preventDefault();
     mark(-depth);
-    const file = event.dataTransfer.files[0];
-    if (file) take(file);
-    else complain("Only files can be dropped here; save the picture first, or copy and paste it.");
+    if (!element.offsetParent) return;
+    const { files } = event.dataTransfer;
+    if (files.length === 1) take(files[0]);
+    else complain(files.length ? `One photograph is compared at a time; ${files.length} files came.` : "Only files can be dropped here; save the picture first, or copy and paste it.");
   });
 }
 

@@ -61,23 +61,49 @@ def test_a_link_opens_what_it_names(desk, upload):
         opening = desk.open(asked | source)
         answer = opening["first"]["answer"]
         assert (answer["labels"], answer["kind"], len(answer["models"])) == (["sky"], "attention", 1)
-        assert "error" not in opening
+        assert (opening["error"], opening["example"]) == ("", source.get("example"))
     assert answer["image"]["sha256"] == sha256
 
 
 @pytest.mark.parametrize(
     ("link", "sentence"),
     [
-        ({"sha256": "0" * 64}, "no longer remembers"),
-        ({"example": "cat", "labels": ["unicorn"]}, "Unknown label 'unicorn'"),
         ({"example": "cat", "kind": "magic"}, "reload the page"),
+        ({"example": "dog"}, "Unknown example 'dog'"),
+        ("nonsense", "reload the page"),
     ],
 )
-def test_a_link_to_what_is_not_there_says_so_and_opens_as_ever(desk, link, sentence):
+def test_a_link_that_cannot_be_followed_says_so_and_opens_as_ever(desk, link, sentence):
     opening = desk.open(link)
     assert sentence in opening["error"]
+    assert opening["example"] == EXAMPLES[0].name
     assert opening["first"]["answer"]["kind"] == "layercam"
     assert "preview" in opening["first"]
+
+
+@pytest.mark.parametrize(
+    ("names", "models", "labels", "told"),
+    [
+        ({"labels": ["unicorn", "sky"]}, ["student-l2d"], ["sky"], ["no label 'unicorn'"]),
+        ({"models": ["gone", "student-l2d"]}, ["student-l2d"], ["cat"], ["model 'gone'"]),
+        ({"models": ["gone"], "labels": ["unicorn"]}, ["the-teacher", "student-vanilla", "student-l2d"], None, ["'gone'", "'unicorn'"]),
+    ],
+    ids=["a label", "a model", "all of it"],
+)
+def test_what_a_link_names_and_is_not_there_is_told_and_the_rest_is_shown(desk, names, models, labels, told):
+    opening = desk.open({"example": "cat", "models": ["student-l2d"], "labels": ["cat"], "kind": "attention", "preview": True} | names)
+    answer = opening["first"]["answer"]
+    assert ([model["name"] for model in answer["models"]], answer["kind"], opening["example"]) == (models, "attention", "cat")
+    assert labels is None or answer["labels"] == labels
+    assert all(part in opening["error"] for part in told)
+
+
+def test_for_a_forgotten_photograph_the_first_example_stands_in(desk):
+    opening = desk.open({"sha256": "0" * 64, "models": ["student-l2d"], "labels": ["sky"], "kind": "attention", "preview": True})
+    answer = opening["first"]["answer"]
+    assert "no longer remembers" in opening["error"]
+    assert opening["example"] == EXAMPLES[0].name
+    assert ([model["name"] for model in answer["models"]], answer["kind"]) == (["student-l2d"], "attention")
 
 
 def test_the_photograph_travels_once_and_another_label_costs_only_the_head(desk, upload):
