@@ -117,7 +117,7 @@ class OpenVino:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         request = self._requests.own
-        request.infer([pixels.numpy()], share_inputs=True)
+        request.infer([pixels.numpy()], share_inputs=True, share_outputs=True)
         # Copies: the next call of this thread writes into the same memory.
         return _to_reading([torch.tensor(request.get_output_tensor(place).data) for place in range(5)])
 
