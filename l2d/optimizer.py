@@ -16,9 +16,10 @@ def create_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[torc
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.Adam(groups, lr=recipe.lr)
-    total = recipe.epochs * steps
+    # The last step's rate is next to nothing. A training's only step is therefore the first of two.
+    total = max(recipe.epochs * steps, 2)
     # A rise of a single step would start and end at once; torch divides by its length.
-    warmup = recipe.warmup if recipe.warmup * total != 1 else 0.0
+    warmup = float(recipe.warmup) if recipe.warmup * total != 1 else 0.0
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, pct_start=warmup)
 
 

@@ -19,6 +19,7 @@ from l2d.checkpoint import ModelCard
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.model import LabelNet, create_model
+from l2d.optimizer import create_optimizer
 from l2d.recipe import Recipe
 from l2d.train import DivergenceError, EpochReport, Network, StepReport, fit, prepare, split_index
 
@@ -133,10 +134,22 @@ def test_too_few_pictures_are_refused(bands: Index, pictures: int) -> None:
         train_out(bands.select(range(pictures)), make_recipe())
 
 
-@pytest.mark.parametrize(("epochs", "warmup"), [(5, 0.2), (1, 0.0), (2, 0.5), (10, 0.1), (3, 0.99)])
+@pytest.mark.parametrize(("epochs", "warmup"), [(5, 0.2), (1, 0.0), (1, 0.5), (2, 0), (2, 0.5), (10, 0.1), (3, 0.99)])
 def test_short_schedules(bands: Index, epochs: int, warmup: float) -> None:
     reports = train_out(bands.select(range(4)), make_recipe(epochs=epochs, warmup=warmup, batch_size=4))
     assert [report.epoch for report in reports] == list(range(1, epochs + 1))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10])
+def test_the_shortest_training_takes_a_step_at_nearly_the_peak_rate(steps: int) -> None:
+    recipe = make_recipe(epochs=1)
+    optimizer, scheduler = create_optimizer(nn.Linear(2, 2), recipe, steps)
+    rates = [scheduler.get_last_lr()[0]]
+    for _ in range(steps - 1):
+        optimizer.step()
+        scheduler.step()
+        rates.append(scheduler.get_last_lr()[0])
+    assert 0.6 * recipe.lr < max(rates) <= recipe.lr
 
 
 def test_reports(bands: Index) -> None:
