@@ -47,9 +47,9 @@ class _Flight:
     future: "Future[Sight]" = field(default_factory=Future)
 
     @property
-    def last(self) -> Ticket:
-        """Of those who wait, the most patient."""
-        return max(self.tickets, key=lambda ticket: ticket.due)
+    def wanted(self) -> bool:
+        """Whether anybody still waits."""
+        return any(time.monotonic() <= ticket.due for ticket in self.tickets)
 
 
 class Engine:
@@ -186,8 +186,10 @@ class Engine:
 
     def _prepare(self, data: bytes, flights: list[_Flight]) -> None:
         """Decode a picture once and hand every network its input (decoder's thread)."""
+        flights = [flight for flight in flights if self._is_wanted(flight)]
+        if not flights:
+            return
         try:
-            max((flight.last for flight in flights), key=lambda ticket: ticket.due).check()
             start = time.perf_counter()
             inputs = read_inputs(data, self.settings.max_pixels, {flight.entry.card.image_size for flight in flights})
             decode = time.perf_counter() - start
@@ -201,8 +203,9 @@ class Engine:
 
     def _see(self, flight: _Flight, inputs: Inputs, decode: float) -> None:
         """Run one network on one picture (gate's thread)."""
+        if not self._is_wanted(flight):
+            return
         try:
-            flight.last.check()
             read = self.catalog.load(flight.entry).read
             start = time.perf_counter()
             reading = read(inputs.pixels[flight.entry.card.image_size][None])
@@ -215,6 +218,14 @@ class Engine:
             self._land(flight, Sight(flight.entry, flight.key[0], inputs.width, inputs.height, reading, scores, stages))
         except BaseException as error:
             self._land(flight, error)
+
+    def _is_wanted(self, flight: _Flight) -> bool:
+        """Whether to go on with a flight. If not, nobody can join it any more; its tickets are over, and say so themselves."""
+        with self._lock:
+            wanted = flight.wanted
+            if not wanted:
+                self._flights.pop(flight.key, None)
+        return wanted
 
     def _land(self, flight: _Flight, result: Sight | BaseException) -> None:
         """Give a flight its result, once, and remember a good one."""

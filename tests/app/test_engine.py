@@ -1,5 +1,6 @@
 """One gate: nothing twice, nothing mixed up, and a sentence when it is full or late."""
 
+import contextlib
 import gc
 import io
 import threading
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -147,6 +149,35 @@ def test_late_answer_is_refused_and_what_nobody_waits_for_is_not_computed(settin
     engine._gate.submit(lambda: None).result(SOON)
     assert network_runs.calls == 1
     assert compare(engine, upload, ["alien"]).models[0].cached
+    engine.close()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_whoever_asks_as_the_only_other_one_leaves_is_answered(settings: Settings, upload: bytes, moment: str):
+    """Asked just before and just after a network's thread decides that nobody waits for what it is about to do."""
+    engine = start_engine(settings, threads=1)
+    entries, go_on, views = engine.catalog.choose(["alien"], 8), threading.Event(), Queue[Iterator[View]]()
+    running, left = engine._gate.submit(go_on.wait, SOON), Ticket(SOON)
+    engine.look(upload, entries, left)
+    while not engine._gate._work_queue.qsize():
+        time.sleep(0.01)
+    left.leave()
+    lock = engine._lock
+
+    @contextlib.contextmanager
+    def decide() -> Iterator[None]:
+        engine._lock = lock
+        if moment == "before":
+            views.put(engine.look(upload, entries, Ticket(SOON)))
+        with lock:
+            yield
+        if moment == "after":
+            views.put(engine.look(upload, entries, Ticket(SOON)))
+
+    engine._lock = decide()
+    go_on.set()
+    assert running.result(SOON)
+    assert [view.sight.entry.name for view in views.get(timeout=SOON)] == ["alien"]
     engine.close()
 
 
