@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,10 +92,16 @@ def _show_alone(device: torch.device) -> dict[str, str]:
 
 
 def _read_port(process: subprocess.Popen[str]) -> int | None:
-    for line in process.stdout or ():
-        if line.startswith(ANNOUNCEMENT):
-            return int(line.removeprefix(ANNOUNCEMENT).split()[0].rpartition(":")[2])
-    return None
+    """What a server announces; None if it ends without a word, or has to be ended."""
+    patience = threading.Timer(START_SECONDS, process.kill)
+    patience.start()
+    try:
+        for line in process.stdout or ():
+            if line.startswith(ANNOUNCEMENT):
+                return int(line.removeprefix(ANNOUNCEMENT).split()[0].rpartition(":")[2])
+        return None
+    finally:
+        patience.cancel()
 
 
 def _ask_readiness(port: int) -> int:
@@ -111,12 +118,19 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
 
     def compare(self, picture: bytes, fields: Mapping[str, str]) -> Answer:
-        """Ask for a comparison of models on a picture."""
+        """Ask for a comparison of models on a picture.
+
+        Raises:
+            ConnectionError: if no whole answer comes.
+        """
         body, content_type = _encode_form(picture, fields)
         start = time.perf_counter()
-        self._connection.request("POST", "/v1/compare", body, {"Content-Type": content_type})
-        response = self._connection.getresponse()
-        content = response.read()
+        try:
+            self._connection.request("POST", "/v1/compare", body, {"Content-Type": content_type})
+            response = self._connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ConnectionError(f"The server left a request without a whole answer: {error!r}.") from error
         return Answer(response.status, time.perf_counter() - start, content)
 
     def close(self) -> None:
@@ -125,26 +139,26 @@ class Client:
 
 
 def hammer(port: int, clients: int, seconds: float, pictures: Sequence[bytes], fields: Mapping[str, str]) -> list[Answer]:
-    """Let so many clients ask at once, each again as soon as it is answered, always about another picture; bodies are dropped."""
+    """Let so many clients ask at once, each again as soon as it is answered, always about another picture; bodies are dropped.
+
+    Raises:
+        ConnectionError: if one of them gets no whole answer: without it the others would measure a smaller load.
+    """
     end = time.monotonic() + seconds
-    answers: list[list[Answer]] = [[] for _ in range(clients)]
 
-    def ask(number: int) -> None:
-        client = Client(port)
-        while time.monotonic() < end:
-            turn = number + clients * len(answers[number])
-            answer = client.compare(make_new(pictures[turn % len(pictures)]), fields)
-            answers[number].append(answer._replace(body=b""))
-            if answer.status == http.client.TOO_MANY_REQUESTS:
-                time.sleep(RETRY_SECONDS)
-        client.close()
+    def ask(number: int) -> list[Answer]:
+        answers: list[Answer] = []
+        with contextlib.closing(Client(port)) as client:
+            while time.monotonic() < end:
+                turn = number + clients * len(answers)
+                answer = client.compare(make_new(pictures[turn % len(pictures)]), fields)
+                answers.append(answer._replace(body=b""))
+                if answer.status == http.client.TOO_MANY_REQUESTS:
+                    time.sleep(RETRY_SECONDS)
+        return answers
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [answer for own in answers for answer in own]
+    with ThreadPoolExecutor(clients) as pool:
+        return [answer for answers in pool.map(ask, range(clients)) for answer in answers]
 
 
 def list_models(port: int) -> list[dict[str, object]]:
