@@ -57,6 +57,8 @@ async def read_form(request: Request) -> Form:
         elif name == IMAGE_FIELD:
             image = await value.read()
     await form.close()
+    if IMAGE_FIELD in fields:
+        raise ParameterError(f"Expected the picture as a file in the field {IMAGE_FIELD!r}; the form has text there.")
     if image is None:
         raise ParameterError(f"Expected the picture as a file in the field {IMAGE_FIELD!r}; the form has no such file.")
     return Form(image, fields)

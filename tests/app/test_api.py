@@ -295,6 +295,9 @@ def test_other_bodies_get_a_sentence(client: TestClient, upload: bytes):
         client.post("/v1/models/alien:predict", content=b"x", headers={"Content-Type": "text/plain"}), 415, "unsupported_media_type"
     )
     assert "no such file" in refusal(client.post(path, files={"picture": upload}), 422, "bad_parameter")
+    for name in ("picture", "image"):
+        text = client.post(path, files={name: upload}, data={"image": "photo.jpg"})
+        assert "a file in the field 'image'; the form has text there." in refusal(text, 422, "bad_parameter")
     broken = {"Content-Type": "multipart/form-data; boundary=x"}
     assert "multipart form" in refusal(client.post(path, content=b"--y\r\nnothing", headers=broken), 400, "bad_request")
     no_boundary = {"Content-Type": "multipart/form-data"}
