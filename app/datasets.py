@@ -17,6 +17,7 @@ from app.errors import ParameterError, describe_unknown
 from l2d.data import LAYOUTS, SPLITS, find_spec
 from l2d.data.check import check_data
 from l2d.data.shapes import COUNT, LABELS, TEST_SHARE
+from l2d.disk import replace_file
 
 # Letters of any script, digits, and what people put between them; no name is a path.
 NAME = re.compile(r"\w[\w .-]{0,79}")
@@ -130,13 +131,11 @@ class Datasets:
 
     def _keep(self, dataset: Dataset, facts: DatasetFacts) -> None:
         path = self._place(dataset)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
         kept = json.dumps({"stamp": _take_stamp(self.folder / dataset.name), "facts": facts.model_dump()})
         # On a full disk it is looked through again next time.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(kept, encoding="utf-8")
-            part.replace(path)
+            replace_file(path, lambda part: part.write_text(kept, encoding="utf-8"))
 
     def _recall(self, dataset: Dataset) -> DatasetFacts | None:
         try:

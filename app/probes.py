@@ -1,7 +1,6 @@
 """Where a network looks on a few pictures, after every epoch: so that one can watch it learn."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from l2d.cam import evidence_from_features
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index, open_image, to_input
+from l2d.disk import replace_file
 from l2d.model import LabelNet
 
 PICTURES = 4
@@ -76,9 +76,4 @@ def _map_picture(model: LabelNet, card: ModelCard, index: Index, row: int) -> li
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(path, lambda part: part.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8"))

@@ -4,9 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from l2d.disk import replace_file
 from l2d.model import LabelNet, create_model, load_weights
 
 CARD = "card.json"
@@ -106,20 +104,6 @@ def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard
     return card
 
 
-def check_writable(folder: Path) -> None:
-    """Say before hours of training that a folder cannot be made or written; leaves nothing behind.
-
-    Raises:
-        OSError: naming the folder.
-    """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise OSError(f"{folder} cannot be written: {error.strerror}.") from error
-
-
 def write_card(folder: Path, card: ModelCard) -> None:
     """Write the card alone, for example with new scores."""
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n"
@@ -194,19 +178,6 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, and put it there only when it lies complete on the disk."""
-    # One name for all processes: what a killed one left behind is overwritten, not collected.
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def pickle_state(path: Path, state: dict[str, Any]) -> None:

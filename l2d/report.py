@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from l2d.checkpoint import replace_file
+from l2d.disk import replace_file
 from l2d.distill import TITLES
 from l2d.reproduce import MEASURES
 

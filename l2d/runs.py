@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from l2d import processes
-from l2d.checkpoint import CARD, WEIGHTS, ModelCard, check_writable, hash_file, load_checkpoint, read_card, save_checkpoint
+from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import read_index
 from l2d.data.images import Index
+from l2d.disk import check_writable
 from l2d.model import LabelNet, create_model, load_weights
 from l2d.recipe import Recipe
 from l2d.train import EpochReport, Network, StepCallback, fit

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l2d import processes
-from l2d.checkpoint import ModelCard, pickle_state, replace_file
+from l2d.checkpoint import ModelCard, pickle_state
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures, normalise
 from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
+from l2d.disk import replace_file
 from l2d.distill import Distiller, choose_weights
 from l2d.evaluate import check_labels, evaluate
 from l2d.model import LabelNet

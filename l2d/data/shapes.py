@@ -8,6 +8,7 @@ that a network can guess them from the surroundings, and its maps show whether i
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from l2d.data.images import Boxes, Index
+from l2d.disk import replace_file
 
 COUNT = 2000
 SIDE = 96
@@ -126,7 +128,7 @@ def read_shapes(split: str, count: int = COUNT, *, seed: int = 0, side: int = SI
         generator = np.random.default_rng([seed, SPLITS.index(split), number])
         scene = imagine_scene(generator, side)
         if not path.exists():
-            _save(draw_scene(scene, side), path)
+            replace_file(path, partial(draw_scene(scene, side).save, format="PNG", compress_level=1))
         boxes.append(_read_boxes(scene.shapes))
         targets[number, list(boxes[-1])] = 1.0
     return Index(paths, targets, LABELS, boxes)
@@ -208,13 +210,6 @@ def _read_boxes(shapes: Sequence[Shape]) -> Boxes:
     for shape in shapes:
         boxes.setdefault(shape.label, []).append(shape.box())
     return boxes
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    """Write under a temporary name first: a reader, or another process drawing the same picture, never sees half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    image.save(part, format="PNG", compress_level=1)
-    part.replace(path)
 
 
 def find_cache() -> Path:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from l2d import checkpoint
+from l2d import disk
 from l2d.checkpoint import (
     CARD,
     WEIGHTS,
@@ -128,17 +128,10 @@ def test_a_write_that_fails_leaves_what_was_there(folder: Path, victim: str, mon
 def test_the_weights_reach_the_disk_before_their_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda file: (calls.append("sync"), fsync(file)))
-    monkeypatch.setattr(checkpoint.os, "replace", lambda source, target: (calls.append(Path(target).name), replace(source, target)))
+    monkeypatch.setattr(disk.os, "fsync", lambda file: (calls.append("sync"), fsync(file)))
+    monkeypatch.setattr(disk.os, "replace", lambda source, target: (calls.append(Path(target).name), replace(source, target)))
     save_checkpoint(folder, make_model(), make_card())
     assert calls == ["sync", WEIGHTS, "sync", CARD]
-
-
-def test_what_a_killed_writer_left_is_gone_after_the_next_write(folder: Path) -> None:
-    partial = folder / f".{WEIGHTS}.partial"
-    partial.write_bytes(b"half a fi")
-    save_checkpoint(folder, make_model(), make_card())
-    assert not partial.exists()
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

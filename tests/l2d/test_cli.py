@@ -31,6 +31,10 @@ def teacher(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def fill_disk(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def refuse(*words: str | Path) -> str:
     """Run what must fail; its sentence, on one line."""
     result = run(*words)
@@ -151,7 +155,9 @@ def test_names_with_brackets_are_printed_as_they_are(teacher: Path, coco: Path, 
     assert "[/bold] :smile:" in run("data", "check", table, "--split", "train").stdout
 
 
-def test_scores_are_saved_of_the_test_pictures_alone_and_shown_whatever_happens(teacher: Path, coco: Path, tmp_path: Path) -> None:
+def test_scores_are_saved_of_the_test_pictures_alone_and_shown_whatever_happens(
+    teacher: Path, coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = tmp_path / "teacher"
     shutil.copytree(teacher, place)
     words = (place, "--data", f"coco:{coco}", "--device", "cpu", "--json", "--save")
@@ -159,7 +165,7 @@ def test_scores_are_saved_of_the_test_pictures_alone_and_shown_whatever_happens(
         assert "--save keeps scores on the test pictures" in refuse(command, *words, "--split", "train")
         assert run(command, *words).exit_code == 0
     assert read_card(place).scores.keys() >= {"mAP", "localization"}
-    (place / ".card.json.partial").mkdir()
+    monkeypatch.setattr(Path, "write_text", fill_disk)
     result = run("evaluate", *words)
     assert (result.exit_code, json.loads(result.stdout)["images"], "Error: " in result.stderr) == (1, 6, True)
 

@@ -1,0 +1,46 @@
+"""Files are whole or not there, whoever else writes them."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from l2d.disk import replace_file
+
+
+def test_two_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path):
+    path, both_write = tmp_path / "table4.png", threading.Barrier(2, timeout=20)
+    failures: list[Exception] = []
+
+    def write(part: Path, content: bytes) -> None:
+        part.write_bytes(content)
+        both_write.wait()
+
+    def replace(content: bytes) -> None:
+        try:
+            replace_file(path, lambda part: write(part, content))
+        except OSError as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=replace, args=(content,)) for content in (b"first" * 9, b"second")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert failures == []
+    assert path.read_bytes() in (b"first" * 9, b"second")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_nothing_but_what_was_there(tmp_path: Path):
+    path = tmp_path / "000001.png"
+    path.write_bytes(b"before")
+
+    def fail(part: Path) -> None:
+        part.write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(path, fail)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
