@@ -63,8 +63,10 @@ class Supervisor:
             worker = self._start(device)
             if worker is not None:
                 self._outlive(worker, device)
-            pause = FIRST_PAUSE if time.monotonic() - start > YOUNG_SECONDS else min(2 * pause, LAST_PAUSE)
+            if time.monotonic() - start > YOUNG_SECONDS:
+                pause = FIRST_PAUSE
             self._closing.wait(pause)
+            pause = min(2 * pause, LAST_PAUSE)
 
     def _start(self, device: str) -> subprocess.Popen[bytes] | None:
         with self._lock:
