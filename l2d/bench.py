@@ -127,7 +127,8 @@ def bench_training(
     keep_freed_memory()
     index = read_index(data, "train")
     step = Step(index, teacher, student, method, image_size, batch_size, device)
-    times = [parts for parts, _ in zip(step.run(rounds + 1), range(rounds + 1), strict=True)][1:]
+    # The first step also makes what the others find.
+    times = list(step.run(rounds + 1))[1:]
     medians = {name: statistics.median(parts[name] for parts in times) for name in times[0]}
     whole = sum(medians.values())
     return {
@@ -160,7 +161,7 @@ class Step:
     def run(self, steps: int) -> Iterator[dict[str, float]]:
         """Seconds of every part, step by step."""
         generator = torch.Generator().manual_seed(0)
-        rows = [[(step * self.batch_size + place) % len(self.index.paths) for place in range(self.batch_size)] for step in range(steps)]
+        rows = choose_rows(self.index, self.batch_size, steps)
         clock = Clock(self.device)
         for chosen, batch in zip(rows, self.pictures.batches(rows), strict=True):
             clock.lap("wait")
@@ -207,9 +208,14 @@ class Clock:
         return laps
 
 
+def choose_rows(index: Index, batch_size: int, batches: int) -> list[list[int]]:
+    """Pictures of so many batches, in their order; after the last one comes the first again."""
+    return [[(batch * batch_size + place) % len(index.paths) for place in range(batch_size)] for batch in range(batches)]
+
+
 def measure_data_path(index: Index, image_size: int, batch_size: int, batches: int) -> float:
     """Pictures per second that the loader delivers alone, decoding each."""
-    rows = [[(batch * batch_size + place) % len(index.paths) for place in range(batch_size)] for batch in range(batches)]
+    rows = choose_rows(index, batch_size, batches)
     pictures = Pictures(index.paths, image_size, keep=False)
     start = time.perf_counter()
     count = sum(len(batch) for batch in pictures.batches(rows))
