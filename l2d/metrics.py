@@ -138,6 +138,8 @@ def tune_thresholds(scores: Tensor, targets: Tensor) -> Tensor:
 
     It lies halfway between two neighbouring scores, or at 0 where predicting the label always is best. Equally good ones: the
     highest. A label without positives keeps 0.5. Never tune on the pictures that are then measured.
+
+    For programs that have the probabilities of two splits. `l2d evaluate` looks at one, so its report has no `threshold_tuned`.
     """
     _check(scores, targets)
     ordered, order = scores.detach().double().cpu().sort(dim=0, descending=True, stable=True)
