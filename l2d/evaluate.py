@@ -10,6 +10,7 @@ from torch import Tensor
 from l2d import processes
 from l2d.bootstrap import Intervals, find_intervals
 from l2d.checkpoint import ModelCard
+from l2d.data.files import name_some
 from l2d.data.images import Index, Pictures, normalise
 from l2d.device import keep_freed_memory
 from l2d.metrics import f1_scores, predict_oracle_k, score_report, weighted_precisions
@@ -68,7 +69,7 @@ def check_labels(card: ModelCard, index: Index) -> None:
     if card.labels != index.labels:
         unknown = [label for label in index.labels if label not in card.labels]
         missing = [label for label in card.labels if label not in index.labels]
-        reason = f"{len(unknown)} unknown to it ({', '.join(unknown[:3])}), {len(missing)} missing ({', '.join(missing[:3])})"
+        reason = f"{len(unknown)} unknown to it ({name_some(unknown)}), {len(missing)} missing ({name_some(missing)})"
         order = "the same labels in another order" if not unknown and not missing else reason
         raise ValueError(f"{card.name} was trained for {len(card.labels)} labels; the data set has {len(index.labels)}: {order}.")
 

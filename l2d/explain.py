@@ -12,11 +12,11 @@ from torch import Tensor
 from l2d.cam import evidence_from_features
 from l2d.data.images import read_image, to_input
 from l2d.figure import FORMATS, Column, draw_figure, save_figure
+from l2d.metrics import THRESHOLD
 from l2d.runs import choose_device, load_network
 from l2d.train import Network
 
-# Rows, if none are asked for: labels that any network predicts from this probability on; if there is none, the best ones.
-THRESHOLD = 0.5
+# Rows, if none are asked for: labels that any network predicts; if there is none, the best ones.
 MOST_ROWS, FEWEST_ROWS = 8, 3
 
 
