@@ -85,7 +85,7 @@ class Machine(Protocol):
         """Let go of that, after the training."""
 
     def start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
-        """Start what the folder's order.json says, its output going to the folder's log.
+        """Start what the folder's order says, its output going to the folder's log.
 
         Raises:
             MachineError: if it cannot be started.

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 from app.jobs import STUDENT, TEACHER, Progress
 
-METRICS, LOG, PROBES = "metrics.jsonl", "log.txt", "probes"
 # Files are written beside their place under such a name, and then renamed.
 TEMPORARY = re.compile(r"\..+\.(\d+|partial)")
 MAX_BYTES_READ = 2**20
@@ -25,17 +24,26 @@ class Line(NamedTuple):
 
 
 class JobFolder:
-    """One job's folder.
+    """One job's folder. It also holds one checkpoint folder per stage; what did not finish stays, so that it can be resumed.
 
     Attributes:
-        path: holds metrics, log, probes, and one checkpoint folder per stage; what did not finish stays, so that it can be resumed.
+        path: the folder itself.
+        order: what the worker asks of the training.
+        metrics, log, probes: what the training tells.
+        ready: what it lays out for the catalogue, one folder per model.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.metrics = path / METRICS
-        self.log = path / LOG
-        self.probes = path / PROBES
+        self.order = path / "order.json"
+        self.metrics = path / "metrics.jsonl"
+        self.log = path / "log.txt"
+        self.probes = path / "probes"
+        self.ready = path / "ready"
+
+    def best(self, stage: str) -> Path:
+        """The checkpoint folder of a stage's best epoch so far."""
+        return self.path / f"best-{stage}"
 
     def prepare(self) -> None:
         """Make the folder, and clear what a killed attempt left behind: temporary files, and half a line of metrics."""
@@ -86,8 +94,10 @@ class JobFolder:
 
     def forget_training(self) -> None:
         """Remove what was needed to resume; metrics, log and probes stay."""
-        for name in ("ready", TEACHER, STUDENT, f"best-{TEACHER}", f"best-{STUDENT}"):
-            remove_folder(self.path / name)
+        remove_folder(self.ready)
+        for stage in (TEACHER, STUDENT):
+            remove_folder(self.path / stage)
+            remove_folder(self.best(stage))
 
     def _end_last_line(self) -> None:
         if not self.metrics.exists():

@@ -33,7 +33,6 @@ from l2d.train import EpochReport, StepReport
 
 logger = logging.getLogger(__name__)
 
-ORDER, READY, BEST = "order.json", "ready", "best"
 # Steps are written down at most this often.
 STEP_SECONDS = 1.0
 # Training gives way to the page.
@@ -41,7 +40,7 @@ NICENESS = 10
 
 
 class Task(NamedTuple):
-    """What a worker asks of this process; the content of order.json.
+    """What a worker asks of this process; the content of the folder's order.
 
     Attributes:
         stop: train no further, and keep the best student so far.
@@ -76,7 +75,7 @@ class _Clock:
 
 def read_task(folder: JobFolder) -> Task:
     """What the worker asks."""
-    return Task(**json.loads((folder.path / ORDER).read_text(encoding="utf-8")))
+    return Task(**json.loads(folder.order.read_text(encoding="utf-8")))
 
 
 def run_job(folder: JobFolder, places: Places, task: Task) -> int:
@@ -149,7 +148,7 @@ class _Work:
         place = {"stage": stage.name, "epoch": report.epoch, "epochs": stage.plan.recipe.epochs}
         if better:
             # With nothing slow in between: a training that is ended there would keep another student than it told of.
-            link_checkpoint(stage.plan.out, self.folder.path / f"{BEST}-{stage.name}")
+            link_checkpoint(stage.plan.out, self.folder.best(stage.name))
         self.tell({"event": "epoch", **place, **numbers, "at": time.time(), **self.clock.measure(stage.name, report.epoch)})
         logger.info("%s epoch %d/%d: %s, held-out mAP %s", stage.name, report.epoch, place["epochs"], numbers["losses"], numbers["mAP"])
 
@@ -185,22 +184,22 @@ class _Work:
     def _finish(self) -> None:
         """Score what was trained on the test pictures, and lay it out for the catalogue."""
         self.tell({"event": "stage", "stage": "scores", "at": time.time()})
-        ready = self.folder.path / READY
         if processes.is_main():
-            remove_folder(ready)
+            remove_folder(self.folder.ready)
         names: dict[str, str] = {}
         for stage in self.stages:
             # The teacher is the one that taught, which was at its end.
             best = self.task.stop and stage.name == STUDENT
-            source = self.folder.path / f"{BEST}-{stage.name}" if best else stage.plan.out
+            source = self.folder.best(stage.name) if best else stage.plan.out
             if not is_checkpoint(source):
                 continue
             names[stage.name] = name_model(self.task, stage)
             scores = self._score(source)
             if not processes.is_main():
                 continue
-            link_checkpoint(source, ready / names[stage.name])
-            write_card(ready / names[stage.name], self._complete(read_card(source), stage, scores, names))
+            ready = self.folder.ready / names[stage.name]
+            link_checkpoint(source, ready)
+            write_card(ready, self._complete(read_card(source), stage, scores, names))
             self.tell({"event": "scored", "stage": stage.name, "model": names[stage.name], "mAP": scores["mAP"], "at": time.time()})
 
     def _score(self, source: Path) -> dict[str, Any]:

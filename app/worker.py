@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.cluster import Need, RayCluster
 from app.errors import RequestError, UnavailableError
-from app.jobs import Job, LostClaimError, Progress, State
+from app.jobs import STUDENT, Job, LostClaimError, Progress, State
 from app.logs import configure_logs
 from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
@@ -27,7 +27,6 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-ORDER = "order.json"
 RESUME_HINT = "resume goes on after the last finished epoch."
 
 
@@ -133,7 +132,7 @@ class Worker:
             logger.warning("%s", error)
 
     def _find(self, job: Job, folder: JobFolder) -> tuple[bool, Training]:
-        stop = json.loads((folder.path / ORDER).read_text(encoding="utf-8"))["stop"]
+        stop = json.loads(folder.order.read_text(encoding="utf-8"))["stop"]
         return stop, self.machine.find(job, stop)
 
     def _train(self, job: Job, folder: JobFolder, stop: bool = False, training: Training | None = None) -> tuple[State, str] | None:
@@ -160,7 +159,7 @@ class Worker:
     def _start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
         folder.prepare()
         task = {"job": job.id, "attempt": job.attempts, "spec": job.spec, "device": self.machine.device, "stop": stop}
-        (folder.path / ORDER).write_text(json.dumps(task), encoding="utf-8")
+        folder.order.write_text(json.dumps(task), encoding="utf-8")
         return self.machine.start(job, folder, stop)
 
     def _watch(self, training: Training, job: Job, folder: JobFolder, summary: Summary, stop: bool) -> Exit | str:
@@ -207,7 +206,7 @@ def publish(folder: JobFolder, places: Places) -> tuple[str, ...]:
     """Move what a job laid out into the catalogue, each model in one step; returns their names."""
     places.models.mkdir(parents=True, exist_ok=True)
     names = []
-    for model in sorted((folder.path / "ready").iterdir()):
+    for model in sorted(folder.ready.iterdir()):
         remove_folder(places.models / model.name)
         model.rename(places.models / model.name)
         names.append(model.name)
@@ -236,7 +235,7 @@ def find_models(places: Places, job: str) -> list[Path]:
 
 def can_stop(folder: JobFolder) -> bool:
     """Whether there is a student to keep."""
-    return (folder.path / "best-student").exists()
+    return folder.best(STUDENT).exists()
 
 
 def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, str]:
