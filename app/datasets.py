@@ -135,7 +135,7 @@ class Datasets:
         # On a full disk it is looked through again next time.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, lambda part: part.write_text(kept, encoding="utf-8"))
+            replace_file(path, lambda part: part.write_text(kept, encoding="utf-8"), durable=False)
 
     def _recall(self, dataset: Dataset) -> DatasetFacts | None:
         try:

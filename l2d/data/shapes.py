@@ -128,7 +128,7 @@ def read_shapes(split: str, count: int = COUNT, *, seed: int = 0, side: int = SI
         generator = np.random.default_rng([seed, SPLITS.index(split), number])
         scene = imagine_scene(generator, side)
         if not path.exists():
-            replace_file(path, partial(draw_scene(scene, side).save, format="PNG", compress_level=1))
+            replace_file(path, partial(draw_scene(scene, side).save, format="PNG", compress_level=1), durable=False)
         boxes.append(_read_boxes(scene.shapes))
         targets[number, list(boxes[-1])] = 1.0
     return Index(paths, targets, LABELS, boxes)
