@@ -5,16 +5,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from l2d.figure import FAINT, SCALES, STRONG, Column, draw_figure, save_figure
+from l2d.figure import MOST_PIXELS, SCALES, Column, draw_figure, save_figure
+from l2d.tiles import FAINT, STRONG, Tile
 
 LABELS = ["cat", "traffic light"]
 WHITE = Image.new("RGB", (40, 30), "white")
@@ -35,32 +36,44 @@ def texts_of(figure: Figure) -> list[str]:
 
 
 def pictures_of(figure: Figure) -> list[NDArray[np.uint8]]:
-    """The pixels of every cell, row by row; colour bars have no third axis."""
-    arrays = [axes.images[0].get_array() for axes in figure.axes]
-    return [np.asarray(array) for array in arrays if array.ndim == 3]
+    """The pixels of every cell that has any, row by row, as they are written at 100 to an inch."""
+    figure.canvas.draw()
+    canvas = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3]
+    found = []
+    for box in boxes_of(figure, bars=False):
+        left, bottom, width, height = (round(part) for part in np.multiply(box, np.tile(figure.bbox.size, 2)))
+        found.append(canvas[bottom : bottom + height, left : left + width][::-1])
+    return found
 
 
-def bars_of(figure: Figure) -> list[Axes]:
-    return [axes for axes in figure.axes if axes.images[0].get_array().ndim == 2]
+def boxes_of(figure: Figure, bars: bool) -> list[tuple[float, float, float, float]]:
+    """Where cells are, or colour bars, which are thin."""
+    boxes = dict.fromkeys(tile.box for tile in figure.findobj(Tile))
+    return [box for box in boxes if (np.multiply(box[2:], figure.get_size_inches()).min() < 0.1) == bars]
 
 
-def ticks_of(axes: Axes) -> list[str]:
-    return [text.get_text() for text in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+def ticks_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts if text.get_fontsize() < 8 and text.get_text() != caption_of(figure)]
+
+
+def caption_of(figure: Figure) -> str:
+    return next(text for text in texts_of(figure) if text.startswith("Colours: "))
 
 
 def blend_with_white(share: float, colormap: str = "inferno") -> NDArray[np.float64]:
-    cover = FAINT + (STRONG - FAINT) * share
+    # Jet is painted evenly, as in the paper.
+    cover = FAINT + (STRONG - FAINT) * (0.5 if colormap == "jet" else share)
     return 255 * (1 - cover + cover * np.array(colormaps[colormap](float(share))[:3]))
 
 
 def test_rows_are_labels_and_columns_are_the_picture_then_the_networks() -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS)
-    boxes = [axes.get_position() for axes in figure.axes if axes.images[0].get_array().ndim == 3]
+    boxes = boxes_of(figure, bars=False)
     assert len(boxes) == 2 * 3
-    assert boxes[0].x0 < boxes[1].x0 < boxes[2].x0
-    assert boxes[0].y0 == boxes[1].y0 > boxes[3].y0
+    assert boxes[0][0] < boxes[1][0] < boxes[2][0]
+    assert boxes[0][1] == boxes[1][1] > boxes[3][1]
     assert (pictures_of(figure)[0] == 255).all()
-    assert [text.get_text() for text in figure.texts] == ["Picture", "Vanilla", "L2D", "cat", "traffic light"]
+    assert [text.get_text() for text in figure.texts][:5] == ["Picture", "Vanilla", "L2D", "cat", "traffic light"]
 
 
 @pytest.mark.parametrize(
@@ -71,24 +84,26 @@ def test_rows_are_labels_and_columns_are_the_picture_then_the_networks() -> None
 def test_colours_follow_the_scale(scale: str, shares: list[float], colormap: str) -> None:
     pictures = pictures_of(draw_figure(WHITE, make_columns(), LABELS, scale=scale, colormap=colormap))
     for picture, share in zip([pictures[i] for i in (1, 2, 4, 5)], shares, strict=True):
-        np.testing.assert_allclose(picture[100, 100], blend_with_white(share, colormap), atol=4)
+        np.testing.assert_allclose(picture[20, 100], blend_with_white(share, colormap), atol=4)
 
 
 @pytest.mark.parametrize(
     ("scale", "ticks"),
     [
-        ("row", [["0", "0.2", "0.4"], ["0", "0.4", "0.8"]]),
-        ("map", [["0", "0.2"], ["0", "0.4"], ["0", "0.6"], ["0", "0.8"]]),
-        ("grid", [["0", "0.4", "0.8"]]),
+        ("row", ["0", "0.2", "0.4", "0", "0.4", "0.8"]),
+        ("map", ["0", "0.2", "0", "0.4", "0", "0.6", "0", "0.8"]),
+        ("grid", ["0", "0.4", "0.8"]),
     ],
 )
-def test_colour_bars_are_in_the_units_of_the_maps(scale: str, ticks: list[list[str]]) -> None:
-    assert [ticks_of(bar) for bar in bars_of(draw_figure(WHITE, make_columns(), LABELS, scale=scale))] == ticks
+def test_colour_bars_are_in_the_units_of_the_maps(scale: str, ticks: list[str]) -> None:
+    figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale)
+    assert ticks_of(figure) == ticks
+    assert len(boxes_of(figure, bars=True)) == ticks.count("0")
 
 
 def test_probabilities_are_bold_from_the_threshold_on() -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS, threshold=0.5)
-    written = [(text.get_text(), text.get_weight()) for axes in figure.axes for text in axes.texts if text.get_text()]
+    written = [(text.get_text(), text.get_weight()) for text in figure.texts if text.get_fontsize() == 8.5]
     # The second one is 0.499.
     assert written == [("0.91", "bold"), ("0.50", "normal"), ("0.50", "bold"), ("0.00", "normal")]
 
@@ -99,14 +114,15 @@ def test_no_evidence_is_said_and_not_coloured(scale: str, nothing: NDArray[np.fl
     columns = [make_columns()[0], Column("Blind", {"cat": nothing, "traffic light": nothing}, {})]
     figure = draw_figure(Image.new("RGB", (40, 30), "red"), columns, LABELS, scale=scale)
     assert texts_of(figure).count("no evidence") == 2
-    blind = pictures_of(figure)[2]
+    # Above the words.
+    blind = pictures_of(figure)[2][:40]
     assert (blind == blind[0, 0, 0]).all()
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_row_without_any_evidence_has_no_colour_bar(scale: str) -> None:
     figure = draw_figure(WHITE, [Column("Blind", {"cat": fill(0)}, {"cat": 0.1})], ["cat"], scale=scale)
-    assert bars_of(figure) == []
+    assert boxes_of(figure, bars=True) == []
 
 
 def test_a_label_that_a_network_does_not_know_is_said() -> None:
@@ -176,6 +192,8 @@ def test_pyplot_is_never_loaded() -> None:
     ("change", "sentence"),
     [
         ({"scale": "column"}, "Unknown scale 'column'; known are row, map, grid"),
+        ({"kind": "magic"}, "Unknown kind of map 'magic'; known are layercam, attention"),
+        ({"opacity": 1.5}, "opacity must be between 0 and 1; got 1.5"),
         ({"colormap": "rainbows"}, "Unknown colour map 'rainbows'; use inferno, .*jet"),
         ({"labels": []}, "got 0 labels and 2 networks"),
         ({"columns": []}, "got 2 labels and 0 networks"),
@@ -197,15 +215,15 @@ def test_an_unknown_format_is_refused() -> None:
     ("scale", "ticks"),
     [
         # The subtracted column keeps its evidence and a bar of its own; the other one is 0.2 above it in both rows.
-        ("row", [["0", "0.2"], ["0", "0.6"], ["−0.2", "0", "0.2"], ["−0.2", "0", "0.2"]]),
-        ("grid", [["0", "0.2"], ["0", "0.6"], ["−0.2", "0", "0.2"]]),
+        ("row", ["0", "0.2", "0", "0.6", "−0.2", "0", "0.2", "−0.2", "0", "0.2"]),
+        ("grid", ["0", "0.2", "0", "0.6", "−0.2", "0", "0.2"]),
         # Both maps are even, so as shares of their own maxima they do not differ.
-        ("map", [["0", "0.2"], ["0", "0.6"]]),
+        ("map", ["0", "0.2", "0", "0.6"]),
     ],
 )
-def test_a_figure_of_differences_is_signed_and_names_what_is_subtracted(scale: str, ticks: list[list[str]]) -> None:
+def test_a_figure_of_differences_is_signed_and_names_what_is_subtracted(scale: str, ticks: list[str]) -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale, minus=0)
-    assert [ticks_of(bar) for bar in bars_of(figure)] == ticks
+    assert ticks_of(figure) == ticks
     assert [text.get_text().replace("\n", " ") for text in figure.texts][:3] == ["Picture", "Vanilla", "L2D − Vanilla"]
     assert texts_of(figure).count("no difference") == (2 if scale == "map" else 0)
 
@@ -217,3 +235,87 @@ def test_more_evidence_than_the_subtracted_network_is_red_and_less_is_blue() -> 
     (red, _, blue), (more, _, less) = difference[height // 2, width // 4], difference[height // 2, 3 * width // 4]
     assert red < blue
     assert more > less
+
+
+def make_many(rows: int) -> tuple[Image.Image, list[Column], list[str]]:
+    """A picture that no compression makes smaller, and two networks' maps of many labels."""
+    labels, chance = [f"label {number}" for number in range(rows)], np.random.default_rng(0)
+    columns = [Column(name, {label: chance.random((7, 7)) for label in labels}, dict.fromkeys(labels, 0.5)) for name in ("A", "B")]
+    return Image.effect_noise((510, 510), 80), columns, labels
+
+
+def test_a_png_of_many_rows_has_fewer_pixels_per_inch() -> None:
+    buffer = io.BytesIO()
+    figure = draw_figure(*make_many(40))
+    save_figure(figure, buffer, "png")
+    with Image.open(buffer) as image:
+        assert 0.98 * MOST_PIXELS < image.width * image.height <= MOST_PIXELS
+        assert image.width / image.height == pytest.approx(figure.get_figwidth() / figure.get_figheight(), rel=0.01)
+
+
+def test_a_pdf_holds_the_picture_once_however_many_rows_there_are() -> None:
+    def measure(rows: int) -> int:
+        buffer = io.BytesIO()
+        save_figure(draw_figure(*make_many(rows)), buffer, "pdf")
+        return len(buffer.getvalue())
+
+    one = measure(1)
+    assert (measure(6) - one) / 5 < one / 4
+
+
+def test_the_caption_says_what_the_colours_mean() -> None:
+    def read(**look: Any) -> str:
+        return caption_of(draw_figure(WHITE, make_columns(), LABELS, **look)).replace("\n", " ")
+
+    probability = "In each map its probability, bold from 0.50"
+    assert read() == f"Colours: LayerCAM evidence, from zero; one scale per row. {probability}."
+    assert read(scale="map", minus=0) == (
+        "Colours: LayerCAM evidence minus that of Vanilla, as shares of each map's maximum; every map up to its own maximum. "
+        f"{probability}."
+    )
+    assert read(kind="attention", scale="grid", threshold=0.25, opacity=0.8) == (
+        "Colours: the head's attention in multiples of an even spread, whether the label is there or not; one scale for the whole grid. "
+        "In each map its probability, bold from 0.25; maps of improbable labels fade."
+    )
+
+
+@pytest.mark.parametrize("size", [(40, 30), (10, 90), (90, 10)])
+def test_the_caption_stands_below_everything_else(size: tuple[int, int]) -> None:
+    figure = draw_figure(Image.new("RGB", size), make_columns()[:1], LABELS, scale="map")
+    figure.canvas.draw()
+    extents = {text.get_text(): text.get_window_extent() for text in figure.texts}
+    caption = extents.pop(caption_of(figure))
+    assert 0 < caption.y0 < caption.y1 < min(other.y0 for other in extents.values())
+    assert 0 < caption.x0 < caption.x1 < figure.bbox.width
+
+
+@pytest.mark.parametrize(
+    ("colormap", "share", "probability", "cover"),
+    [
+        ("inferno", 1.0, 0.9, 0.8),
+        # Less paint where there is less evidence, but in jet.
+        ("inferno", 0.25, 0.9, 0.8 * 1.6 * 0.25),
+        ("jet", 0.25, 0.9, 0.8),
+        # And where the label is improbable, in any.
+        ("inferno", 1.0, 0.3, 0.8 * (0.3 + 0.5 * 0.3 / 0.6)),
+        ("jet", 1.0, 0.0, 0.8 * 0.3),
+        ("inferno", 1.0, None, 0.8 * 0.3),
+    ],
+)
+def test_with_an_opacity_maps_are_painted_as_on_the_page(colormap: str, share: float, probability: float | None, cover: float) -> None:
+    columns = [
+        Column("One", {"cat": fill(share)}, {} if probability is None else {"cat": probability}),
+        Column("Two", {"cat": fill(1)}, {}),
+    ]
+    figure = draw_figure(WHITE, columns, ["cat"], colormap=colormap, opacity=0.8, threshold=0.6)
+    expected = 255 * (1 - cover + cover * np.array(colormaps[colormap](share)[:3]))
+    np.testing.assert_allclose(pictures_of(figure)[1][20, 100], expected, atol=4)
+
+
+def test_with_an_opacity_differences_are_painted_as_on_the_page() -> None:
+    columns = [Column("A", {"cat": fill(1)}, {}), Column("B", {"cat": np.array([[1.0, 1.2, 2.0]])}, {"cat": 1.0})]
+    painted = pictures_of(draw_figure(WHITE, columns, ["cat"], colormap="jet", smooth=False, opacity=1.0, minus=0))[2]
+    # No difference, no paint; its own colour map, whichever the evidence has.
+    np.testing.assert_allclose(painted[20, 20], (255, 255, 255), atol=2)
+    cover = 1.6 * 0.2
+    np.testing.assert_allclose(painted[20, 85], 255 * (1 - cover + cover * np.array(colormaps["coolwarm"](0.6)[:3])), atol=4)
