@@ -33,7 +33,7 @@ def export_numbers(answer: CompareAnswer) -> bytes:
 
 
 def export_figure(answer: CompareAnswer, image: Image.Image, format: str, look: FigureLook) -> bytes:
-    """The figure of an answer, as "png" or "pdf" at 300 dpi: rows are labels, columns are models.
+    """The figure of an answer, as "png" or "pdf": rows are labels, columns are models.
 
     Raises:
         ParameterError: if the model to subtract is not one of the answer's.
@@ -53,10 +53,12 @@ def export_figure(answer: CompareAnswer, image: Image.Image, format: str, look: 
         image,
         columns,
         answer.labels,
+        kind=answer.kind,
         scale=look.scale,
         colormap=look.colormap,
         smooth=look.smooth,
         threshold=answer.threshold,
+        opacity=look.opacity,
         minus=find_reference(answer, look.minus),
     )
     buffer = io.BytesIO()

@@ -145,6 +145,13 @@ class FigureLook(BaseModel):
         default="inferno", description="of a figure"
     )
     smooth: bool = Field(default=True, description="of a figure: interpolate between the cells of a map, or show them")
+    opacity: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="of a figure: how much of the photograph the colours cover at most, less for improbable labels, as on the page; "
+        "without it all maps are covered alike",
+    )
     minus: str = Field(default="", description="of a figure: the model whose maps are subtracted from the others', if any")
 
 

@@ -24,7 +24,7 @@ from app.schemas import FigureLook, MapKind
 from app.server import create_api
 from app.settings import Settings
 from l2d.cam import OWN_KINDS
-from l2d.figure import COLORMAPS, draw_figure
+from l2d.figure import COLORMAPS, KINDS, draw_figure
 from l2d.layers import SCALES
 from l2d.runtime import OpenVino
 
@@ -130,24 +130,37 @@ def test_compare_as_figure(client: TestClient, upload: bytes):
 
 def test_a_figure_looks_as_asked(client: TestClient, upload: bytes):
     plain = {"labels": "cat", "models": "the-teacher,student-l2d", "format": "png"}
-    looks = ({}, {"scale": "map"}, {"colormap": "jet"}, {"smooth": "false"}, {"minus": "the-teacher"}, {"kind": "attention"})
+    looks = (
+        {},
+        {"scale": "map"},
+        {"colormap": "jet"},
+        {"smooth": "false"},
+        {"opacity": "0.5"},
+        {"opacity": "0"},
+        {"minus": "the-teacher"},
+        {"kind": "attention"},
+    )
     assert len({post(client, upload, **plain, **look).content for look in looks}) == len(looks)
+    refusal(post(client, upload, **plain, opacity="1.5"), 422, "bad_parameter")
     for format in ("png", "npz", "json"):
         sentence = refusal(post(client, upload, **plain | {"format": format}, minus="alien"), 422, "bad_parameter")
         assert "one of those compared, the-teacher, student-l2d; got 'alien'" in sentence
 
 
 def test_a_figure_of_attention_is_in_multiples_of_an_even_spread(client: TestClient, upload: bytes, monkeypatch: pytest.MonkeyPatch):
-    """It sums to 1 over however many cells a model has: only so do models of different sizes compare."""
-    drawn = []
+    """It sums to 1 over however many cells a model has: only so do models of different sizes compare. The caption says it."""
+    drawn, captions = [], []
 
     def draw(image: Image.Image, columns: list[Any], *rest: Any, **look: Any) -> Any:
         drawn.extend(columns)
-        return draw_figure(image, columns, *rest, **look)
+        figure = draw_figure(image, columns, *rest, **look)
+        captions.extend(" ".join(text.get_text().split()) for text in figure.texts if text.get_text().startswith("Colours"))
+        return figure
 
     monkeypatch.setattr("l2d.figure.draw_figure", draw)
     post(client, upload, labels="cat", kind="attention", format="png")
     assert len({column.maps["cat"].size for column in drawn}) > 1
+    assert "attention in multiples of an even spread" in captions[0]
     assert [column.maps["cat"].mean() for column in drawn] == pytest.approx([1.0] * len(drawn), abs=1e-4)
 
 
@@ -166,7 +179,7 @@ def test_attention_is_a_second_kind_of_map(client: TestClient, upload: bytes):
 
 
 def test_every_choice_is_one_of_the_core():
-    assert get_args(MapKind) == OWN_KINDS
+    assert get_args(MapKind) == OWN_KINDS == tuple(KINDS)
     fields = FigureLook.model_fields
     assert get_args(fields["scale"].annotation) == SCALES
     assert get_args(fields["colormap"].annotation) == COLORMAPS
@@ -248,7 +261,7 @@ def test_bad_pictures_get_a_sentence(
         ({"format": "jpg"}, "format: Input should be 'json', 'npz', 'png' or 'pdf'; got 'jpg'."),
         (
             {"treshold": "0.5"},
-            "Unknown field 'treshold'. Known are: image, scale, colormap, smooth, minus, models, labels, threshold, kind, format.",
+            "Unknown field 'treshold'. Known are: image, scale, colormap, smooth, opacity, minus, models, labels, threshold, kind, format.",
         ),
         ({"models": ",".join(["alien"] + [f"m{n}" for n in range(9)])}, "At most 8 models"),
     ],
@@ -403,7 +416,7 @@ def test_document_describes_every_route_with_bodies_and_errors(client: TestClien
         "/v1/compare",
     }
     form = document["paths"]["/v1/compare"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    look = {"scale", "colormap", "smooth", "minus"}
+    look = {"scale", "colormap", "smooth", "opacity", "minus"}
     assert set(form["properties"]) == {"image", "models", "labels", "threshold", "kind", "format"} | look
     assert form["properties"]["format"]["enum"] == ["json", "npz", "png", "pdf"]
     body = document["paths"]["/v1/models/{model}:explain"]["post"]["requestBody"]["content"]
