@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any, Literal
@@ -23,6 +24,9 @@ from app.uploads import read_picture
 
 # Photographs remembered for the next label or model, in units of the largest upload.
 REMEMBERED_UPLOADS = 4
+
+# Of a file's name: labels that it names, and letters without the suffix.
+NAMED_LABELS, LONGEST_NAME = 3, 120
 
 # What the script needs to know of a model before it was asked.
 MODEL_FIELDS = {"name", "title", "role", "method", "backbone", "image_size", "mAP", "default", "labels", "job"}
@@ -175,8 +179,7 @@ class Desk:
         ticket = Ticket(self.settings.request_seconds)
         answer = self._ask(data, request, ticket)
         content = self.engine.run_aside(ticket, self._write, answer, data, request)
-        name = f"l2d-{answer.image.sha256[:8]}-{request.kind}.{request.file}"
-        return {"name": name, "type": MEDIA_TYPES[request.file], "base64": base64.b64encode(content).decode()}
+        return {"name": name_file(answer, request), "type": MEDIA_TYPES[request.file], "base64": base64.b64encode(content).decode()}
 
     def _write(self, answer: CompareAnswer, data: bytes, request: Request) -> bytes:
         if request.file == "json":
@@ -187,6 +190,18 @@ class Desk:
 
     def _ask(self, data: bytes, request: Request, ticket: Ticket) -> CompareAnswer:
         return compare_models(self.engine, data, request.models, request.labels, request.threshold, request.kind, ticket)
+
+
+def name_file(answer: CompareAnswer, request: Request) -> str:
+    """What the file shows, and how where that is not as on a fresh page; in ASCII, which every file system takes."""
+    ignored = set() if request.file in ("png", "pdf") else set(FigureLook.model_fields)
+    changed = request.model_dump(exclude_defaults=True, exclude=ignored)
+    words = ["l2d", answer.image.sha256[:8], request.kind]
+    words += [f"{name} {changed[name]}" for name in ("threshold", "minus", "scale", "colormap") if name in changed]
+    words += ["cells"] if "smooth" in changed else []
+    words += answer.labels if len(answer.labels) <= NAMED_LABELS else [f"{len(answer.labels)} labels"]
+    stem = re.sub(r"[^\w.]+", "-", " ".join(words), flags=re.ASCII)[:LONGEST_NAME].strip("-.")
+    return f"{stem}.{request.file}"
 
 
 def _split_known(names: Sequence[str] | None, known: Collection[str]) -> tuple[list[str], list[str]]:

@@ -399,8 +399,8 @@ def test_a_figure_is_asked_for_as_it_looks_here(page):
     with page.expect_download():
         page.locator("[data-save=png]").click()
     asked = json.loads(sent[0])["data"]
-    assert {name: asked[name] for name in ("scale", "smooth", "minus", "colormap", "kind", "threshold")} == {
-        "scale": "grid", "smooth": False, "minus": reference, "colormap": "inferno", "kind": "layercam", "threshold": 0.5,
+    assert {name: asked[name] for name in ("scale", "smooth", "minus", "colormap", "kind", "threshold", "opacity")} == {
+        "scale": "grid", "smooth": False, "minus": reference, "colormap": "inferno", "kind": "layercam", "threshold": 0.5, "opacity": 0.85,
     }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ function createLook(element, changed) {
   });
 
   /** What the server needs to know to draw a figure of the same look. */
-  const describeFigure = () => ({ kind: view.kind, threshold: view.threshold, scale: view.scale, colormap: view.colour, smooth: view.smooth, minus: view.minus });
+  const describeFigure = () => ({ kind: view.kind, threshold: view.threshold, scale: view.scale, colormap: view.colour, smooth: view.smooth, minus: view.minus, opacity: view.opacity });
 
   /** Show what is set; `compared` are the models that can be subtracted. */
   function show(compared = models) {

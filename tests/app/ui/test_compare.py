@@ -1,6 +1,8 @@
 import base64
+import hashlib
 import io
 import json
+import re
 import threading
 from types import SimpleNamespace
 
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.ui.compare import Desk
+from app.schemas import CompareAnswer
+from app.ui.compare import Desk, Request, name_file
 from app.ui.examples import EXAMPLES
 from app.uploads import read_picture
 
@@ -150,7 +153,6 @@ def test_everything_shown_can_be_saved(desk, upload):
     numbers = np.load(io.BytesIO(content["npz"]), allow_pickle=False)
     maps = json.loads(content["json"])["models"][0]["maps"]
     np.testing.assert_allclose(numbers["student-l2d/maps"], [maps["cat"], maps["sky"]], rtol=1e-5)
-    assert saved["png"]["name"].endswith("-layercam.png")
     assert saved["npz"]["type"] == "application/octet-stream"
 
 
@@ -161,8 +163,34 @@ def test_a_saved_figure_looks_as_the_page_does(desk, upload):
         {"scale": "map"},
         {"colormap": "jet"},
         {"smooth": False},
+        {"opacity": 0.85},
         {"minus": "the-teacher"},
         {"threshold": 0.01},
         {"kind": "attention"},
     )
     assert len({desk.answer(desk.save, send(upload, **shown, **look))["base64"] for look in looks}) == len(looks)
+
+
+@pytest.mark.parametrize(
+    ("look", "name"),
+    [
+        ({}, "layercam-cat-sky.png"),
+        ({"kind": "attention", "labels": ["cat", "dog", "sky", "car"]}, "attention-4-labels.png"),
+        ({"minus": "the-teacher", "threshold": 0.4}, "layercam-threshold-0.4-minus-the-teacher-cat-sky.png"),
+        ({"scale": "map", "colormap": "jet", "smooth": False, "opacity": 0.5}, "layercam-scale-map-colormap-jet-cells-cat-sky.png"),
+        # Numbers are the same, however they are drawn.
+        ({"scale": "map", "minus": "the-teacher", "threshold": 0.4, "file": "json"}, "layercam-threshold-0.4-cat-sky.json"),
+    ],
+)
+def test_a_file_is_named_by_what_it_shows(desk, upload, look, name):
+    shown = {"models": ["the-teacher", "student-l2d"], "labels": ["cat", "sky"], "file": "png"}
+    reply = desk.answer(desk.save, send(upload, **shown | look))
+    assert reply["name"] == f"l2d-{hashlib.sha256(upload).hexdigest()[:8]}-{name}"
+
+
+def test_a_files_name_is_one_on_every_file_system():
+    labels = ["a/b: <c>?", "Katze \u732b.", "x" * 300]
+    answer = CompareAnswer(image={"width": 1, "height": 1, "sha256": "0" * 64}, labels=labels, threshold=0.5, kind="layercam", models=[])
+    name = name_file(answer, Request(file="pdf"))
+    assert re.fullmatch(r"[\w.-]{1,124}\.pdf", name, re.ASCII)
+    assert name.startswith("l2d-00000000-layercam-a-b-c-Katze-.-xxx")
