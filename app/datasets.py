@@ -98,6 +98,18 @@ class Datasets:
             return SHAPES_FACTS
         return self._recall(dataset) or DatasetFacts(name=name, kind=dataset.kind)
 
+    def recall(self, name: str) -> DatasetFacts:
+        """What was found in a data set when it was last looked through, if it ever was; whether it changed since is not asked.
+
+        Raises:
+            ParameterError: as `find`.
+        """
+        dataset = self.find(name)
+        if dataset.kind == SHAPES:
+            return SHAPES_FACTS
+        _, facts = self._read_findings(dataset) or ("", None)
+        return facts or DatasetFacts(name=name, kind=dataset.kind)
+
     def check(self, name: str) -> DatasetFacts:
         """Look through a data set, unless that was done since it last changed.
 
@@ -138,12 +150,17 @@ class Datasets:
             replace_file(path, lambda part: part.write_text(kept, encoding="utf-8"), durable=False)
 
     def _recall(self, dataset: Dataset) -> DatasetFacts | None:
+        stamp, facts = self._read_findings(dataset) or ("", None)
+        return facts if facts and stamp == _take_stamp(self.folder / dataset.name) else None
+
+    def _read_findings(self, dataset: Dataset) -> tuple[str, DatasetFacts] | None:
+        """What was kept, with the stamp of what it is about."""
         try:
             kept = json.loads(self._place(dataset).read_text(encoding="utf-8"))
-            facts = DatasetFacts.model_validate(kept["facts"])
+            stamp, facts = kept["stamp"], DatasetFacts.model_validate(kept["facts"])
         except (OSError, ValueError, KeyError, ValidationError):
             return None
-        return facts if kept["stamp"] == _take_stamp(self.folder / dataset.name) and facts.kind == dataset.kind else None
+        return (stamp, facts) if facts.kind == dataset.kind else None
 
     def _place(self, dataset: Dataset) -> Path:
         return self.memory / f"{dataset.name}.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.catalog import Catalog
-from app.datasets import DatasetFacts, Datasets
+from app.datasets import DatasetError, DatasetFacts, Datasets
 from app.errors import ParameterError, RequestError
 from app.jobs import Job
 from app.orders import Order, plan_stages, write_commands
@@ -59,13 +59,22 @@ class Workshop:
             ParameterError: if the job would fail: a data set that is broken, a teacher that is unknown or has other labels.
             KeyReuseError: if the idempotency key came with another order before.
         """
-        facts = self.datasets.check(order.data)
-        _check_pictures(order, facts)
-        if order.teacher is not None:
-            self._check_teacher(order.teacher, facts)
-        self._check_start("start_from", order.start_from, order.student)
-        self._check_start("teacher_start_from", order.teacher_start_from, order.teacher_backbone)
+        self._check(order, self.datasets.check(order.data))
         return self.queue.submit(order.model_dump(), key)
+
+    def preview(self, order: Order) -> list[str]:
+        """The commands of an order that would be accepted, by what was found when its data set was last looked through.
+
+        Costs little: no picture is opened, and nobody looks whether one changed since.
+
+        Raises:
+            ParameterError: if it would be refused.
+        """
+        facts = self.datasets.recall(order.data)
+        if facts.problem:
+            raise DatasetError(f"When {facts.name!r} was last looked through: {facts.problem}")
+        self._check(order, facts)
+        return self.describe_command(order.model_dump())
 
     def delete(self, job: str) -> Job:
         """Forget a job that has ended, with its folder and its models.
@@ -133,12 +142,21 @@ class Workshop:
         """The maps of one epoch ("0003"), or of the teacher; None if they are not there."""
         return read_json(self.folder(job).probes / f"{name}.json")
 
+    def _check(self, order: Order, facts: DatasetFacts) -> None:
+        """Refuse what would fail, as far as it is known."""
+        if facts.train is not None:
+            _check_pictures(order, facts.train, facts.name)
+        if order.teacher is not None:
+            self._check_teacher(order.teacher, facts)
+        self._check_start("start_from", order.start_from, order.student)
+        self._check_start("teacher_start_from", order.teacher_start_from, order.teacher_backbone)
+
     def _check_teacher(self, name: str, facts: DatasetFacts) -> None:
         known = {entry.name: entry for entry in self.catalog.entries()}
         if name not in known:
             raise ParameterError(f"Unknown teacher {name!r}. Known are: {', '.join(known) or 'none'}.")
         labels = known[name].card.labels
-        if list(labels) != facts.labels:
+        if facts.labels and list(labels) != facts.labels:
             fitting = [entry.name for entry in known.values() if list(entry.card.labels) == facts.labels]
             raise ParameterError(
                 f"The teacher {name!r} knows {len(labels)} labels, and the data set {facts.name!r} has {len(facts.labels)} others. "
@@ -153,13 +171,13 @@ class Workshop:
             raise ParameterError(f"{field}: {name!r} is no model with the backbone {backbone}. Such are: {', '.join(fitting) or 'none'}.")
 
 
-def _check_pictures(order: Order, facts: DatasetFacts) -> None:
+def _check_pictures(order: Order, pictures: int, name: str) -> None:
     """Refuse a job that would have nothing to train on: fewer pictures than processes, or than two."""
-    pictures, least = facts.train or 0, max(2, order.processes)
+    least = max(2, order.processes)
     left = pictures - count_held_out(pictures, order.holdout)
     if left < least:
         raise ParameterError(
-            f"Of the {pictures} training pictures of {facts.name!r} {left} are left to train on, with a holdout of {order.holdout:g}; "
+            f"Of the {pictures} training pictures of {name!r} {left} are left to train on, with a holdout of {order.holdout:g}; "
             f"{order.processes} {'process needs' if order.processes == 1 else 'processes need'} {least} at least."
         )
 

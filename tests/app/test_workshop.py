@@ -1,0 +1,75 @@
+"""The check before an order: what the preview refuses, and what that costs."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from app import datasets
+from app.catalog import Catalog
+from app.errors import ParameterError
+from app.orders import Order
+from app.places import Places
+from app.workshop import Workshop
+
+ALONE = Order(data="mine", student="resnet18", method="vanilla", epochs=3)
+
+
+@pytest.fixture
+def workshop(made_checkpoints: Path, tmp_path: Path) -> Workshop:
+    places = Places(tmp_path / "state", tmp_path / "data", made_checkpoints)
+    folder = places.data / "mine"
+    folder.mkdir(parents=True)
+    lines = ["file,labels,split"]
+    for number in range(6):
+        Image.new("RGB", (40, 40), (number * 40, 0, 0)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{'dark' if number < 3 else 'light'},{'test' if number % 2 else 'train'}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return Workshop(places, Catalog(places.checkpoints))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"teacher": "nobody", "method": "l2d"}, "Unknown teacher 'nobody'"),
+        ({"start_from": "alien"}, "start_from: 'alien' is no model with the backbone resnet18"),
+        ({"data": "nothing"}, "Unknown data set 'nothing'"),
+    ],
+)
+def test_the_preview_refuses_what_cannot_be_ordered(workshop: Workshop, changes: dict[str, str], reason: str):
+    order = ALONE.model_copy(update=changes)
+    for ask in (workshop.preview, workshop.submit):
+        with pytest.raises(ParameterError, match=reason):
+            ask(order)
+
+
+def test_what_a_look_through_the_data_set_found_is_known_to_the_preview(workshop: Workshop):
+    taught = ALONE.model_copy(update={"teacher": "the-teacher", "method": "l2d"})
+    many = ALONE.model_copy(update={"processes": 64, "batch_size": 64})
+    assert workshop.preview(taught), "nobody has looked yet"
+    assert workshop.preview(many)
+    workshop.submit(ALONE)
+    with pytest.raises(ParameterError, match="knows 5 labels"):
+        workshop.preview(taught)
+    with pytest.raises(ParameterError, match="64 processes need 64"):
+        workshop.preview(many)
+    assert workshop.preview(ALONE)
+
+
+def test_a_broken_data_set_is_told_as_it_was_seen_last(workshop: Workshop):
+    picture = workshop.places.data / "mine" / "4.png"
+    picture.write_bytes(b"not a picture")
+    with pytest.raises(ParameterError, match=r"4\.png"):
+        workshop.submit(ALONE)
+    with pytest.raises(ParameterError, match=r"When 'mine' was last looked through: .*4\.png"):
+        workshop.preview(ALONE)
+    Image.new("RGB", (40, 40)).save(picture)
+    workshop.submit(ALONE)
+    assert workshop.preview(ALONE)
+
+
+def test_the_preview_looks_at_no_picture(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    workshop.submit(ALONE)
+    for name in ("check_data", "_take_stamp"):
+        monkeypatch.setattr(datasets, name, lambda *_: pytest.fail("a look at every file for every letter that is typed"))
+    assert workshop.preview(ALONE)
