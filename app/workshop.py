@@ -127,17 +127,6 @@ class Workshop:
         }
         return write_commands(stages, folder, named, order.get("processes", 1))
 
-    def list_probes(self, job: str) -> dict[str, Any]:
-        """The probe pictures of a job, and the names of what mapped them: "teacher", and one per epoch."""
-        folder = self.folder(job).probes
-        pictures = read_json(folder / "pictures.json")
-        names = sorted(path.stem for path in folder.glob("*.json") if path.stem != "pictures")
-        return {
-            "pictures": pictures["pictures"] if pictures else [],
-            "epochs": [name for name in names if name.isdecimal()],
-            "names": names,
-        }
-
     def read_probe(self, job: str, name: str) -> dict[str, Any] | None:
         """The maps of one epoch ("0003"), or of the teacher; None if they are not there."""
         return read_json(self.folder(job).probes / f"{name}.json")

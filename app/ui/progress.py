@@ -1,26 +1,17 @@
-"""What the Distil tab shows of one job, as HTML: state, curves, log, and maps of the probe pictures. Whatever is shown is escaped."""
+"""What the Distil tab shows of one job, as HTML: state, curves and log. Whatever is shown is escaped."""
 
-import base64
-import io
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from app.jobs import Job
 from app.orders import Order
-from app.ui.grid import sample_colours
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 190, 48, 24
 # A long run's curve is thinned out to about this many points.
 POINTS = 300
 COLOURS = ("#0d9488", "#d97706", "#7c3aed", "#dc2626", "#2563eb", "#65a30d")
-COLOUR_MAP, OPACITY = "inferno", 0.85
 
 CSS = """
 .l2d-job { display: grid; gap: 6px; }
@@ -39,12 +30,6 @@ CSS = """
 .l2d-curves text { font-size: 11px; fill: currentColor; }
 .l2d-curves figcaption { font-size: 13px; display: flex; flex-wrap: wrap; gap: 2px 12px; }
 .l2d-curves i { display: inline-block; width: 14px; height: 3px; margin-right: 4px; vertical-align: middle; }
-.l2d-probes { overflow-x: auto; }
-.l2d-probes table { border-collapse: collapse; }
-.l2d-probes :is(table, tr, th, td) { border: 0 !important; }
-.l2d-probes tbody tr { border-top: 1px solid var(--border-color-primary) !important; }
-.l2d-probes th, .l2d-probes td { padding: 3px 6px; text-align: left; vertical-align: top; }
-.l2d-probes img { width: 128px; height: auto; display: block; image-rendering: auto; } .l2d-probes td { font-size: 13px; }
 .l2d-log { max-height: 260px; overflow: auto; margin: 0; padding: 8px; font-size: 12px; white-space: pre-wrap;
   background: var(--background-fill-secondary); }
 """
@@ -178,70 +163,3 @@ def _draw_line(curve: Curve, colour: str, place: Any) -> str:
 def show_log(text: str) -> str:
     """The end of a log."""
     return f'<pre class="l2d-log" tabindex="0" aria-label="log">{escape(text) or "Nothing yet."}</pre>'
-
-
-def show_probes(
-    folder: Path,
-    pictures: Sequence[dict[str, Any]],
-    student: dict[str, Any] | None,
-    teacher: dict[str, Any] | None,
-    scales: dict[tuple[int, str], float],
-) -> str:
-    """The probe pictures with the student's maps, and the teacher's to compare with.
-
-    Args:
-        folder: where the pictures lie.
-        student, teacher: maps as `app.probes.save_maps` wrote them.
-        scales: the student's strongest evidence in any epoch, by picture and label: one scale shows how the evidence grows.
-    """
-    if student is None:
-        return "<p>After the student's first epoch, its maps appear here.</p>"
-    heads = ["Picture", "Label", "Student", *(["Teacher"] if teacher else [])]
-    rows = []
-    for number, picture in enumerate(pictures):
-        with Image.open(folder / picture["file"]) as file:
-            image = file.convert("RGB")
-        for place, found in enumerate(student["pictures"][number]):
-            cells = [f'<img src="{encode(image)}" alt="picture {number + 1}">' if place == 0 else "", escape(found["label"])]
-            cells.append(_show_map(image, found, scales[number, found["label"]]))
-            if teacher:
-                known = teacher["pictures"][number][place]
-                cells.append(_show_map(image, known, max(map(max, known["rows"]), default=0.0)))
-            rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    return f'<div class="l2d-probes"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def find_scales(epochs: Iterable[dict[str, Any]]) -> dict[tuple[int, str], float]:
-    """The strongest evidence over all epochs, by picture and label."""
-    scales: dict[tuple[int, str], float] = {}
-    for epoch in epochs:
-        for number, picture in enumerate(epoch["pictures"]):
-            for found in picture:
-                key = (number, found["label"])
-                scales[key] = max(scales.get(key, 0.0), max(map(max, found["rows"]), default=0.0))
-    return scales
-
-
-def _show_map(image: Image.Image, found: dict[str, Any], scale: float) -> str:
-    text = f"{100 * found['score']:.0f}%"
-    picture = paint(image, np.array(found["rows"], np.float32), scale)
-    return f'<img src="{encode(picture)}" alt="map for {escape(found["label"])}"><span>{text}</span>'
-
-
-def paint(image: Image.Image, rows: NDArray[np.float32], scale: float) -> Image.Image:
-    """A map over its picture: little evidence is little paint, none is the bare picture."""
-    share = np.clip(rows / scale, 0, 1) if scale > 0 else np.zeros_like(rows)
-    smooth = np.asarray(Image.fromarray(share.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR))[..., None]
-    text = sample_colours(COLOUR_MAP)
-    table = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, 3)
-    paints = table[(smooth[..., 0] * (len(table) - 1)).astype(int)]
-    grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
-    return Image.fromarray((grey * (1 - OPACITY * smooth) + paints * (OPACITY * smooth)).astype(np.uint8))
-
-
-def encode(image: Image.Image) -> str:
-    """A picture as a data address."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -46,6 +46,30 @@ def test_a_number_that_is_being_typed_is_read_as_a_whole(page: Page):
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
 
 
+def test_another_student_is_ordered_once_whatever_the_first_one_started_from(browser: Browser, fresh: str):
+    page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    open_distil(page, fresh)
+    page.get_by_label(re.compile(r"^\s*Student")).click()
+    page.get_by_role("option", name="resnet18", exact=True).click()
+    expect(page.locator(".l2d-command textarea")).to_have_value(re.compile("--student resnet18 "))
+    expect(page.get_by_text("It starts from random weights.")).to_be_visible()
+    # A double click, as slow as people's.
+    start = page.locator("button.primary").filter(visible=True)
+    start.evaluate("(button) => { button.click(); setTimeout(() => button.click(), 250); }")
+    expect(page.get_by_text(re.compile("^Ordered as job"))).to_be_visible()
+    expect(start).to_have_text("Start")
+    expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+    page.get_by_role("button", name="Show it").click()
+    jobs = page.get_by_label(re.compile(r"^\s*Jobs"))
+    expect(jobs).to_be_in_viewport()
+    jobs.click()
+    expect(page.get_by_role("option", name=re.compile("First student"))).to_have_count(1)
+    page.get_by_role("button", name="Cancel").click()
+    page.context.close()
+
+
 @pytest.mark.slow
 def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_path: Path):
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,12 +15,14 @@ from app.jobs import Progress
 from app.orders import choose_first_order
 from app.places import Places
 from app.records import JobFolder
-from app.ui.distil import MORE, SHOWN, Bench, build_distil_tab
-from app.ui.progress import find_scales, paint, show_curves, show_log, show_probes, show_status
+from app.ui.distil import Bench, build_distil_tab
+from app.ui.form import fill_fields
+from app.ui.progress import show_curves, show_log, show_status
 from app.workshop import Workshop
 
 FIRST_ORDER = choose_first_order([])
-FORM = [Bench.as_shown(name, FIRST_ORDER.model_dump()) for name in (*SHOWN, *MORE)]
+HELD = fill_fields(FIRST_ORDER)
+FORM = list(HELD.values())
 # What a browser sends that shows the server's own page.
 OWN = gr.Request(headers={"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860"})
 PICTURE = {"file": "0.jpg", "width": 40, "height": 30, "labels": ["<b>"]}
@@ -44,8 +45,7 @@ def bench(workshop: Workshop) -> Bench:
 
 
 def start(bench: Bench, **changes: object) -> str:
-    values = dict(zip((*SHOWN, *MORE), FORM, strict=True)) | changes
-    return bench.start("", OWN, *values.values())["value"]
+    return bench.start("", OWN, *(HELD | changes).values())[0]["value"]
 
 
 def test_the_tab_can_be_built(workshop: Workshop):
@@ -63,11 +63,50 @@ def test_the_form_as_it_opens_orders_the_first_job(bench: Bench, workshop: Works
 
 
 def test_a_wrong_form_says_why_in_preview_and_on_start(bench: Bench, workshop: Workshop):
-    wrong = [0 if name == "epochs" else value for name, value in zip((*SHOWN, *MORE), FORM, strict=True)]
+    wrong = list((HELD | {"epochs": 0}).values())
     assert bench.preview(*wrong).startswith("# epochs: ")
     with pytest.raises(gr.Error, match="epochs"):
         bench.start("", OWN, *wrong)
     assert workshop.queue.page(10) == []
+
+
+def test_what_start_would_refuse_is_told_by_the_preview(bench: Bench, workshop: Workshop):
+    wrong = list((HELD | {"teacher": "nobody"}).values())
+    assert bench.preview(*wrong).startswith("# Unknown teacher 'nobody'.")
+    with pytest.raises(gr.Error, match="Unknown teacher"):
+        bench.start("", OWN, *wrong)
+
+
+def test_start_says_which_place_the_job_has(bench: Bench):
+    chosen, first, way = bench.start("", OWN, *FORM)
+    assert (chosen["value"] in first, "next in line" in first) == (True, True)
+    assert way["visible"]
+    assert "1 other waits before it" in bench.start("", OWN, *FORM)[1]
+    assert "2 others wait before it" in bench.start("", OWN, *FORM)[1]
+
+
+def test_what_was_asked_for_is_not_offered_again(bench: Bench, workshop: Workshop):
+    job = start(bench)
+    workshop.queue.claim("w", job)
+
+    def offered() -> list[bool]:
+        return [button["visible"] for button in bench.refresh("", job, 1, {}, OWN)[2:6]]
+
+    assert offered() == [True, True, False, False]
+    bench.ask("stop")("", job, OWN)
+    assert offered() == [False, True, False, False]
+    bench.ask("cancel")("", job, OWN)
+    assert offered() == [False, False, False, False]
+
+
+def test_a_deletion_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+    monkeypatch.setattr(gr, "Info", told.append)
+    job = start(bench)
+    bench.ask("cancel")("", job, OWN)
+    assert told == []
+    bench.ask("delete")("", job, OWN)
+    assert [job in sentence for sentence in told] == [True]
 
 
 def test_vanilla_takes_no_teacher_whatever_the_list_says(bench: Bench, workshop: Workshop):
@@ -79,7 +118,7 @@ def test_without_the_token_nothing_is_done_or_shown(workshop: Workshop):
     shut = Bench(workshop, Access("secret"))
     with pytest.raises(gr.Error, match="token"):
         shut.start("", OWN, *FORM)
-    job = Bench(workshop, Access(None)).start("", OWN, *FORM)["value"]
+    job = Bench(workshop, Access(None)).start("", OWN, *FORM)[0]["value"]
     for verb in ("cancel", "stop", "resume", "delete"):
         with pytest.raises(gr.Error, match="token"):
             shut.ask(verb)("wrong", job, OWN)
@@ -173,16 +212,3 @@ def test_where_an_epoch_was_told_twice_the_last_word_counts():
     twice = show_curves([EPOCH | {"mAP": 10.0}, EPOCH | {"mAP": 40.0}])
     assert "student 40" in twice
     assert "student 10" not in twice
-
-
-def test_one_scale_over_all_epochs_shows_evidence_grow(tmp_path: Path):
-    assert find_scales([maps(1.0), maps(4.0)]) == {(0, "<b>"): 4.0}
-    grey = Image.new("RGB", (40, 30), (100, 100, 100))
-    weak, strong = (np.asarray(paint(grey, np.array([[0.0, value]], np.float32), 4.0), int) for value in (1.0, 4.0))
-    assert abs(strong - 100).sum() > abs(weak - 100).sum() > 0
-    assert np.array_equal(paint(grey, np.zeros((2, 2), np.float32), 0.0), grey), "no evidence is the bare picture"
-
-
-def test_before_the_first_epoch_there_are_words(tmp_path: Path):
-    assert "appear here" in show_probes(tmp_path, [], None, None, {})
-    assert "after the first epoch" in show_curves([])

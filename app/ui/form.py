@@ -1,0 +1,129 @@
+"""The Distil tab's form: its fields, what can be chosen in them, what goes together, and the order that they make."""
+
+from typing import Any, get_args
+
+import gradio as gr
+
+from app.orders import OFFERED, Order, choose_first_order, parse_order
+from app.workshop import Workshop
+from l2d.distill import METHODS
+
+TRAIN = "train first: "
+# Fields of an order with a component each, in the order of the form; the first ones are always in sight.
+SHOWN = ("title", "data", "method", "teacher", "student", "teacher_epochs", "epochs", "image_size")
+MORE = (
+    "start_from",
+    "teacher_start_from",
+    "batch_size",
+    "lr",
+    "freeze_stages",
+    "output_stride",
+    "width",
+    "feedforward",
+    "min_area",
+    "colour",
+    "cutout",
+    "averaging",
+    "holdout",
+    "processes",
+    "seed",
+    "pretrained",
+)
+STARTS = ("start_from", "teacher_start_from")
+# Fields that must fit each other, or what is there at the moment.
+FITTED = ("data", "teacher", "student", "start_from", "teacher_start_from", "freeze_stages", "pretrained")
+# Those of them that somebody changes to fit the others; a number that is being typed is left alone.
+FITTING = ("teacher", "student", "start_from", "teacher_start_from", "pretrained")
+
+
+class Form:
+    """What the fields hold and offer, by a workshop's data sets and models."""
+
+    def __init__(self, workshop: Workshop):
+        self.workshop = workshop
+
+    def choose_first(self) -> dict[str, Any]:
+        """What the fields hold when the page is opened, in their order."""
+        order = choose_first_order((entry.name, entry.card.backbone) for entry in self.workshop.catalog.entries())
+        return fill_fields(order)
+
+    def build_field(self, name: str, held: dict[str, Any]) -> Any:
+        """The component of a field."""
+        field = Order.model_fields[name]
+        offered = self._list_choices(held)
+        about: dict[str, Any] = {"label": name.replace("_", " ").capitalize(), "info": _describe_field(name, held), "value": held[name]}
+        if name in offered:
+            # Two quick changes of the student: the second one still sends what the first one has taken off the list.
+            return gr.Dropdown(offered[name], allow_custom_value=name in STARTS, **about)
+        if isinstance(field.default, bool):
+            return gr.Checkbox(**about)
+        if isinstance(field.default, str):
+            return gr.Textbox(max_length=80, **about)
+        # Without its bounds: Gradio would complain about each digit of a number that is being typed. The order's own sentence tells them.
+        return gr.Number(precision=0 if isinstance(field.default, int) else None, **about)
+
+    def fit(self, *values: Any) -> list[Any]:
+        """Updates of the fields `FITTED`, from what they hold.
+
+        What is not there any more is not chosen any more. A model to start from that is of another kind than what is to be trained gives
+        way to the first one that fits, or to none; and where the student starts from nothing that was trained, no stage is frozen.
+        """
+        held = dict(zip(FITTED, values, strict=True))
+        offered = self._list_choices(held)
+        for name in ("data", "teacher"):
+            held[name] = held[name] if held[name] in offered[name] else None
+        for name in STARTS:
+            none, *fitting = offered[name]
+            held[name] = held[name] if held[name] in offered[name] else next(iter(fitting), none)
+        if not (held["start_from"] or held["pretrained"]):
+            held["freeze_stages"] = 0
+        lists: dict[str, dict[str, Any]] = {name: {"choices": choices} for name, choices in offered.items()}
+        return [gr.update(value=held[name], info=_describe_field(name, held), **lists.get(name, {})) for name in FITTED]
+
+    def read(self, values: tuple[Any, ...]) -> Order:
+        """The order that the fields make.
+
+        Raises:
+            ParameterError: if they make none.
+        """
+        named = dict(zip((*SHOWN, *MORE), values, strict=True))
+        named |= {name: named[name] or None for name in STARTS}
+        teacher = named.pop("teacher") or ""
+        if METHODS.get(named["method"]) and teacher.startswith(TRAIN):
+            return parse_order(named | {"teacher_backbone": teacher.removeprefix(TRAIN)})
+        named["teacher_start_from"] = None
+        return parse_order(named | {"teacher": teacher if METHODS.get(named["method"]) else None})
+
+    def _list_choices(self, held: dict[str, Any]) -> dict[str, list[Any]]:
+        """What can be chosen; to start from, only models whose backbone fits."""
+        kinds = [(entry.name, entry.card.backbone) for entry in self.workshop.catalog.entries()]
+        models = [name for name, _ in kinds]
+        # Where no teacher is trained first, nothing says what would fit.
+        trained = (held["teacher"] or "").startswith(TRAIN)
+        return {
+            "data": self.workshop.datasets.names(),
+            "method": list(METHODS),
+            "teacher": [*models, *(f"{TRAIN}{backbone}" for backbone in OFFERED)],
+            "student": list(OFFERED),
+            "output_stride": list(get_args(Order.model_fields["output_stride"].annotation)),
+            "start_from": ["", *(name for name, kind in kinds if kind == held["student"])],
+            "teacher_start_from": ["", *(name for name, kind in kinds if not trained or f"{TRAIN}{kind}" == held["teacher"])],
+        }
+
+
+def fill_fields(order: Order) -> dict[str, Any]:
+    """What the fields hold for an order."""
+    held = {name: "" if value is None else value for name, value in order.model_dump().items()}
+    held["teacher"] = held["teacher"] or f"{TRAIN}{held['teacher_backbone']}"
+    return {name: held[name] for name in (*SHOWN, *MORE)}
+
+
+def _describe_field(name: str, held: dict[str, Any]) -> str:
+    """A field's sentence; those in sight also tell what the ones out of sight begin with."""
+    about = Order.model_fields[name].description or ""
+    otherwise = "timm's ImageNet weights" if held["pretrained"] else "random weights"
+    if name == "student":
+        return f"{about} It starts from {held['start_from'] or otherwise}."
+    if name == "teacher" and (held["teacher"] or "").startswith(TRAIN):
+        return f"{about} This one is trained first, from {held['teacher_start_from'] or otherwise}."
+    return about

@@ -1,0 +1,68 @@
+"""The form of an order without a browser: what goes together in it, and what it tells."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.catalog import Catalog
+from app.orders import choose_first_order
+from app.places import Places
+from app.ui.form import FITTED, TRAIN, Form, fill_fields
+from app.workshop import Workshop
+
+# The form as it opens where models are there.
+HELD = fill_fields(choose_first_order([("mine", "mobilenetv2_100")])) | {"student": "test_efficientnet", "start_from": "student-l2d"}
+
+
+@pytest.fixture
+def form(made_checkpoints: Path, tmp_path: Path) -> Form:
+    return Form(Workshop(Places(tmp_path / "state", tmp_path / "data", made_checkpoints), Catalog(made_checkpoints)))
+
+
+def fit(form: Form, **changes: object) -> dict[str, dict[str, Any]]:
+    held = HELD | changes
+    return dict(zip(FITTED, form.fit(*(held[name] for name in FITTED)), strict=True))
+
+
+def test_what_fits_is_left_as_it_is(form: Form):
+    fitted = fit(form)
+    assert (fitted["start_from"]["value"], fitted["freeze_stages"]["value"]) == ("student-l2d", 3)
+    assert fitted["start_from"]["choices"] == ["", "student-l2d", "student-vanilla"]
+
+
+def test_another_student_starts_from_a_model_of_its_kind(form: Form):
+    fitted = fit(form, student="test_byobnet")
+    assert (fitted["start_from"]["value"], fitted["freeze_stages"]["value"]) == ("alien", 3)
+    assert fitted["student"]["info"].endswith("It starts from alien.")
+
+
+def test_where_no_model_is_of_its_kind_it_starts_from_none_and_freezes_nothing(form: Form):
+    fitted = fit(form, student="resnet18")
+    assert (fitted["start_from"]["value"], fitted["start_from"]["choices"], fitted["freeze_stages"]["value"]) == ("", [""], 0)
+    assert fitted["student"]["info"].endswith("It starts from random weights.")
+    held = HELD | {"student": "resnet18"} | {name: update["value"] for name, update in fitted.items()}
+    assert form.workshop.preview(form.read(tuple(held.values())))
+
+
+def test_imagenet_weights_can_be_frozen_too(form: Form):
+    fitted = fit(form, student="resnet18", pretrained=True)
+    assert fitted["freeze_stages"]["value"] == 3
+    assert fitted["student"]["info"].endswith("It starts from timm's ImageNet weights.")
+
+
+def test_none_stays_none(form: Form):
+    assert fit(form, student="test_byobnet", start_from="")["start_from"]["value"] == ""
+
+
+def test_a_teacher_that_is_trained_first_starts_from_its_kind_as_well(form: Form, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.ui.form.OFFERED", ("test_resnet",))
+    fitted = fit(form, teacher=f"{TRAIN}test_resnet", teacher_start_from="alien")
+    assert fitted["teacher_start_from"]["value"] == "the-teacher"
+    assert fitted["teacher"]["info"].endswith("This one is trained first, from the-teacher.")
+    assert fit(form, teacher="the-teacher", teacher_start_from="alien")["teacher_start_from"]["value"] == "alien", "there is none to train"
+
+
+def test_what_is_gone_is_not_chosen_any_more(form: Form):
+    fitted = fit(form, data="gone", teacher="gone", start_from="gone")
+    assert (fitted["data"]["value"], fitted["teacher"]["value"], fitted["start_from"]["value"]) == (None, None, "student-l2d")

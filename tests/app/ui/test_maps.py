@@ -1,0 +1,76 @@
+"""A student's maps as HTML: one scale over its epochs, told in words and numbers, and little work for whoever polls."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.ui import maps
+from app.ui.maps import find_scales, list_epochs, paint, show_maps
+
+PICTURE = {"file": "0.jpg", "width": 40, "height": 30, "labels": ["<b>"]}
+
+
+def write(folder: Path, name: str, value: float) -> None:
+    """As `app.probes` does it: a new file under the old name."""
+    content = {"pictures": [[{"label": "<b>", "score": 0.75, "rows": [[0.0, value], [0.0, 0.0]]}]]}
+    (folder / ".part").write_text(json.dumps(content))
+    (folder / ".part").replace(folder / f"{name}.json")
+    # As if some time had passed since the last one.
+    for path in (folder / f"{name}.json", folder):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("RGB", (40, 30), "white").save(tmp_path / "0.jpg")
+    (tmp_path / "pictures.json").write_text(json.dumps({"pictures": [PICTURE]}))
+    for name, value in {"0001": 1.0, "0002": 4.0}.items():
+        write(tmp_path, name, value)
+    return tmp_path
+
+
+def test_one_scale_over_all_epochs_shows_evidence_grow(folder: Path):
+    assert list_epochs(folder) == [1, 2]
+    assert find_scales(folder) == {(0, "<b>"): 4.0}
+    grey = Image.new("RGB", (40, 30), (100, 100, 100))
+    weak, strong = (np.asarray(paint(grey, np.array([[0.0, value]], np.float32), 4.0), int) for value in (1.0, 4.0))
+    assert abs(strong - 100).sum() > abs(weak - 100).sum() > 0
+    assert np.array_equal(paint(grey, np.zeros((2, 2), np.float32), 0.0), grey), "no evidence is the bare picture"
+
+
+def test_scales_and_what_they_are_for_are_told(folder: Path):
+    alone = show_maps(folder, 1)
+    assert "0 to 4<" in alone, "the student's scale goes as far as in its best epoch"
+    assert "in any epoch" in alone
+    assert "teacher" not in alone
+    write(folder, "teacher", 9.0)
+    write(folder, "0003", 0.0)
+    taught = show_maps(folder, 3)
+    assert ("0 to 4<" in taught, "0 to 9<" in taught) == (True, True)
+    assert "its own strongest" in taught
+    assert "<b>" not in taught
+
+
+def test_a_map_without_evidence_says_so(folder: Path):
+    write(folder, "0001", 0.0)
+    write(folder, "0002", 0.0)
+    assert "no evidence" in show_maps(folder, 1)
+
+
+def test_a_poll_draws_nothing_again_and_a_new_epoch_reads_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    first, read = show_maps(folder, 1), []
+    monkeypatch.setattr(maps, "read_json", lambda path, real=maps.read_json: read.append(path.name) or real(path))
+    assert show_maps(folder, 1) == first
+    assert read == []
+    write(folder, "0003", 8.0)
+    assert "0 to 8<" in show_maps(folder, 1)
+    assert sorted(read) == ["0001.json", "0003.json", "pictures.json", "teacher.json"]
+
+
+def test_before_the_first_epoch_there_are_words(folder: Path, tmp_path: Path):
+    for place, epoch in ((tmp_path / "nothing", 1), (folder, 9)):
+        assert "appear here" in show_maps(place, epoch)
