@@ -11,12 +11,14 @@ from app.access import Access
 from app.errors import RequestError
 from app.jobs import ENDED, RESUMABLE, Job
 from app.orders import Order
-from app.ui import maps, progress
+from app.ui import curves, maps, progress
+from app.ui.curves import recall_history, show_curves
 from app.ui.form import FITTED, FITTING, MORE, SHOWN, Form
 from app.ui.maps import list_epochs, show_maps
-from app.ui.progress import show_curves, show_log, show_status
+from app.ui.progress import show_log, show_status
 from app.workshop import Workshop
 
+STYLE = progress.CSS + curves.CSS + maps.CSS
 POLL_SECONDS = 2.0
 LISTED = 50
 LOG_BYTES = 16 * 2**10
@@ -33,7 +35,7 @@ NO_JOB = "<p>No job yet. The form holds a small one that needs no data set: star
 def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     """Fill the Distil tab of the page that is being built."""
     bench = Bench(workshop, access)
-    gr.HTML(f"<style>{progress.CSS}{maps.CSS}</style>", apply_default_css=False)
+    gr.HTML(f"<style>{STYLE}</style>", apply_default_css=False)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             fields, token, start, answer, command = _build_form(bench)
@@ -159,12 +161,12 @@ class Bench:
         if not chosen or self._is_shut(token, request):
             return "", ""
         folder = self.workshop.folder(chosen)
-        return show_curves(folder.read_all(), int(epoch)), show_maps(folder.probes, int(epoch))
+        return show_curves(recall_history(folder.path).follow(folder), int(epoch)), show_maps(folder.probes, int(epoch))
 
     def _show(self, job: Job, epoch: int, new: bool) -> dict[str, Any]:
         states = {"stop": ("running",), "cancel": ("queued", "running", "interrupted"), "resume": RESUMABLE, "delete": ENDED}
         folder = self.workshop.folder(job.id)
-        epochs = list_epochs(folder.probes)
+        history, epochs = recall_history(folder.path).follow(folder), list_epochs(folder.probes)
         last = epochs[-1] if epochs else 1
         # Follows the newest epoch, unless somebody looks at an earlier one of the same job.
         at = last if new or epoch >= last - 1 else epoch
@@ -173,7 +175,7 @@ class Bench:
             "status": show_status(job),
             # What was asked for already need not be asked for again.
             **{verb: gr.update(visible=job.state in allowed and job.request not in (verb, "cancel")) for verb, allowed in states.items()},
-            "curves": show_curves(folder.read_all(), at if epochs else None) if folder.metrics.exists() else "",
+            "curves": show_curves(history, at if epochs else None) if folder.metrics.exists() else "",
             "epoch": slider,
             "probes": show_maps(folder.probes, at),
             "log": show_log(folder.read_log(LOG_BYTES)),

@@ -17,7 +17,7 @@ from app.places import Places
 from app.records import JobFolder
 from app.ui.distil import Bench, build_distil_tab
 from app.ui.form import fill_fields
-from app.ui.progress import show_curves, show_log, show_status
+from app.ui.progress import show_log, show_status
 from app.workshop import Workshop
 
 FIRST_ORDER = choose_first_order([])
@@ -198,17 +198,9 @@ def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop
     marked, earlier = bench.scrub("", job, 1, OWN)
     assert earlier != probes
     assert 'class="mark"' in marked
-    assert "mark" not in show_curves([EPOCH])
 
 
 def test_names_are_escaped(bench: Bench, workshop: Workshop):
     job = workshop.queue.find(start(bench, title="<img src=x>"))
     assert "<img" not in show_status(job)
     assert "<script" not in show_log("<script>alert(1)</script>")
-    assert "<img" not in show_curves([EPOCH | {"losses": {"<img>": 1.0}}])
-
-
-def test_where_an_epoch_was_told_twice_the_last_word_counts():
-    twice = show_curves([EPOCH | {"mAP": 10.0}, EPOCH | {"mAP": 40.0}])
-    assert "student 40" in twice
-    assert "student 10" not in twice

@@ -1,0 +1,160 @@
+"""A job's charts, as HTML: the losses' parts and the score, by epoch. Whatever is shown is escaped."""
+
+import functools
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from app.jobs import STUDENT, TEACHER
+from app.records import JobFolder
+
+WIDTH, HEIGHT, LEFT, BOTTOM = 460, 190, 48, 24
+# A long run's curve is thinned out to about this many points.
+POINTS = 300
+COLOURS = ("#0d9488", "#d97706", "#7c3aed", "#dc2626", "#2563eb", "#65a30d")
+# Jobs whose histories are kept, for whoever looks again.
+KEPT_HISTORIES = 16
+
+CSS = """
+.l2d-curves { display: flex; flex-wrap: wrap; gap: 12px; }
+.l2d-curves figure { margin: 0; flex: 1 1 300px; min-width: 0; }
+.l2d-curves svg { width: 100%; height: auto; color: var(--body-text-color); }
+.l2d-curves text { font-size: 11px; fill: currentColor; }
+.l2d-curves figcaption { font-size: 13px; display: flex; flex-wrap: wrap; gap: 2px 12px; }
+.l2d-curves i { display: inline-block; width: 14px; height: 3px; margin-right: 4px; vertical-align: middle; }
+"""
+
+
+class Curve(NamedTuple):
+    """One line of a chart: (epoch, value), the epoch may be a fraction."""
+
+    name: str
+    points: list[tuple[float, float]]
+
+
+class History:
+    """The losses and scores that a job has told so far; where an epoch was told twice, the last word counts.
+
+    A long job tells tens of thousands of steps: who follows it reads only what is new. Safe to use from several threads.
+    """
+
+    def __init__(self, records: Iterable[dict[str, Any]] = ()):
+        self._lock, self._place = threading.Lock(), 0
+        # Stage -> part of the loss, and stage -> epoch (a step's is a fraction) -> value.
+        self._losses: dict[str, dict[str, dict[float, float]]] = {}
+        self._scores: dict[str, dict[float, float]] = {}
+        for record in records:
+            self._add(record)
+
+    def follow(self, folder: JobFolder) -> "History":
+        """Read what a job has told since the last time."""
+        with self._lock:
+            while lines := folder.read(self._place):
+                self._place = lines[-1].after
+                for line in lines:
+                    self._add(line.record)
+        return self
+
+    @property
+    def stage(self) -> str:
+        """Whose losses are told now."""
+        return STUDENT if STUDENT in self._losses else TEACHER
+
+    def list_losses(self) -> list[Curve]:
+        """The parts of that stage's loss."""
+        with self._lock:
+            return [Curve(name, sorted(points.items())) for name, points in self._losses.get(self.stage, {}).items()]
+
+    def list_scores(self) -> list[Curve]:
+        """mAP of either stage."""
+        with self._lock:
+            return [Curve(stage, sorted(self._scores[stage].items())) for stage in (STUDENT, TEACHER) if stage in self._scores]
+
+    def _add(self, record: dict[str, Any]) -> None:
+        if record["event"] == "epoch":
+            at = float(record["epoch"])
+            if record["mAP"] is not None:
+                self._scores.setdefault(record["stage"], {})[at] = record["mAP"]
+        elif record["event"] == "step":
+            at = record["epoch"] - 1 + record["step"] / record["steps"]
+        else:
+            return
+        losses = self._losses.setdefault(record["stage"], {})
+        for name, value in record["losses"].items():
+            losses.setdefault(name, {})[at] = value
+
+
+@functools.lru_cache(KEPT_HISTORIES)
+def recall_history(job: Path) -> History:
+    """What was read so far of the job in this folder."""
+    return History()
+
+
+def show_curves(history: History, mark: int | None = None) -> str:
+    """The losses' parts and the score, by epoch.
+
+    Args:
+        mark: the student's epoch whose maps are shown.
+    """
+    stage = history.stage
+    mark = None if stage == TEACHER else mark
+    return (
+        f'<div class="l2d-curves">{_draw(f"Losses of the {stage}, weighted", history.list_losses(), mark, logarithmic=True)}'
+        f"{_draw('mAP on the pictures held out, percent', history.list_scores(), mark, logarithmic=False)}</div>"
+    )
+
+
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """No more points than a chart has room for, the newest among them."""
+    return points[:: -max(1, len(points) // POINTS)][::-1]
+
+
+def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bool) -> str:
+    """One chart as SVG."""
+    curves = [Curve(name, _thin([p for p in points if not logarithmic or p[1] > 0])) for name, points in curves]
+    values = [value for curve in curves for _, value in curve.points]
+    if not values:
+        return f"<figure><figcaption>{title}: after the first epoch</figcaption></figure>"
+    last = max(epoch for curve in curves for epoch, _ in curve.points)
+    low, high = (math.log10(min(values)), math.log10(max(values))) if logarithmic else (0.0, max(100.0 if max(values) > 50 else 50.0, 1))
+    if high - low < 1e-6:
+        low, high = low - 0.5, high + 0.5
+
+    ends = [10**end if logarithmic else end for end in (high, low)]
+
+    def place(epoch: float, value: float) -> str:
+        level = math.log10(value) if logarithmic else value
+        x = LEFT + (WIDTH - LEFT - 8) * epoch / last
+        return f"{x:.1f},{HEIGHT - BOTTOM - (HEIGHT - BOTTOM - 10) * (level - low) / (high - low):.1f}"
+
+    lines = "" if mark is None else _draw_mark(place(mark, ends[1]).partition(",")[0])
+    lines += "".join(_draw_line(curve, colour, place) for curve, colour in zip(curves, COLOURS, strict=False))
+    axes = (
+        f'<path d="M{LEFT} 8V{HEIGHT - BOTTOM}H{WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
+        f'<text x="{LEFT - 5}" y="16" text-anchor="end">{ends[0]:.3g}</text>'
+        f'<text x="{LEFT - 5}" y="{HEIGHT - BOTTOM}" text-anchor="end">{ends[1]:.3g}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text>'
+        f'<text x="{WIDTH - 6}" y="{HEIGHT - 6}" text-anchor="end">epoch {round(last, 1):g}</text>'
+    )
+    legend = "".join(
+        f'<span><i style="background:{colour}"></i>{escape(curve.name)} {curve.points[-1][1]:.3g}</span>'
+        for curve, colour in zip(curves, COLOURS, strict=False)
+        if curve.points
+    )
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{axes}{lines}</svg>'
+        f"<figcaption><b>{title}</b>{legend}</figcaption></figure>"
+    )
+
+
+def _draw_mark(x: str) -> str:
+    return f'<path class="mark" d="M{x} 8V{HEIGHT - BOTTOM}" stroke="currentColor" stroke-opacity=".55" stroke-dasharray="3 3"/>'
+
+
+def _draw_line(curve: Curve, colour: str, place: Any) -> str:
+    points = [place(*point) for point in curve.points]
+    dots = "".join(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>' for x, y in (point.split(",") for point in points[-1:]))
+    return f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}'
