@@ -170,7 +170,7 @@ def _find_problem(train: dict[str, Any], test: dict[str, Any]) -> str:
     if list(train["labels"]) != list(test["labels"]):
         return "The training and the test pictures do not have the same labels in the same order."
     broken = [*train["broken"], *test["broken"]]
-    return f"{len(broken)} of its pictures cannot be decoded, the first: {broken[0]}" if broken else ""
+    return f"{len(broken)} of its pictures are missing or cannot be decoded, the first: {broken[0]}" if broken else ""
 
 
 def _take_stamp(root: Path) -> str:

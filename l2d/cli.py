@@ -210,7 +210,7 @@ def data(
                 with progress(f"check {name}") as advance:
                     reports[name] = check_data(spec, name, progress=advance)
         finally:
-            # Also if the test pictures are not there: looking through the others may have taken minutes.
+            # Also if the test annotations are not there: looking through the others may have taken minutes.
             _print_findings(reports, as_json)
     if any(report["broken"] for report in reports.values()):
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from l2d.data.coco import read_coco
+from l2d.data.files import require_files
 from l2d.data.images import Index
 from l2d.data.nuswide import read_nuswide
 from l2d.data.shapes import COUNT, read_shapes
@@ -37,7 +38,22 @@ def find_spec(root: Path) -> str | None:
 
 
 def read_index(spec: str, split: str) -> Index:
-    """Read a data set's annotations, without opening a picture.
+    """Read a data set of which every picture must be there; none is opened.
+
+    Args:
+        spec, split: as `read_annotations` takes them.
+
+    Raises:
+        ValueError: as `read_annotations`.
+        FileNotFoundError: naming what is missing; of pictures the first ones, and how many there are.
+    """
+    index = read_annotations(spec, split)
+    require_files(index.paths, f"{spec} ({split})")
+    return index
+
+
+def read_annotations(spec: str, split: str) -> Index:
+    """Read what a data set says of its pictures, wherever these may be.
 
     Args:
         spec: "coco:ROOT", "voc:ROOT", "nuswide:ROOT", "csv:FILE", "shapes", or "shapes:COUNT" with the number of training pictures.
@@ -45,7 +61,7 @@ def read_index(spec: str, split: str) -> Index:
 
     Raises:
         ValueError: for an unknown kind or split, or annotations that make no sense.
-        FileNotFoundError: naming what is missing.
+        FileNotFoundError: if the annotations are missing.
     """
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}; the known ones are {', '.join(SPLITS)}.")
@@ -55,7 +71,10 @@ def read_index(spec: str, split: str) -> Index:
     if kind not in READERS or not place:
         known = ", ".join(f"{name}:{'FILE' if name == 'csv' else 'ROOT'}" for name in READERS)
         raise ValueError(f"Expected data as {known}, shapes or shapes:COUNT; got {spec!r}.")
-    return READERS[kind](Path(place).expanduser(), split)
+    index = READERS[kind](Path(place).expanduser(), split)
+    if not index.paths:
+        raise ValueError(f"{spec} names no picture for {split}; a data set needs at least one.")
+    return index
 
 
 def _parse_count(text: str) -> int:
@@ -66,4 +85,4 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
-__all__ = ["LAYOUTS", "READERS", "SPLITS", "Index", "find_spec", "read_index"]
+__all__ = ["LAYOUTS", "READERS", "SPLITS", "Index", "find_spec", "read_annotations", "read_index"]

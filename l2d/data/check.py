@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from l2d.data import read_index
+from l2d.data import read_annotations
 from l2d.data.images import Index, open_image
 
 Size = tuple[int, int]
@@ -17,7 +17,7 @@ def check_data(spec: str, split: str, *, progress: Callable[[int, int], None] | 
     """`check_index` of a data set by name, with what its reader warned about (pictures that are not on disk) in the report."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        index = read_index(spec, split)
+        index = read_annotations(spec, split)
     report = check_index(index, progress=progress)
     return report | {"warnings": [str(warning.message) for warning in caught] + report["warnings"]}
 
@@ -31,8 +31,8 @@ def check_index(index: Index, *, threads: int = 4, progress: Callable[[int, int]
 
     Returns:
         pictures, labels (name -> pictures that show it), labels_per_picture (mean), pictures_without_labels, broken (a sentence for
-        each picture that cannot be decoded), sizes (smallest and largest width x height by area, None if none can be decoded), boxes
-        (their number, or None), and warnings: sentences about what will disturb training or scores. Ready for JSON.
+        each picture that is missing or cannot be decoded), sizes (smallest and largest width x height by area, None if none can be
+        decoded), boxes (their number, or None), and warnings: sentences about what will disturb training or scores. Ready for JSON.
     """
     sizes: list[Size | str] = []
     for size in _measure(index.paths, threads):
@@ -63,13 +63,15 @@ def _measure(paths: list[Path], threads: int) -> Iterator[Size | str]:
 def _decode(path: Path) -> Size | str:
     try:
         return open_image(path).size
+    except FileNotFoundError:
+        return f"{path}: there is no such file."
     except Exception as error:  # a damaged file makes decoders raise almost anything
         return f"{path}: {error}"
 
 
 def _warn(index: Index, counts: dict[str, int], broken: list[str], sizes: list[Size | str]) -> Iterator[str]:
     if broken:
-        yield f"{len(broken)} pictures cannot be decoded, the first: {broken[0]}"
+        yield f"{len(broken)} pictures are missing or cannot be decoded, the first: {broken[0]}"
     empty = [label for label, count in counts.items() if not count]
     if empty:
         yield f"{len(empty)} labels are in no picture, so mAP leaves them out: {', '.join(empty)}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from l2d.data.files import name_some, require_annotations, require_files, require_labels
+from l2d.data.files import name_some, require_annotations, require_labels
 from l2d.data.images import Boxes, Index
 
 FOLDERS = {"train": "train2014", "test": "val2014"}
@@ -34,7 +34,7 @@ def read_coco(root: Path, split: str) -> Index:
         split: "train" or "test".
 
     Raises:
-        FileNotFoundError: if the annotations or any picture is missing; the first ones are named, and how many there are.
+        FileNotFoundError: if the annotations are missing.
         ValueError: for an unknown split, a file in another form, or annotations of unknown pictures or categories.
     """
     if split not in FOLDERS:
@@ -48,7 +48,6 @@ def read_coco(root: Path, split: str) -> Index:
     rows = {image["id"]: row for row, image in enumerate(content["images"])}
     _check_ids(content, rows, columns, source)
     paths = [root / FOLDERS[split] / image["file_name"] for image in content["images"]]
-    require_files(paths, source)
 
     targets = torch.zeros(len(paths), len(labels))
     pairs = [(rows[annotation["image_id"]], columns[annotation["category_id"]]) for annotation in content["annotations"]]

@@ -15,18 +15,15 @@ def find_missing(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if path.name not in names[path.parent]]
 
 
-def require_files(paths: Sequence[Path], source: Path) -> None:
-    """Refuse a data set of which pictures are missing.
+def require_files(paths: Sequence[Path], source: object) -> None:
+    """Refuse a data set of which files are missing that `source` names.
 
     Raises:
-        ValueError: if `source` names no picture at all.
         FileNotFoundError: with the first missing files and their number.
     """
-    if not paths:
-        raise ValueError(f"{source} names no picture; a data set needs at least one.")
     missing = find_missing(paths)
     if missing:
-        raise FileNotFoundError(f"{len(missing)} of the {len(paths)} pictures named in {source} are missing: {name_some(missing)}.")
+        raise FileNotFoundError(f"{len(missing)} of the {len(paths)} files named in {source} are missing: {name_some(missing)}.")
 
 
 def require_annotations(path: Path, expected: str) -> None:

@@ -61,10 +61,8 @@ def _read_column(path: Path, count: int) -> Tensor:
 
 
 def _keep_present(index: Index, source: Path) -> Index:
-    if not index.paths:
-        raise ValueError(f"{source} names no picture; a data set needs at least one.")
     missing = set(find_missing(index.paths))
-    if len(missing) == len(set(index.paths)):
+    if missing and len(missing) == len(set(index.paths)):
         raise FileNotFoundError(f"None of the {len(index.paths)} pictures named in {source} is there, for example {index.paths[0]}.")
     if not missing:
         return index

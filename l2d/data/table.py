@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from l2d.data.files import name_some, require_annotations, require_files, require_labels
+from l2d.data.files import name_some, require_annotations, require_labels
 from l2d.data.images import Index
 
 SPLITS = ("train", "test")
@@ -34,7 +34,7 @@ def read_table(path: Path, split: str) -> Index:
         split: "train" or "test".
 
     Raises:
-        FileNotFoundError: if the file or a picture of the split is missing.
+        FileNotFoundError: if the file is missing.
         ValueError: for another form, an unknown split, a picture named twice, no label at all, a label with a comma, or a split without
             pictures.
     """
@@ -48,7 +48,6 @@ def read_table(path: Path, split: str) -> Index:
     if not chosen:
         raise ValueError(f"{path} has no picture for {split}; give its pictures a column split with train or test.")
     paths = [path.parent / row["file"] for row in chosen]
-    require_files(paths, path)
     columns = {label: column for column, label in enumerate(labels)}
     targets = torch.zeros(len(paths), len(labels))
     for target, row in zip(targets, chosen, strict=True):

@@ -31,7 +31,7 @@ def read_voc(root: Path, split: str, difficult: bool = True) -> Index:
         difficult: whether objects marked difficult count, as labels and as boxes.
 
     Raises:
-        FileNotFoundError: if a list, an annotation or a picture is missing, by name.
+        FileNotFoundError: if a list or an annotation is missing, by name.
         ValueError: for an unknown split, a file that is not VOC's XML, an object without a box, or a label that VOC does not have.
     """
     if split not in SETS:
@@ -41,7 +41,6 @@ def read_voc(root: Path, split: str, difficult: bool = True) -> Index:
     require_annotations(source, "VOC's layout: ImageSets/Main/, Annotations/ and JPEGImages/ below VOC2007")
     names = [line.split()[0] for line in source.read_text().splitlines() if line.strip()]
     paths = [folder / "JPEGImages" / f"{name}.jpg" for name in names]
-    require_files(paths, source)
     annotations = [folder / "Annotations" / f"{name}.xml" for name in names]
     require_files(annotations, source)
 

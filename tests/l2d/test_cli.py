@@ -247,7 +247,12 @@ def test_data_check_counts_and_names(coco: Path, tmp_path: Path) -> None:
 
     broken.unlink()
     told = run("data", "check", root, "--json")
-    assert (told.exit_code, list(json.loads(told.stdout)), "1 of the 6 pictures named in" in told.stderr) == (1, ["train"], True)
+    report = json.loads(told.stdout)["test"]
+    assert (told.exit_code, report["pictures"], report["broken"]) == (1, 6, [f"{broken}: there is no such file."])
+    assert report["labels"]["red"] == 6
+    (root / "annotations" / "instances_val2014.json").unlink()
+    told = run("data", "check", root, "--json")
+    assert (told.exit_code, list(json.loads(told.stdout)), "There is no" in told.stderr) == (1, ["train"], True)
     assert "laid out in none of the known ways; a data set has annotations/" in refuse("data", "check", tmp_path)
     assert "Expected data as coco:ROOT" in refuse("data", "check", tmp_path / "nowhere")
     assert "what can be done with a data set is check" in refuse("data", "draw", root)

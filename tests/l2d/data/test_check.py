@@ -46,7 +46,7 @@ def test_broken_pictures_are_named(index: Index, damage: str):
     report = check_index(index)
     (broken,) = report["broken"]
     assert broken.startswith(f"{path}: ")
-    assert report["warnings"] == [f"1 pictures cannot be decoded, the first: {broken}"]
+    assert report["warnings"] == [f"1 pictures are missing or cannot be decoded, the first: {broken}"]
     assert report["sizes"] == ["30 x 20", "16 x 40"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from l2d.data import read_index
 from l2d.data.nuswide import read_nuswide
 
 Save = Callable[..., Path]
@@ -57,7 +58,7 @@ def test_an_empty_list_is_an_error(root: Path, write: Write):
     for name in ("ImageList/TrainImagelist.txt", *(f"TrainTestLabels/{path.name}" for path in (root / "TrainTestLabels").glob("*Train*"))):
         write(root / name, "")
     with pytest.raises(ValueError, match="names no picture"):
-        read_nuswide(root, "train")
+        read_index(f"nuswide:{root}", "train")
 
 
 @pytest.mark.parametrize("name", ["ImageList/TrainImagelist.txt", "Concepts81.txt", "TrainTestLabels/Labels_sky_Train.txt"])

@@ -1,11 +1,12 @@
 """Data sets by name."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from l2d.data import READERS, read_index
+from l2d.data import READERS, read_annotations, read_index
 from l2d.data.files import find_missing, name_some
 
 Save = Callable[..., Path]
@@ -49,6 +50,21 @@ def test_shapes_refuse_another_count(count: str):
 def test_an_unknown_split_lists_the_known_ones():
     with pytest.raises(ValueError, match="'val'; the known ones are train, test"):
         read_index("shapes:1", "val")
+
+
+def test_missing_pictures_are_counted_and_named(tmp_path: Path, save_picture: Save, write: Write):
+    table = write(tmp_path / "own.csv", "file,labels,split\na.png,dog,train\nb.png,dog,train\nc/d.png,dog,train\n")
+    save_picture(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"2 of the 3 files named in csv:.*own\.csv \(train\) are missing: .*b\.png, .*d\.png\."):
+        read_index(f"csv:{table}", "train")
+    assert len(read_annotations(f"csv:{table}", "train").paths) == 3
+
+
+def test_a_data_set_without_a_picture_is_refused(tmp_path: Path, write: Write):
+    empty = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+    write(tmp_path / "annotations" / "instances_train2014.json", json.dumps(empty))
+    with pytest.raises(ValueError, match=r"coco:.* names no picture for train"):
+        read_annotations(f"coco:{tmp_path}", "train")
 
 
 def test_missing_files_keep_their_order(tmp_path: Path, save_picture: Save):

@@ -47,12 +47,6 @@ def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, sa
     assert read_table(path, "test").paths == [one for one in test if one.name in names[:30]]
 
 
-def test_missing_pictures_are_counted_and_named(folder: Path, write: Write):
-    path = write(folder / "own.csv", "file,labels,split\nphotos/beach.jpg,dog,train\nphotos/gone.jpg,dog,train\n")
-    with pytest.raises(FileNotFoundError, match=r"1 of the 2 .*gone\.jpg"):
-        read_table(path, "train")
-
-
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
