@@ -9,7 +9,12 @@ from app.settings import Settings
 
 def run_command(words: Sequence[str], settings: Settings, places: Places) -> int:
     """Run a command line without its first words; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m app", description="Without a command: start the server.")
+    parser = argparse.ArgumentParser(
+        prog="python -m app",
+        description="Without a command: start the server.",
+        epilog=_describe_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     worker = commands.add_parser("worker", help="run jobs, on this machine, for every server that shares the folder L2D_STATE")
     worker.add_argument("--device", help="ray, cpu, cuda:0, ...; by default the cluster L2D_ENGINE, else the first GPU, else the CPU")
@@ -36,3 +41,13 @@ def run_command(words: Sequence[str], settings: Settings, places: Places) -> int
     from app.worker import main as work
 
     return work(settings, places, options.device, options.attached)
+
+
+def _describe_settings() -> str:
+    fields = Settings.model_fields.items()
+    lines = [f"  L2D_{name.upper():22}{field.description} ({_describe_default(field.default)})" for name, field in fields]
+    return "\n".join(["environment variables, with their defaults:", *lines])
+
+
+def _describe_default(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else "none" if value is None else str(value)

@@ -146,7 +146,10 @@ class Engine:
 
     def warm_up(self) -> None:
         """Load the default networks and let each explain a plain picture, so that the first request need not wait for that."""
-        for entry in (entry for entry in self.catalog.entries() if entry.detail.default):
+        entries = self.catalog.entries()
+        if not entries:
+            logger.warning("There is no model to ask: %s holds none that can be used (L2D_CHECKPOINTS).", self.settings.checkpoints)
+        for entry in (entry for entry in entries if entry.detail.default):
             ticket = Ticket(self.settings.request_seconds)
             try:
                 self.explain(self.look(_PLAIN_PICTURE, [entry], ticket), entry.card.labels[:1], ticket)

@@ -56,6 +56,8 @@ def bench_serve(
     with serve(checkpoints, find_cache(), device) as server:
         models = list_models(server.port)
         students = [str(model["name"]) for model in models if model["role"] == "student"][:STUDENTS]
+        if not students:
+            raise ValueError(f"{checkpoints} holds no student that can be used; the benchmark asks about up to {STUDENTS} of them.")
         defaults = [str(model["name"]) for model in models if model["default"]]
         report = {
             "setting": describe_device(device) | {"students": students, "defaults": defaults},

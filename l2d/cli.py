@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Commands import torch themselves, so that --help answers at once.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Multi-label knowledge distillation.")
 
+Checkpoint = Annotated[Path, typer.Argument(help="folder of the network: its card and weights")]
 Split = Annotated[str, typer.Option(help="train or test")]
 Out = Annotated[Path, typer.Option(help="folder of the checkpoint; also keeps what --resume needs")]
 Init = Annotated[
@@ -116,7 +117,7 @@ def distill(
 
 @app.command()
 def evaluate(
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     data: Data,
     split: Split = "test",
     against: Against = None,
@@ -143,7 +144,7 @@ def evaluate(
 
 @app.command()
 def localize(
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     data: Data,
     split: Split = "test",
     against: Against = None,
@@ -169,7 +170,7 @@ def localize(
 
 @app.command()
 def explain(
-    image: Path,
+    image: Annotated[Path, typer.Argument(help="picture file")],
     models: Annotated[str, typer.Option(help="checkpoint folders, separated by commas")],
     out: Annotated[Path, typer.Option(help="figure to write: .png or .pdf")],
     labels: Annotated[str | None, typer.Option(help="labels to show, separated by commas; what the models predict if not given")] = None,
@@ -187,7 +188,7 @@ def explain(
 @app.command()
 def data(
     what: Annotated[str, typer.Argument(help="check")],
-    root: Annotated[str, typer.Argument(help="folder of a data set, or coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes")],
+    root: Annotated[str, typer.Argument(help="folder of a data set, or coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes, shapes:COUNT")],
     split: Annotated[str | None, typer.Option(help="train or test; both if not given")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -180,6 +180,7 @@ def bench(
         elif what == "explain":
             report = bench_explain(_list_networks(checkpoints), rounds=rounds, device=place)
         elif what == "serve":
+            _list_networks(checkpoints)
             report = bench_serve(checkpoints, seconds=seconds, clients=clients, rounds=rounds, device=place)
         else:
             raise ValueError(f"Unknown benchmark {what!r}; the known ones are loss, train, explain and serve.")
@@ -208,10 +209,10 @@ def _work_through(
     `scored`: measure every finished network on the test pictures.
     """
     from l2d.data import read_index
-    from l2d.series import FINISHED, check_finished, score_training
+    from l2d.series import FINISHED, check_trainings, score_training
 
     index = read_index(data, "train")
-    check_finished(trainings, index)
+    check_trainings(trainings, index)
     if dry_run:
         _print_plan(trainings, index, device)
         return

@@ -56,8 +56,8 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     Warns of losses that would have hardly anything to compare.
 
     Raises:
-        ValueError: if the folder holds a finished run, or an unfinished one and `resume` is not set, or anything of the plan does not
-            fit.
+        ValueError: if the folder holds a finished run, or an unfinished one and `resume` is not set, as `check_start`, or if anything
+            else of the plan does not fit.
         OSError: if the folder cannot be written.
     """
     state = plan.out / STATE
@@ -65,6 +65,7 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
         raise ValueError(f"{plan.out} holds an unfinished run: add --resume to go on with it, or remove {state} to start over.")
     if (plan.out / CARD).exists() and not state.exists():
         raise ValueError(f"{plan.out} holds a finished checkpoint already: choose another folder, or remove this one to train it anew.")
+    check_start(plan)
     check_writable(plan.out)
     index = read_index(plan.data, "train")
     for doubt in plan.recipe.find_doubts(index.targets) if processes.is_main() else []:
@@ -81,6 +82,20 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
         yield report
     if processes.is_main():
         state.unlink(missing_ok=True)
+
+
+def check_start(plan: Plan) -> None:
+    """Refuse initial weights that make no sense.
+
+    Raises:
+        ValueError: if they are given twice, or if stages are to be frozen whose weights nobody trained.
+    """
+    if plan.init is not None and plan.pretrained:
+        raise ValueError("The initial weights are given twice: leave out either --init or --pretrained.")
+    if plan.recipe.freeze_stages and plan.init is None and not plan.pretrained:
+        raise ValueError(
+            "freeze_stages keeps weights as they start, so it needs ones that were trained: give --init or --pretrained, or freeze none."
+        )
 
 
 def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network:

@@ -8,8 +8,8 @@ from typing import Any
 from l2d.checkpoint import CARD, ModelCard, read_card, write_card
 from l2d.data.images import Index
 from l2d.distill import METHODS
-from l2d.evaluate import evaluate
-from l2d.runs import STATE, Plan, choose_device, create_network, execute, load_network
+from l2d.evaluate import check_labels, evaluate
+from l2d.runs import STATE, Plan, check_start, choose_device, create_network, execute, load_network
 from l2d.train import EpochReport, Network, StepCallback, fit
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
@@ -56,17 +56,21 @@ def run_training(training: Training, *, device: str = "auto", on_step: StepCallb
     (training.plan.out / STATE).unlink(missing_ok=True)
 
 
-def check_finished(trainings: Iterable[Training], index: Index) -> None:
-    """Refuse a folder that was trained in another way than this series plans.
+def check_trainings(trainings: Iterable[Training], index: Index) -> None:
+    """Refuse a folder that was trained in another way than this series plans, and a plan or teacher that does not fit.
 
     Args:
         index: the training pictures of all of them.
 
     Raises:
-        ValueError: naming the folder and what differs.
+        ValueError: naming the folder, or the teacher, and what differs.
     """
     for training in trainings:
-        if training.state == FINISHED and (changed := _find_changes(training, read_card(training.plan.out), index)):
+        if training.teacher is not None and (training.teacher / CARD).exists():
+            check_labels(read_card(training.teacher), index)
+        if training.state != FINISHED:
+            check_start(training.plan)
+        elif changed := _find_changes(training, read_card(training.plan.out), index):
             raise ValueError(
                 f"{training.plan.out} was trained with another {', '.join(changed)} than asked for now: choose another --out, or remove "
                 "the folder to train it anew."

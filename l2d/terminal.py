@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch would be imported with it, and --help should answer a
 console = Console(stderr=True, markup=False, emoji=False)
 output = Console(markup=False, emoji=False)
 
-Data = Annotated[str, typer.Option(help="coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE or shapes")]
+Data = Annotated[str, typer.Option(help="coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes, or shapes:COUNT pictures of them")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 

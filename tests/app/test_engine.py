@@ -252,6 +252,13 @@ def test_warm_up_makes_it_ready_and_closing_ends_that(settings: Settings, upload
         compare(engine, upload)
 
 
+def test_a_folder_without_a_model_is_told_in_the_log(settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    engine = start_engine(settings.model_copy(update={"checkpoints": tmp_path / "nowhere"}))
+    engine.warm_up()
+    assert f"There is no model to ask: {tmp_path / 'nowhere'} holds none" in caplog.text
+    engine.close()
+
+
 def test_a_model_that_fails_keeps_nobody_from_being_ready(engine: Engine, upload: bytes, monkeypatch: pytest.MonkeyPatch):
     real = Catalog.load
 

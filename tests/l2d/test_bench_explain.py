@@ -37,6 +37,7 @@ def test_every_way_gives_torchcams_maps(networks: Path):
 def test_the_command_reads_a_folder_of_networks(networks: Path):
     words = ["bench", "explain", "--checkpoints", str(networks), "--rounds", "1", "--device", "cpu", "--json"]
     assert json.loads(CliRunner().invoke(app, words).stdout)["setting"]["models"] == ["tiny"]
-    empty = CliRunner().invoke(app, ["bench", "explain", "--checkpoints", str(networks / "tiny")])
-    assert empty.exit_code == 1
-    assert "holds no trained network" in " ".join(empty.output.split())
+    for what in ("explain", "serve"):
+        empty = CliRunner().invoke(app, ["bench", what, "--checkpoints", str(networks / "tiny")])
+        assert empty.exit_code == 1
+        assert "holds no trained network" in " ".join(empty.output.split())

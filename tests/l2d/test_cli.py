@@ -65,7 +65,7 @@ def test_distill(teacher: Path, coco: Path, tmp_path: Path) -> None:
     assert (card.recipe["teacher_size"], card.recipe["seed"]) == (48, 2)
 
 
-def test_the_options_of_the_recipe_reach_it(coco: Path, tmp_path: Path) -> None:
+def test_the_options_of_the_recipe_reach_it(coco: Path, tmp_path: Path, teacher: Path) -> None:
     options = {
         "warmup": 0.5,
         "min_area": 0.7,
@@ -77,6 +77,7 @@ def test_the_options_of_the_recipe_reach_it(coco: Path, tmp_path: Path) -> None:
         "seed": 9,
     }
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words += ["--init", str(teacher / "model.safetensors")]
     result = run("train", "--backbone", "test_resnet", "--data", f"coco:{coco}", "--out", tmp_path / "one", *SMALL, *HEAD, *words)
     assert result.exit_code == 0, result.stderr
     assert read_card(tmp_path / "one").recipe.items() >= options.items()

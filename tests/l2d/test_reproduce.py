@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from l2d import reproduce
@@ -32,7 +34,7 @@ from l2d.reproduce import (
     read_scores,
 )
 from l2d.runs import STATE
-from l2d.series import Training, check_finished, run_training
+from l2d.series import Training, check_trainings, run_training
 from l2d.sweep import collect_sweep, plan_sweep
 
 PUBLISHED = {"epochs": 80, "batch_size": 64, "lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.2, "cutout": 0.5, "train_size": 224}
@@ -195,13 +197,23 @@ def test_a_student_of_another_teacher_is_refused():
     for training in trainings:
         list(run_training(training))
     index = read_index(settings.data, "train")
-    check_finished(trainings, index)
+    check_trainings(trainings, index)
     teacher = trainings[0].plan.out
     write_card(teacher, dataclasses.replace(read_card(teacher), sha256="of another one"))
     with pytest.raises(ValueError, match=r"l2d-by-test_resnet-seed0 was trained with another teacher than"):
-        check_finished(trainings, index)
+        check_trainings(trainings, index)
     with pytest.raises(ValueError, match=r"another number of pictures"):
-        check_finished(trainings[:1], index.select(range(8)))
+        check_trainings(trainings[:1], index.select(range(8)))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_teacher_of_other_labels_is_refused_before_a_plan_is_printed():
+    settings = make_settings(epochs=1, methods=("l2d",))
+    trainings = plan_rows(read_rows("table4")[2:3], settings)
+    list(run_training(trainings[0]))
+    index = read_index(settings.data, "train")
+    with pytest.raises(ValueError, match=r"was trained for 9 labels; the data set has 9: the same labels in another order"):
+        check_trainings(trainings[1:], index._replace(labels=index.labels[::-1]))
 
 
 def finish(training: Training, score: float) -> None:
@@ -300,7 +312,12 @@ def test_a_given_teacher_teaches_another_student_by_the_short_recipe():
     taught = plan_teacher("test_resnet", make_settings(Path("runs"), epochs=1))
     list(run_training(taught))
     words = ["--teacher", "runs/teacher-test_resnet", "--student", "test_byobnet", "--recipe", "short", "--share", "0.5"]
-    code, said = reproduce_table4("--epochs", "1", "--image-size", "48", "--methods", "vanilla,l2d", *words)
+    # It freezes stages, which must be trained ones.
+    code, said = reproduce_table4("--epochs", "1", "--image-size", "48", "--methods", "vanilla,l2d", "--dry-run", *words)
+    assert (code, "needs ones that were trained" in said) == (1, True)
+    Path("init").mkdir()
+    save_file(timm.create_model("test_byobnet").state_dict(), "init/test_byobnet.safetensors")
+    code, said = reproduce_table4("--epochs", "1", "--image-size", "48", "--methods", "vanilla,l2d", "--init", "init", *words)
     assert code == 0, said
     assert not list(Path("out").glob("teacher-*"))
     report = json.loads(Path("out/table4.json").read_text())

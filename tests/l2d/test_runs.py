@@ -135,6 +135,19 @@ def test_a_teacher_of_other_labels_is_refused_before_anything_is_written(coco: P
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"recipe": {"freeze_stages": 1}}, "needs ones that were trained"),
+        ({"init": Path("weights.safetensors"), "pretrained": True}, "given twice"),
+    ],
+)
+def test_a_start_that_makes_no_sense_is_refused(coco: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        next(execute(make_plan(coco, tmp_path / "one", **changes), device="cpu"))
+    assert not (tmp_path / "one").exists()
+
+
 @pytest.mark.parametrize("changes", [{"backbone": "resnet19"}, {"width": 12}, {"output_stride": 5}, {"init": Path("nowhere")}])
 def test_a_plan_that_cannot_be_built_leaves_nothing(coco: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"backbone|multiple|stride|nowhere"):

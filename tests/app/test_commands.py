@@ -1,0 +1,18 @@
+"""What `python -m app` takes besides nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from app.commands import run_command
+from app.places import Places
+from app.settings import Settings
+
+
+def test_help_names_every_variable_and_its_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        run_command(["--help"], Settings(), Places(tmp_path, tmp_path, tmp_path))
+    told = capsys.readouterr().out
+    assert [name for name in Settings.model_fields if f"L2D_{name.upper()} " not in told] == []
+    assert "(7860)" in told
+    assert "coco-edgetpu-teacher,coco-mobilenetv2-vanilla" in told
