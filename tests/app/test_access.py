@@ -41,6 +41,13 @@ def test_names_that_others_own_may_not(host: str | None):
         Access(None).check_request(None, host, None)
 
 
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:8888", "http://localhost:7860", "null"])
+def test_pages_of_others_may_not(origin: str):
+    """Those of other servers of this machine, and those that a browser gives no origin, included."""
+    with pytest.raises(ForbiddenError):
+        Access(None).check_request(None, "127.0.0.1:7860", origin)
+
+
 def test_a_token_is_compared_whole():
     access = Access("abcdefgh")
     access.check_request("Bearer abcdefgh", "anywhere", "http://anywhere.else")

@@ -293,8 +293,9 @@ def test_what_is_not_json_gets_a_sentence(client: TestClient, body: bytes):
     assert "body: Invalid JSON" in refusal(response, 422, "bad_parameter")
 
 
-def test_data_url_is_not_base64(client: TestClient):
-    body = {"instances": [{"image": {"b64": "data:image/png;base64,AAAA"}}]}
+@pytest.mark.parametrize("text", ["data:image/png;base64,AAAA", "AAAA\nAAAA"])
+def test_data_url_and_line_breaks_are_not_base64(client: TestClient, text: str):
+    body = {"instances": [{"image": {"b64": text}}]}
     assert "without a 'data:' prefix" in refusal(client.post("/v1/models/alien:predict", json=body), 400, "bad_picture")
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,6 +227,23 @@ def test_replaced_network_is_read_again(catalog: Catalog, checkpoints: Path):
     assert catalog.load(stale) is before
 
 
+def test_a_network_is_not_taken_for_the_one_that_it_replaced(catalog: Catalog, checkpoints: Path):
+    stale = catalog.find("student-vanilla")
+    for name in ("model.safetensors", "card.json"):
+        shutil.copy(checkpoints / "student-l2d" / name, checkpoints / "student-vanilla" / name)
+    with pytest.raises(UnavailableError, match="replaced just now"):
+        catalog.load(stale)
+    assert catalog.load(catalog.find("student-vanilla"))
+
+
+def test_no_job_takes_the_name_of_a_shipped_model_not_even_of_a_refused_one(checkpoints: Path, tmp_path: Path):
+    shutil.copytree(checkpoints / "alien", tmp_path / "made" / "alien")
+    (checkpoints / "alien" / "card.json").write_text("{}")
+    catalog = Catalog(checkpoints, made=tmp_path / "made")
+    assert catalog.refused().keys() == {"alien"}
+    assert "alien" not in [entry.name for entry in catalog.entries()]
+
+
 def test_weights_that_come_or_are_mended_later_are_noticed(catalog: Catalog, checkpoints: Path):
     weights, aside = checkpoints / "alien" / "model.safetensors", checkpoints / "alien" / "aside"
     weights.rename(aside)
@@ -273,3 +291,22 @@ def test_a_network_that_is_there_waits_for_none_that_is_read(catalog: Catalog, m
         go_on.set()
         with pytest.raises(UnavailableError, match="enough"):
             slow.result()
+
+
+def test_those_who_ask_at_the_same_time_wait_for_one_reading(catalog: Catalog, monkeypatch: pytest.MonkeyPatch):
+    entry, go_on, read, real = catalog.find("alien"), threading.Event(), [], catalog._read
+
+    def read_slowly(entry: Entry) -> nn.Module:
+        read.append(entry.name)
+        assert go_on.wait(60)
+        return real(entry)
+
+    monkeypatch.setattr(catalog, "_read", read_slowly)
+    with ThreadPoolExecutor(2) as clients:
+        first, second = (clients.submit(catalog.load, entry) for _ in range(2))
+        while not (read and second.running()):
+            time.sleep(0.01)
+        time.sleep(0.05)
+        go_on.set()
+        assert first.result() is second.result()
+    assert read == ["alien"]

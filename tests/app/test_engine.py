@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from app import engine as engines
 from app.catalog import Catalog, Entry, Loaded
 from app.compare import compare
 from app.engine import DECODERS, Engine
@@ -33,7 +34,7 @@ SOON = 20.0
 class Counter:
     """Counts the calls of a method, and can hold them up."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str):
         self.calls = 0
         self.open = threading.Event()
         self.open.set()
@@ -110,6 +111,23 @@ def test_requests_at_the_same_time_share_the_work(engine: Engine, upload: bytes,
         results = [answer.result(SOON) for answer in answers]
     assert network_runs.calls == 1
     assert all(result.models[0].maps == results[0].models[0].maps for result in results)
+
+
+def test_maps_asked_for_at_the_same_time_are_made_once(settings: Settings, upload: bytes, monkeypatch: pytest.MonkeyPatch):
+    engine = start_engine(settings, threads=2)
+    sight = look(engine, upload, "alien")[0]
+    asked, made = Counter(monkeypatch, Engine, "_map"), Counter(monkeypatch, engines, "maps_from_features")
+    made.open.clear()
+    with ThreadPoolExecutor(2) as clients:
+        view = View(sight, sight.stages, cached=True)
+        answers = [clients.submit(engine.explain, [view], ["cat"], Ticket(SOON)) for _ in range(2)]
+        while asked.calls < 2 or made.calls == 0:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        made.open.set()
+        assert sorted(answer.result(SOON)[0][1] > 0 for answer in answers) == [False, True]
+    assert made.calls == 1
+    engine.close()
 
 
 def test_many_threads_get_the_right_answers(engine: Engine):
@@ -296,6 +314,65 @@ def test_figures_of_those_who_left_are_not_drawn(engine: Engine):
         wanted.result(SOON)
         assert all(figure.result(SOON) for figure in running)
     assert drawn == ["wanted"]
+
+
+def test_what_those_who_left_asked_for_is_not_looked_at(settings: Settings, upload: bytes, network_runs: Counter):
+    engine = start_engine(settings, threads=1)
+    left, go_on = Ticket(SOON), threading.Event()
+    running = engine._gate.submit(go_on.wait, SOON)
+    engine.look(upload, engine.catalog.choose(["alien"], 8), left)
+    while not engine._gate._work_queue.qsize():
+        time.sleep(0.01)
+    left.leave()
+    go_on.set()
+    assert running.result(SOON)
+    engine._gate.submit(lambda: None).result(SOON)
+    assert network_runs.calls == 0
+    assert engine._flights == {}
+    engine.close()
+
+
+def test_maps_for_those_who_left_are_not_made(settings: Settings, upload: bytes):
+    engine = start_engine(settings, threads=1)
+    sight, ticket, go_on = look(engine, upload, "alien")[0], Ticket(SOON), threading.Event()
+    running = engine._gate.submit(go_on.wait, SOON)
+    with ThreadPoolExecutor(1) as clients:
+        answer = clients.submit(engine.explain, [View(sight, sight.stages, cached=True)], ["cat"], ticket)
+        while not engine._gate._work_queue.qsize():
+            time.sleep(0.01)
+        ticket.leave()
+        with pytest.raises(LeftError):
+            answer.result(SOON)
+        go_on.set()
+        assert running.result(SOON)
+    engine._gate.submit(lambda: None).result(SOON)
+    assert sight.maps == {}
+    engine.close()
+
+
+def test_figures_take_places_like_everything_else(settings: Settings):
+    engine = start_engine(settings, max_requests=1)
+    with engine.place(), pytest.raises(BusyError):
+        engine.run_aside(Ticket(SOON), list)
+    assert engine.run_aside(Ticket(SOON), list) == []
+    engine.close()
+
+
+def test_closing_tells_those_whose_turn_never_came(settings: Settings, upload: bytes, network_runs: Counter):
+    engine = start_engine(settings, threads=1)
+    network_runs.open.clear()
+    views = engine.look(upload, engine.catalog.choose(["alien", "the-teacher"], 8), Ticket(SOON))
+    while network_runs.calls == 0 or not engine._gate._work_queue.qsize():
+        time.sleep(0.01)
+    with ThreadPoolExecutor(1) as clients:
+        closing = clients.submit(engine.close)
+        while engine._gate._work_queue.qsize() > 1 or not engine._gate._shutdown:
+            time.sleep(0.01)
+        network_runs.open.set()
+        closing.result(SOON)
+    assert next(views).sight.entry.name == "alien"
+    with pytest.raises(UnavailableError, match="shutting down"):
+        next(views)
 
 
 def test_closing_tells_those_who_wait(settings: Settings, upload: bytes, network_runs: Counter):

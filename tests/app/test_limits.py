@@ -63,6 +63,11 @@ def test_body_beyond_the_limit_is_refused_whether_or_not_it_said_so(length: int)
         assert response.headers["connection"] == "close"
 
 
+def test_body_without_end_is_not_read_for_ever():
+    app = LimitBody(count_bytes, max_bytes=100, seconds=5)
+    assert error_of(asyncio.run(ask(app, drip(10**9, 50)))) == (413, "too_large")
+
+
 def test_body_that_takes_too_long_is_refused():
     app = LimitBody(count_bytes, max_bytes=100, seconds=0.1)
     response = asyncio.run(ask(app, drip(20, 1, pause=0.02)))

@@ -6,9 +6,11 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.engine import Engine
-from app.middleware import CloseRoutes, ProtectAnswers
+from app.metrics import Metrics
+from app.middleware import CloseRoutes, Observe, ProtectAnswers
 from app.server import create_api
 from app.settings import Settings
 
@@ -54,6 +56,28 @@ def test_permission_for_other_sites_is_taken_back_and_a_route_keeps_its_own_poli
     assert "access-control-allow-origin" not in headers
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["x-content-type-options"] == "nosniff"
+
+
+async def ask_observed(app: ASGIApp, request_id: str) -> str:
+    transport = httpx.ASGITransport(Observe(app, Metrics(), []))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return (await client.get("/", headers={"X-Request-ID": request_id})).headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("12345678", True), ("a.b_c-D9", True), ("1234567", False), ("12345678<b>", False), ("1" * 65, False)]
+)
+def test_an_id_that_came_along_is_kept_if_it_is_nothing_else(sent: str, kept: bool):
+    assert (asyncio.run(ask_observed(PlainTextResponse("x"), sent)) == sent) == kept
+
+
+def test_an_answer_that_breaks_off_is_not_answered_again():
+    async def break_off(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(ask_observed(break_off, "12345678"))
 
 
 def test_failure_too_has_its_id_its_headers_and_its_count(settings: Settings, upload: bytes, monkeypatch: pytest.MonkeyPatch):

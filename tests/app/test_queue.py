@@ -9,7 +9,7 @@ import pytest
 
 from app import queue as queues
 from app.errors import UnavailableError
-from app.jobs import STATES, Job, JobStateError, KeyReuseError, LostClaimError, Progress, UnknownJobError
+from app.jobs import STATES, Job, JobStateError, KeyReuseError, LostClaimError, Progress, State, UnknownJobError
 from app.queue import SILENCE_SECONDS, Queue, choose_journal
 
 SPEC = {"data": "shapes", "epochs": 3}
@@ -158,6 +158,14 @@ def test_a_worker_ends_its_own_job_only_once(queue: Queue, state: str):
         queue.beat(job, "w", Progress())
 
 
+@pytest.mark.parametrize(("state", "progress"), [("succeeded", 1.0), ("failed", 0.5), ("cancelled", 0.5)])
+def test_only_success_is_the_whole_way(queue: Queue, state: State, progress: float):
+    job = end(queue, "running")
+    queue.beat(job, "w", Progress(0.5))
+    queue.finish(job, "w", state, "so")
+    assert queue.find(job).progress == progress
+
+
 def test_another_worker_cannot_end_it(queue: Queue):
     job = end(queue, "running")
     with pytest.raises(LostClaimError):
@@ -170,6 +178,13 @@ def test_cancelling_a_waiting_job_takes_it_out_of_the_queue(queue: Queue):
     assert queue.cancel(job).state == "cancelled"
     assert claim(queue, "w") is None
     assert queue.cancel(job).state == "cancelled"
+
+
+def test_cancelling_twice_changes_nothing(queue: Queue, clock: Clock):
+    job = end(queue, "cancelled")
+    before = queue.find(job)
+    clock.now += 5
+    assert queue.cancel(job) == before
 
 
 ALLOWED = {
@@ -219,14 +234,26 @@ def test_a_cancel_that_the_dead_worker_never_saw_is_obeyed(queue: Queue):
     assert queue.find(job).state == "cancelled"
 
 
-def test_a_dead_worker_takes_only_its_own_jobs_along(queue: Queue):
+@pytest.mark.parametrize("worker", ["host/cuda:0/2", "ghost/cpu/2"])
+def test_a_dead_worker_takes_only_its_own_jobs_along(queue: Queue, worker: str):
     queue.submit(SPEC)
     queue.submit(SPEC)
-    mine, other = claim(queue, "host/cpu/1"), claim(queue, "host/cuda:0/2")
+    mine, other = claim(queue, "host/cpu/1"), claim(queue, worker)
     assert mine is not None
     assert other is not None
     assert [job.id for job in queue.give_up_seat("host/cpu/")] == [mine.id]
     assert queue.find(other.id).state == "running"
+
+
+@pytest.mark.parametrize("other", ["host/cpu/2", "ghost/ray/2"])
+def test_a_successor_takes_over_the_jobs_of_its_seat_alone_and_they_are_not_silent(queue: Queue, clock: Clock, other: str):
+    mine, theirs = (queue.submit(SPEC)[0].id for _ in range(2))
+    assert queue.claim("host/ray/1", mine)
+    assert queue.claim(other, theirs)
+    clock.now += SILENCE_SECONDS + 1
+    assert [job.id for job in queue.adopt("host/ray/", "host/ray/3")] == [mine]
+    assert [job.id for job in queue.give_up_silent()] == [theirs]
+    assert queue.beat(mine, "host/ray/3", Progress()) is None
 
 
 def test_pages_are_complete_and_newest_first(queue: Queue):

@@ -147,6 +147,12 @@ def test_what_is_not_a_picture_is_refused(data: bytes):
         read(data)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "PPM", "TGA"])
+def test_other_formats_are_refused_though_pillow_reads_them(photograph: Image.Image, kind: str):
+    with pytest.raises(PictureFormatError, match="Expected a picture as JPEG, PNG, WebP, GIF, BMP or TIFF"):
+        read(encode(photograph, kind))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 def test_cut_off_picture_is_refused(photograph: Image.Image, kind: str):
     data = encode(photograph, kind)

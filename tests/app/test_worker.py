@@ -1,10 +1,13 @@
 """What a worker keeps until a job's end is on record; workers as real processes are in jobs/."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.jobs import LostClaimError
+from app import worker as workers
+from app.errors import UnavailableError
+from app.jobs import Job, LostClaimError
 from app.places import Places
 from app.processes import LocalMachine, MachineError
 from app.worker import Worker, clear
@@ -62,3 +65,42 @@ def test_until_then_it_stays_for_whoever_gives_the_job_up(worker: Worker, monkey
     assert list(worker.places.models.iterdir()) == [], "nobody was told of it"
     assert {path.name for path in folder.iterdir()} >= {"student", "best-student"}
     assert worker.queue.resume(job).state == "queued"
+
+
+@pytest.mark.parametrize(("passes", "state"), [(True, "queued"), (False, "interrupted")])
+def test_a_job_that_a_machine_could_not_begin_waits_again_if_that_passes(worker: Worker, passes: bool, state: str):
+    def fail(job: object, folder: object) -> None:
+        raise MachineError("No GPU is free.", passes=passes)
+
+    worker._train = fail  # type: ignore[method-assign,assignment]
+    job, _ = train(worker)
+    assert worker.queue.find(job).state == state
+
+
+def test_the_end_is_recorded_as_soon_as_the_queue_can_be_written(worker: Worker, monkeypatch: pytest.MonkeyPatch):
+    finish, refused = worker.queue.finish, []
+
+    def finish_at_last(*values: Any) -> None:
+        if len(refused) < 2:
+            refused.append(values)
+            raise UnavailableError("locked")
+        finish(*values)
+
+    monkeypatch.setattr(workers, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(worker.queue, "finish", finish_at_last)
+    job, _ = train(worker)
+    assert worker.queue.find(job).state == "succeeded"
+
+
+def test_whoever_takes_a_seat_over_gives_up_and_clears_what_ran_there(worker: Worker, monkeypatch: pytest.MonkeyPatch):
+    abandoned: list[Job] = []
+    monkeypatch.setattr(worker.machine, "abandon", abandoned.append)
+    job, _ = worker.queue.submit({"data": "shapes"})
+    assert worker.queue.claim(f"{worker.prefix}1", job.id)
+    half = worker.places.jobs / job.id / ".state.pt.partial"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    assert worker._take_over() == []
+    assert worker.queue.find(job.id).state == "interrupted"
+    assert [gone.id for gone in abandoned] == [job.id]
+    assert not half.exists()

@@ -17,6 +17,7 @@ from l2d.checkpoint import (
     WEIGHTS,
     CheckpointError,
     ModelCard,
+    add_scores,
     hash_file,
     load_checkpoint,
     pickle_state,
@@ -236,3 +237,10 @@ def test_a_full_disk_is_named() -> None:
         pytest.skip("needs a device that is always full")
     with pytest.raises(OSError, match="No space left"):
         pickle_state(full, {"weights": torch.zeros(100_000)})
+
+
+def test_new_scores_take_the_place_of_earlier_ones_of_the_same_names(folder: Path) -> None:
+    add_scores(folder, {"mAP": 50.0, "images": 8})
+    add_scores(folder, {"mAP": 60.0, "localization": {"pairs": 3}})
+    assert read_card(folder).scores == {"mAP": 60.0, "images": 8, "localization": {"pairs": 3}}
+    assert load_checkpoint(folder)

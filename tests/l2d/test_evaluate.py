@@ -59,6 +59,17 @@ def test_what_a_network_scores_more_is_the_difference_of_the_reports() -> None:
     assert all(set(numbers.values()) == {0.0} for numbers in compare(close, close, targets).values())
 
 
+def test_a_picture_that_is_drawn_twice_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.tensor([0, 0, 0, 1, 2, 5, 5])
+    monkeypatch.setattr("l2d.evaluate.find_intervals", lambda differ, pictures, progress: differ(rows))
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.rand(9, 4, generator=generator) < 0.5).long()
+    ours, theirs = torch.rand(2, 9, 4, generator=generator)
+    first, second = (score_report(scores[rows], targets[rows], list("abcd")) for scores in (ours, theirs))
+    f1 = {name: pytest.approx(first["oracle_k"][name] - second["oracle_k"][name]) for name in ("OF1", "CF1")}
+    assert compare(ours, theirs, targets) == {"mAP": pytest.approx(first["mAP"] - second["mAP"]), **f1}
+
+
 def test_a_data_set_without_any_label_has_no_differences() -> None:
     scores = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
     found = compare(scores, scores, torch.zeros(4, 3, dtype=torch.long))

@@ -1,8 +1,11 @@
 """The label-wise head: every label is computed from its own query and the map, and from nothing else."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from l2d.head import LABEL_PRIOR, LabelHead
 
@@ -82,6 +85,22 @@ def test_training_drops_from_every_images_queries_apart() -> None:
     same = make_map(1).expand(2, -1, -1, -1)
     first, second = head(same)[1]
     assert not torch.allclose(first, second)
+
+
+def test_training_drops_attention_weights() -> None:
+    head, last_map = make_head(dropout=0.5).train(), make_map()
+    head.dropout.forward = lambda x: x  # type: ignore[method-assign]
+    assert not torch.equal(head(last_map)[1], head(last_map)[1])
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_training_drops_from_queries_and_from_every_branch(place: int) -> None:
+    """One place after the other: queries, what they read, the hidden layer, what comes out of it."""
+    head, last_map = make_head(dropout=0.5).train(), make_map()
+    head.dropout.p = 0.0
+    expected, calls = head(last_map)[1], itertools.count()
+    head.dropout.forward = lambda x: F.dropout(x, 0.5) if next(calls) == place else x  # type: ignore[method-assign]
+    assert not torch.equal(head(last_map)[1], expected)
 
 
 def test_without_dropout_training_and_evaluation_agree() -> None:

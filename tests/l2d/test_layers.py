@@ -29,6 +29,12 @@ def test_on_scales_of_their_own_the_shares_of_each_maximum_are_compared() -> Non
     assert find_limits(build_layers(maps, ["cat"], "map", minus=0), "map", minus=0) == [[2, 0]]
 
 
+@pytest.mark.parametrize(("minus", "limits"), [(0, [[0, 1]]), (1, [[1, 10]])])
+def test_a_map_without_evidence_has_a_share_of_nothing(minus: int, limits: list[list[float]]) -> None:
+    maps = [{"cat": np.array([[0.0, 0.0]])}, {"cat": np.array([[0.0, 10.0]])}]
+    assert find_limits(build_layers(maps, ["cat"], "map", minus=minus), "map", minus=minus) == limits
+
+
 def test_a_difference_to_a_network_that_does_not_know_the_label_is_unknown() -> None:
     assert build_layers(MAPS, ["cat"], "row", minus=2) == [[None, None, None]]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from l2d.cam import label_maps
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index, open_image, to_input
-from l2d.localization import Box, Pair, compare, energy_in_box, localize, mask_boxes, pointing_game, resize_map, summarize
+from l2d.localization import Box, Pair, compare, energy_in_box, localize, mask_boxes, pointing_game, report_pairs, resize_map, summarize
 from l2d.model import LabelNet, create_model
 
 LABELS = ("circle", "square", "star")
@@ -97,6 +97,11 @@ def test_summary_of_pairs() -> None:
     assert summarize([]) == {"pairs": 0, "pointing_game": None, "energy_in_box": None}
 
 
+def test_a_label_at_the_threshold_counts_as_predicted() -> None:
+    pairs = [Pair(True, 40.0, "small", 0.5), Pair(False, 10.0, "small", 0.49)]
+    assert report_pairs([pairs], 0.5)["predicted"] == {"threshold": 0.5, "pairs": 1, "pointing_game": 100, "energy_in_box": 40}
+
+
 @pytest.fixture
 def network() -> tuple[LabelNet, ModelCard]:
     torch.manual_seed(0)
@@ -105,14 +110,14 @@ def network() -> tuple[LabelNet, ModelCard]:
 
 
 def write_index(folder: Path) -> Index:
-    """Three noisy pictures of 200x120: one with two labels and objects of each size, one with one label, one with none."""
+    """Three noisy pictures of 200x120: with two labels, with one, with none; an object just small, one just medium, one just large."""
     paths = [folder / f"{number}.png" for number in range(3)]
     for number, path in enumerate(paths):
         pixels = torch.randint(256, (120, 200, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
         Image.fromarray(pixels.numpy()).save(path)
     boxes: list[dict[int, list[Box]]] = [
-        {0: [(10, 10, 31, 32)], 2: [(0, 0, 5, 5), (60, 0, 96, 96)]},
-        {1: [(3, 3, 20, 60), (100, 20, 8, 8)]},
+        {0: [(10, 10, 31, 32), (60, 60, 20, 20)], 2: [(0, 0, 5, 5), (60, 0, 96, 96)]},
+        {1: [(3, 3, 32, 32), (100, 20, 8, 8)]},
         {},
     ]
     targets = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0]])

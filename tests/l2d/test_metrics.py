@@ -155,6 +155,12 @@ def test_tuned_thresholds_at_the_edges():
     assert tune_thresholds(scores, targets).tolist() == pytest.approx([0.6, 0.0, 0.5])
 
 
+def test_of_equally_good_thresholds_the_highest_is_tuned():
+    """The first picture alone and all four have an F1 of 2/3."""
+    scores, targets = torch.tensor([[0.8], [0.6], [0.4], [0.2]]), torch.tensor([[1.0], [0], [0], [1]])
+    assert tune_thresholds(scores, targets).tolist() == pytest.approx([0.7])
+
+
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_tuned_threshold_separates_neighbouring_floats(steps: int):
     """The mean of two neighbours rounds to the upper one for one of the two pairs, and to the lower one for the next."""

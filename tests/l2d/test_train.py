@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,6 +86,24 @@ def test_a_student_learns_from_its_teacher_alone_what_no_label_says(bands: Index
     assert reports[-1].losses["mld"] < 0.5 * reports[0].losses["mld"]
 
 
+def test_a_student_that_came_frozen_is_trained(bands: Index) -> None:
+    """As a loaded checkpoint does."""
+    network = make_network()
+    network.model.requires_grad_(False)
+    before = weights(network.model)
+    after = weights(train_out(bands, make_recipe(epochs=1), network)[-1].model)
+    assert not any(torch.equal(before[name], after[name]) for name in ("backbone.bn1.weight", "head.bias"))
+
+
+def test_the_weights_that_a_loss_owns_are_trained_too(bands: Index, tmp_path: Path) -> None:
+    state, seen = tmp_path / "state.pt", []
+    for _ in fit(make_network(), bands, make_recipe(method="reviewkd"), teacher=make_network(7), state=state):
+        seen.append(torch.load(state, weights_only=True)["distiller"])
+    names = [name for name in seen[0] if name.endswith("weight")]
+    assert names
+    assert [name for name in names if torch.equal(seen[0][name], seen[1][name])] == []
+
+
 @pytest.mark.parametrize("method", ["l2d", "reviewkd", "rkd", "pkt", "mse", "ps"])
 def test_methods_start_alike_and_see_the_same(bands: Index, inputs: list[Tensor], method: str) -> None:
     """With all weights at 0 a method gives the vanilla student, bit for bit, though ReviewKD draws weights of its own."""
@@ -109,6 +128,12 @@ def test_teacher_and_student_see_the_same_view_each_at_its_own_size_and_scaling(
         assert view.min() >= 0
         assert view.max() <= 1
         torch.testing.assert_close(prepare(view, 32, make_network().card), own)
+
+
+def test_a_view_is_shrunk_from_all_of_its_pixels() -> None:
+    """Stripes finer than the pixels that are left become grey."""
+    stripes = torch.tensor([0.0, 1, 1, 0]).repeat(16).expand(1, 3, 64, 64)
+    assert prepare(stripes, 16, make_network().card)[..., 1:-1].abs().max() < 0.1
 
 
 def test_every_epoch_sees_other_views(bands: Index, inputs: list[Tensor]) -> None:
@@ -150,6 +175,13 @@ def test_the_shortest_training_takes_a_step_at_nearly_the_peak_rate(steps: int) 
         scheduler.step()
         rates.append(scheduler.get_last_lr()[0])
     assert 0.6 * recipe.lr < max(rates) <= recipe.lr
+
+
+def test_weight_decay_is_on_matrices_and_kernels_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    optimizer, _ = create_optimizer(model, make_recipe(weight_decay=0.01), 5)
+    decays = {parameter: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert decays == {parameter: 0.01 if parameter.ndim > 1 else 0.0 for parameter in model.parameters()}
 
 
 def test_reports(bands: Index) -> None:
@@ -236,8 +268,18 @@ def test_the_average_is_the_exponential_one(bands: Index) -> None:
         assert report.model is not network.model
         seen.append(weights(network.model))
         averaged = weights(report.model)
-    expected = 0.75 * (0.75 * seen[0]["head.bias"] + 0.25 * seen[1]["head.bias"]) + 0.25 * seen[2]["head.bias"]
-    torch.testing.assert_close(averaged["head.bias"], expected)
+    for name in ("head.bias", "backbone.bn1.running_mean"):
+        expected = 0.75 * (0.75 * seen[0][name] + 0.25 * seen[1][name]) + 0.25 * seen[2][name]
+        torch.testing.assert_close(averaged[name], expected)
+
+
+def test_scores_are_of_the_average_that_would_be_saved(bands: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored: list[LabelNet] = []
+    monkeypatch.setattr("l2d.train.evaluate", lambda model, card, index: scored.append(model))
+    network = make_network()
+    reports = train_out(bands, make_recipe(averaging=0.9, holdout=0.25), network)
+    assert [report.model is model for report, model in zip(reports, scored, strict=True)] == [True, True]
+    assert network.model not in scored
 
 
 def test_pictures_held_out_are_the_same_for_every_seed_and_not_trained_on(bands: Index) -> None:
@@ -270,6 +312,7 @@ def test_the_caller_may_stop_and_go_on(bands: Index, tmp_path: Path) -> None:
     rest = train_out(bands, recipe, make_network(seed=55), teacher=make_network(7), state=state)
     assert [report.epoch for report in rest] == [1, 2, 3]
     assert [report.losses for report in rest] == [report.losses for report in whole]
+    assert [report.total_seconds for report in rest[1:]] == list(accumulate(report.seconds for report in rest))[1:]
     assert same(weights(rest[-1].model), weights(whole[-1].model))
     # The last report again, for a caller that died before it could use it.
     assert [report.losses for report in train_out(bands, recipe, teacher=make_network(7), state=state)] == [whole[-1].losses]

@@ -1,6 +1,7 @@
 """The Distil tab without a browser: what its form orders, and what it shows of a job."""
 
 import asyncio
+import dataclasses
 import json
 from pathlib import Path
 
@@ -203,4 +204,5 @@ def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop
 def test_names_are_escaped(bench: Bench, workshop: Workshop):
     job = workshop.queue.find(start(bench, title="<img src=x>"))
     assert "<img" not in show_status(job)
+    assert "<img" not in show_status(dataclasses.replace(job, state="failed", reason="There is no <img src=x>."))
     assert "<script" not in show_log("<script>alert(1)</script>")

@@ -34,6 +34,12 @@ def test_a_seed_decides_everything_whatever_the_global_generator_does() -> None:
     assert not torch.equal(augment(pictures, make_generator(2)), first)
 
 
+def test_no_picture_shows_in_the_view_of_another() -> None:
+    pictures = make_pictures()
+    others = torch.cat([pictures[:1], pictures[1:] // 4])
+    assert torch.equal(augment(others, make_generator())[0], augment(pictures, make_generator())[0])
+
+
 def test_the_pictures_themselves_stay() -> None:
     pictures = make_pictures()
     before = pictures.clone()

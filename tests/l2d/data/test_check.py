@@ -82,6 +82,12 @@ def test_boxes_of_another_size_of_the_picture(index: Index, box: tuple[float, fl
     assert sentence == f"1 pictures have boxes that reach out of them, the first: {index.paths[1]}"
 
 
+def test_boxes_that_reach_out_by_a_pixel_are_rounding(index: Index):
+    assert index.boxes is not None
+    index.boxes[1][1].append((-1.0, -1.0, 12.0, 12.0))
+    assert check_index(index)["warnings"] == []
+
+
 def test_what_the_reader_warned_about_is_in_the_report(tmp_path: Path, save_picture: Save, write: Write):
     write(tmp_path / "ImageList" / "TestImagelist.txt", "a\\1.jpg\na\\2.jpg\n")
     write(tmp_path / "Concepts81.txt", "sky\nsun\n")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from l2d.data import images
-from l2d.data.images import Index, Pictures, PixelKindError, normalise, open_image, squash, to_input
+from l2d.data.images import Index, Pictures, PixelKindError, choose_fraction, normalise, open_image, squash, to_input
 
 
 def draw(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
@@ -64,6 +64,15 @@ def test_sixteen_bits_become_eight_and_white_shows_through(tmp_path: Path) -> No
     clear.putalpha(255)
     clear.save(tmp_path / "solid.png")
     assert np.array_equal(np.asarray(open_image(tmp_path / "solid.png")), np.asarray(draw()))
+
+
+@pytest.mark.parametrize(("size", "fraction"), [((512, 512), 8), ((511, 900), 4), ((900, 256), 4), ((2000, 128), 2), ((127, 2000), 1)])
+def test_photographs_are_shrunk_while_their_shorter_side_stays_twice_what_is_needed(size: tuple[int, int], fraction: int) -> None:
+    for kind, expected in (("JPEG", fraction), ("PNG", 1)):
+        buffer = io.BytesIO()
+        Image.new("RGB", size).save(buffer, kind)
+        with Image.open(buffer) as image:
+            assert choose_fraction(image, 32) == expected
 
 
 def test_pixels_without_a_range_are_named(tmp_path: Path) -> None:

@@ -135,6 +135,22 @@ def test_reviewkd_at_odd_sizes(name: str, side: int, teacher_side: int):
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in loss.parameters())
 
 
+def test_reviewkd_compares_the_stages_of_strides_4_to_32():
+    """And the pooled last map; the stage of stride 2 counts in no network."""
+    torch.manual_seed(0)
+    network = create_model("test_resnet", 3, width=16, feedforward=16).eval()
+    with torch.no_grad():
+        outputs = network(torch.rand(2, 3, 64, 64))
+    *features, last = outputs.features
+    assert [64 // stage.shape[-1] for stage in features] == [2, 4, 8, 16, 32]
+    loss = ReviewKD(network.channels, network.channels, width=8).eval()
+    expected = loss(outputs, outputs, torch.ones(2, 3))
+    for number in range(len(features)):
+        changed = [stage + (place == number) for place, stage in enumerate(features)]
+        value = loss(outputs._replace(features=(*changed, last)), outputs, torch.ones(2, 3))
+        assert torch.equal(value, expected) == (number == 0)
+
+
 def test_reviewkd_takes_pictures_that_are_not_square(wave: Wave):
     sizes = ((11, 6), (6, 3), (3, 2))
     features = [tuple(wave(2, 4, h, w, start=start).float() for h, w in sizes) for start in (0.0, 5.0)]

@@ -45,6 +45,18 @@ def test_huge_and_tiny_embeddings_keep_their_relations():
         assert float(relation_loss(scale * members, members, pairs)) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_gradients_of_neighbours_far_from_zero_are_as_exact_as_others():
+    generator = torch.Generator().manual_seed(0)
+    members, wanted = (torch.randn(8, 5, generator=generator) for _ in range(2))
+    # Eighths: moved by a power of two, they keep their differences to the bit.
+    members, pairs, gradients = (8 * members).round() / 8, find_pairs(torch.ones(1, 8)), []
+    for rows in (members, members + 2.0**12):
+        rows.requires_grad_()
+        relation_loss(rows, wanted, pairs).backward()
+        gradients.append(rows.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)
+
+
 def test_the_teacher_takes_no_gradient():
     members = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
     student, teacher = members.clone().requires_grad_(), (members**2).requires_grad_()
