@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, Security
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse
@@ -114,13 +116,10 @@ def get_workshop(request: Request) -> Workshop:
     return workshop
 
 
-def check_access(
-    request: Request,
-    authorization: Annotated[str | None, Header(description="Bearer TOKEN, where the server has a token")] = None,
-) -> None:
+def check_access(request: Request) -> None:
     """Let only those pass who may order jobs."""
     access: Access = request.app.state.access
-    access.check_request(authorization, request.headers.get("host"), request.headers.get("origin"))
+    access.check_request(*(request.headers.get(name) for name in ("authorization", "host", "origin")))
 
 
 WorkshopOfApp = Annotated[Workshop, Depends(get_workshop)]
@@ -132,7 +131,10 @@ def find_job(job: JobId, workshop: WorkshopOfApp) -> Job:
     return workshop.queue.find(job)
 
 
-router = APIRouter(tags=["jobs"], dependencies=[Depends(check_access)], responses=ERRORS)
+# Only told here, for clients and for the page's Authorize button; `check_access` judges.
+BEARER = HTTPBearer(auto_error=False, description="the token that the server printed at its start, or read from L2D_TOKEN")
+
+router = APIRouter(tags=["jobs"], dependencies=[Security(BEARER), Depends(check_access)], responses=ERRORS)
 public = APIRouter(tags=["jobs"])
 
 
@@ -254,6 +256,12 @@ async def follow_job(
         if job.state in ENDED or request.app.state.leaving.is_set():
             return
         await anyio.sleep(POLL_SECONDS)
+
+
+# A server for this machine alone has no token: in the document nothing is the other way to pass, and FastAPI has no word for it.
+for route in router.routes:
+    if isinstance(route, APIRoute):
+        route.openapi_extra = {"security": [{}]}
 
 
 def describe_job(workshop: Workshop, job: Job) -> JobAnswer:

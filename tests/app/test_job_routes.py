@@ -373,6 +373,17 @@ def test_job_routes_need_the_token(workshop: Workshop, method: str, path: str):
         assert "token" not in right.text
 
 
+def test_the_document_tells_where_a_token_goes(client: TestClient):
+    document = client.get("/openapi.json").json()
+    (name, scheme), *_ = document["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    for method, path in (("post", "/v1/jobs"), ("get", "/v1/jobs/{job}/events"), ("delete", "/v1/models/{model}")):
+        operation = document["paths"][path][method]
+        assert operation["security"] == [{name: []}, {}], "with the token, or on a server that has none"
+        assert "authorization" not in {parameter["name"] for parameter in operation.get("parameters", [])}
+    assert "security" not in document["paths"]["/v1/methods"]["get"]
+
+
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_without_a_token_other_sites_stay_out(client: TestClient, method: str, path: str):
     assert "L2D_TOKEN" in refusal(client.request(method, path, headers={"Host": "evil.example"}), 403)
