@@ -19,6 +19,21 @@ from l2d.runs import Plan
 # The backbones that jobs may name: the paper's, and the shipped teacher's. Not every timm name: some are too large for any machine.
 OFFERED = (*BACKBONES, "mobilenet_edgetpu_100")
 
+# Small enough for a laptop, and in need of nothing that is not there already.
+EXAMPLE = {
+    "data": "shapes",
+    "student": "mobilenetv2_100",
+    "method": "l2d",
+    "teacher_backbone": "mobilenetv2_100",
+    "teacher_epochs": 1,
+    "epochs": 3,
+    "batch_size": 32,
+    "lr": 0.001,
+    "image_size": 144,
+    "width": 128,
+    "feedforward": 256,
+}
+
 # Side of what a Swin transformer cuts pictures into, in pixels.
 SWIN_PATCH = 4
 
@@ -26,14 +41,26 @@ SWIN_PATCH = 4
 class Order(BaseModel):
     """A student to be trained, and how."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE]})
 
     title: str = Field(default="", max_length=80, description="What the student is called in lists; made from the rest if empty.")
     data: str = Field(default="shapes", max_length=80, description="Name of a data set; `shapes` is drawn by the program itself.")
-    student: str = Field(default="mobilenetv2_100", max_length=80, description="The student's backbone.")
-    method: str = Field(default="l2d", max_length=40, description="How it learns; vanilla uses the labels alone, all others a teacher.")
+    student: str = Field(
+        default="mobilenetv2_100", max_length=80, description="The student's backbone.", json_schema_extra={"enum": [*OFFERED]}
+    )
+    method: str = Field(
+        default="l2d",
+        max_length=40,
+        description="How it learns; vanilla uses the labels alone, all others a teacher.",
+        json_schema_extra={"enum": [*METHODS]},
+    )
     teacher: str | None = Field(default=None, max_length=80, description="A model with the data set's labels that is there already.")
-    teacher_backbone: str | None = Field(default=None, max_length=80, description="Instead: train a teacher of this kind first.")
+    teacher_backbone: str | None = Field(
+        default=None,
+        max_length=80,
+        description="Instead: train a teacher of this kind first.",
+        json_schema_extra={"enum": [*OFFERED, None]},
+    )
     teacher_epochs: int = Field(default=30, ge=1, le=1000, description="Passes over the training pictures for such a teacher.")
     start_from: str | None = Field(default=None, max_length=80, description="A model of the student's kind whose backbone it starts from.")
     teacher_start_from: str | None = Field(default=None, max_length=80, description="The same for a teacher that is trained first.")

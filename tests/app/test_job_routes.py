@@ -95,6 +95,16 @@ def test_the_first_order_of_the_page_is_accepted(client: TestClient):
     assert "--teacher teacher" in student
 
 
+def test_the_example_of_the_document_is_accepted_and_its_choices_are_told(client: TestClient):
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["Order"]
+    (example,) = schema["examples"]
+    assert client.post("/v1/jobs", json=example).status_code == 202
+    choices = {name: schema["properties"][name]["enum"] for name in ("method", "student", "teacher_backbone")}
+    assert choices["method"] == [method["name"] for method in client.get("/v1/methods").json()]
+    assert choices["teacher_backbone"] == [*choices["student"], None]
+    assert "mobilenetv2_100" in choices["student"]
+
+
 def test_a_title_of_blanks_is_none(client: TestClient):
     titles = [client.post("/v1/jobs", json=ORDER | {"title": title}).json()["title"] for title in (" \n ", " my \t student ")]
     assert titles == ["resnet18, vanilla, on shapes", "my student"]
