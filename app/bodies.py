@@ -37,6 +37,16 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def check_json(request: Request) -> None:
+    """Let only a request pass that says its body is JSON.
+
+    Raises:
+        MediaTypeError: for another type of body, or none.
+    """
+    if media_type(request) != JSON:
+        raise MediaTypeError(f"Expected a body with the header 'Content-Type: {JSON}'; got {media_type(request) or 'no content type'!r}.")
+
+
 async def read_form(request: Request) -> Form:
     """Read a multipart form with one file named `image`.
 
@@ -117,9 +127,13 @@ def describe_validation(errors: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _describe_field(error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        # FastAPI gives the position among the letters as if it were a field's; pydantic tells it in its reason.
+        position = "".join(f" at character {part}" for part in error["loc"][1:])
+        return f"body: Invalid JSON: {error['ctx']['error']}{position}."
     place = ".".join(map(str, error["loc"])) or "body"
     shown = repr(error.get("input"))
-    came = f"; got {shown}" if error["type"] not in ("missing", "json_invalid") and len(shown) <= 80 else ""
+    came = f"; got {shown}" if error["type"] != "missing" and len(shown) <= 80 else ""
     # Our own sentences come with pydantic's word before them, and a full stop.
     reason = error["msg"].removeprefix("Value error, ").removesuffix(".")
     return f"{place}: {reason}{came}."

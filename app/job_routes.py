@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse
 
 from app.access import Access
+from app.bodies import check_json
 from app.datasets import DatasetFacts
 from app.errors import RequestError
 from app.jobs import ENDED, Job, State
@@ -62,6 +63,7 @@ LIMITED: dict[int | str, dict[str, Any]] = {
 }
 ORDERED: dict[int | str, dict[str, Any]] = LIMITED | {
     400: {"model": ErrorAnswer, "description": "the body is no text"},
+    415: {"model": ErrorAnswer, "description": "the body is not said to be JSON"},
     202: {"links": LINKS, "headers": {"Location": {"description": "the job's address", "schema": {"type": "string"}}}},
 }
 
@@ -150,7 +152,7 @@ def list_datasets(workshop: WorkshopOfApp) -> list[DatasetFacts]:
     return [workshop.datasets.describe(name) for name in workshop.datasets.names()]
 
 
-@router.post("/v1/jobs", status_code=202, responses=ORDERED)
+@router.post("/v1/jobs", status_code=202, dependencies=[Depends(check_json)], responses=ORDERED)
 def submit_job(
     order: Order,
     response: Response,

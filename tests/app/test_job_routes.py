@@ -110,6 +110,18 @@ def test_a_title_of_blanks_is_none(client: TestClient):
     assert titles == ["resnet18, vanilla, on shapes", "my student"]
 
 
+def test_a_body_that_is_not_said_to_be_json_is_told_so(client: TestClient):
+    for headers in ({"Content-Type": "application/x-www-form-urlencoded"}, {}):
+        answer = client.post("/v1/jobs", content=json.dumps(ORDER), headers=headers)
+        assert "Expected a body with the header 'Content-Type: application/json'; got" in refusal(answer, 415)
+    assert "415" in client.get("/openapi.json").json()["paths"]["/v1/jobs"]["post"]["responses"]
+
+
+def test_broken_json_is_told_as_such(client: TestClient):
+    sentence = refusal(client.post("/v1/jobs", content="{bad", headers={"Content-Type": "application/json"}), 422)
+    assert sentence == "body: Invalid JSON: Expecting property name enclosed in double quotes at character 1."
+
+
 def test_an_empty_key_is_refused(client: TestClient):
     refusal(client.post("/v1/jobs", json=ORDER, headers={"Idempotency-Key": ""}), 422)
 
