@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from app.errors import ParameterError
 from app.jobs import STUDENT, TEACHER
@@ -20,7 +21,7 @@ from l2d.runs import Plan
 OFFERED = (*BACKBONES, "mobilenet_edgetpu_100")
 
 # Small enough for a laptop, and in need of nothing that is not there already.
-EXAMPLE = {
+EXAMPLE: JsonDict = {
     "data": "shapes",
     "student": "mobilenetv2_100",
     "method": "l2d",
