@@ -1,8 +1,9 @@
 """Every refusal and failure as an HTTP answer of one shape."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +15,20 @@ from app.bodies import describe_validation
 from app.errors import LeftError, ParameterError, RequestError
 from app.schemas import ErrorAnswer, ErrorDetail
 
+Responses = dict[int | str, dict[str, Any]]
+
+# Not with every 503: where only somebody else can help, waiting does not.
+RETRY_AFTER = {"Retry-After": {"description": "seconds to wait before asking again", "schema": {"type": "integer"}}}
+
 logger = logging.getLogger(__name__)
+
+
+def describe_errors(sentences: Mapping[int, str], retry: Collection[int] = (HTTPStatus.TOO_MANY_REQUESTS,)) -> Responses:
+    """The part of the OpenAPI document about refusals: why each status may come, and with which of them Retry-After does."""
+    return {
+        status: {"model": ErrorAnswer, "description": sentence} | ({"headers": RETRY_AFTER} if status in retry else {})
+        for status, sentence in sentences.items()
+    }
 
 
 def refuse(error: RequestError) -> Response:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 from starlette.routing import compile_path
 
-from app.answers import HANDLERS
+from app.answers import HANDLERS, describe_errors
 from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, media_type, parse_fields, read_form, read_json
 from app.compare import compare, explain, predict
 from app.engine import Engine
@@ -20,7 +20,6 @@ from app.export import export_figure, export_numbers, find_reference
 from app.schemas import (
     CompareAnswer,
     CompareForm,
-    ErrorAnswer,
     ExplainAnswer,
     ExplainParameters,
     ExplainRequest,
@@ -41,6 +40,8 @@ from app.uploads import read_picture
 T = TypeVar("T")
 Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
 
+# For whoever waits for the models: loading takes seconds.
+RETRY_SECONDS = 3
 MEDIA_TYPES = {"npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"]
 
@@ -51,17 +52,21 @@ EXAMPLE = {
     ]
 }
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "the picture is empty, damaged or too small, or the body cannot be read"},
-    404: {"model": ErrorAnswer, "description": "no model of that name"},
-    408: {"model": ErrorAnswer, "description": "the body did not come in time"},
-    413: {"model": ErrorAnswer, "description": "too many bytes or pixels"},
-    415: {"model": ErrorAnswer, "description": "not a still picture in a known format, or an unknown type of body"},
-    422: {"model": ErrorAnswer, "description": "an unknown label, or a parameter out of range"},
-    429: {"model": ErrorAnswer, "description": "every place is taken; Retry-After says when to come back"},
-    503: {"model": ErrorAnswer, "description": "starting, shutting down, or a model that cannot be loaded"},
-    504: {"model": ErrorAnswer, "description": "not ready in time"},
-}
+ERRORS = describe_errors(
+    {
+        400: "the picture is empty, damaged or too small, or the body cannot be read",
+        404: "no model of that name",
+        408: "the body did not come in time",
+        413: "too many bytes or pixels",
+        415: "not a still picture in a known format, or an unknown type of body",
+        422: "an unknown label, or a parameter out of range",
+        429: "every place is taken, or too many requests in a minute, where a rate is set",
+        503: "starting, shutting down, or a model that cannot be loaded",
+        504: "not ready in time",
+    }
+)
+NOT_READY = describe_errors({503: "starting or shutting down"}, retry=[503])
+UNKNOWN_MODEL = describe_errors({404: "no model of that name", 422: "a name that is no text"})
 
 
 def get_engine(request: Request) -> Engine:
@@ -110,11 +115,11 @@ async def check_health() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", tags=["process"], responses={503: ERRORS[503]})
+@router.get("/readyz", tags=["process"], responses=NOT_READY)
 async def check_readiness(request: Request, engine: EngineOfApp) -> Health:
     """Whether models are loaded and requests are welcome."""
     if not engine.ready or request.app.state.leaving.is_set():
-        raise UnavailableError("Loading the models, or shutting down. Ask again in a few seconds.")
+        raise UnavailableError("Loading the models, or shutting down. Ask again in a few seconds.", RETRY_SECONDS)
     return Health(status="ready")
 
 
@@ -154,7 +159,7 @@ async def explain_pictures(request: Request, model: ModelName, engine: EngineOfA
     return ExplainAnswer(explanations=[_to_explanation(answer) for answer in answers])
 
 
-@router.get("/v1/models/{model}", tags=["models"], responses={404: ERRORS[404], 422: ERRORS[422]})
+@router.get("/v1/models/{model}", tags=["models"], responses=UNKNOWN_MODEL)
 def show_model(model: ModelName, engine: EngineOfApp) -> ModelDetail:
     """Everything that a model's card says: labels, sizes, scores, recipe, hashes."""
     return engine.catalog.find(model).detail

@@ -142,10 +142,22 @@ class DeadlineError(RequestError):
 
 
 class UnavailableError(RequestError):
-    """The app is starting, stopping, or has no model."""
+    """The app is starting, stopping, or has no model.
+
+    Args:
+        retry_seconds: when to ask again, where time alone helps.
+    """
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "unavailable"
+
+    def __init__(self, message: str, retry_seconds: int | None = None):
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_seconds is None else {"Retry-After": str(self.retry_seconds)}
 
 
 def describe_unknown(kind: str, name: str, known: Iterable[str]) -> str:

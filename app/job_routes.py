@@ -15,12 +15,12 @@ from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse
 
 from app.access import Access
+from app.answers import Responses, describe_errors
 from app.bodies import check_json
 from app.datasets import DatasetFacts
 from app.errors import RequestError
 from app.jobs import ENDED, Job, State
 from app.orders import Order
-from app.schemas import ErrorAnswer
 from app.workshop import Workshop, as_values
 from l2d.distill import METHODS
 
@@ -32,39 +32,45 @@ POLL_SECONDS = 0.5
 # What the queue and files can count to.
 LARGEST = 2**62
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    401: {"model": ErrorAnswer, "description": "this server wants its token"},
-    403: {"model": ErrorAnswer, "description": "a wrong token, or a request from another site"},
-    404: {"model": ErrorAnswer, "description": "no job of that id"},
-    409: {"model": ErrorAnswer, "description": "the job's state does not allow it, or the idempotency key came with another order"},
-    422: {"model": ErrorAnswer, "description": "a field out of range, an unknown name, or a broken data set"},
-    503: {"model": ErrorAnswer, "description": "the queue cannot be used now"},
-}
-
-# The same where the answer itself is no JSON: FastAPI would document errors of the answer's type.
-JSON_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": error["description"],
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}},
+DENIED = describe_errors({401: "this server wants its token", 403: "a wrong token, or a request from another site"})
+QUEUE = describe_errors({503: "the queue cannot be used now"})
+RATE = describe_errors({429: "too many requests in a minute, where a rate is set"})
+PAGED = QUEUE | describe_errors({422: "a number out of range"})
+FOUND = QUEUE | describe_errors({404: "no job of that id", 422: "an id that is too long, or a parameter out of range"})
+CHANGED = FOUND | RATE | describe_errors({409: "the job's state does not allow it"})
+MODEL_DELETED = RATE | describe_errors(
+    {
+        403: "a model that came with the app, a wrong token, or a request from another site",
+        404: "no model of that name",
+        422: "a name that is too long",
     }
-    for status, error in ERRORS.items()
-}
+)
 
 # What can be asked about a job that was just ordered, for clients that are made from the document.
 LINKS = {
     name: {"operationId": f"{name}_job_v1_jobs__job__{end}", "parameters": {"job": "$response.body#/id"}}
     for name, end in {"show": "get", "cancel": "cancel_post", "stop": "stop_post", "resume": "resume_post", "delete": "delete"}.items()
 }
-# What every request that may have a body can meet before anybody reads it.
-LIMITED: dict[int | str, dict[str, Any]] = {
-    408: {"model": ErrorAnswer, "description": "the body did not come in time"},
-    413: {"model": ErrorAnswer, "description": "too many bytes"},
-    429: {"model": ErrorAnswer, "description": "too many requests in a minute, where a rate is set; Retry-After says when to come back"},
+LOCATION = {"Location": {"description": "the job's address", "schema": {"type": "string"}}}
+ORDERED: Responses = {
+    202: {"links": LINKS, "headers": LOCATION},
+    **QUEUE,
+    **RATE,
+    **describe_errors(
+        {
+            400: "the body is no text",
+            408: "the body did not come in time",
+            409: "the idempotency key came with another order",
+            413: "too many bytes",
+            415: "the body is not said to be JSON",
+            422: "a field out of range, an unknown name, or a broken data set",
+        }
+    ),
 }
-ORDERED: dict[int | str, dict[str, Any]] = LIMITED | {
-    400: {"model": ErrorAnswer, "description": "the body is no text"},
-    415: {"model": ErrorAnswer, "description": "the body is not said to be JSON"},
-    202: {"links": LINKS, "headers": {"Location": {"description": "the job's address", "schema": {"type": "string"}}}},
+# Where the answer itself is no JSON: FastAPI would document errors of the answer's type.
+ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
+FOUND_BESIDE_TEXT: Responses = {
+    status: {"description": error["description"], "content": ERROR_CONTENT} for status, error in (DENIED | FOUND).items()
 }
 
 
@@ -136,7 +142,7 @@ def find_job(job: JobId, workshop: WorkshopOfApp) -> Job:
 # Only told here, for clients and for the page's Authorize button; `check_access` judges.
 BEARER = HTTPBearer(auto_error=False, description="the token that the server printed at its start, or read from L2D_TOKEN")
 
-router = APIRouter(tags=["jobs"], dependencies=[Security(BEARER), Depends(check_access)], responses=ERRORS)
+router = APIRouter(tags=["jobs"], dependencies=[Security(BEARER), Depends(check_access)], responses=DENIED)
 public = APIRouter(tags=["jobs"])
 
 
@@ -165,7 +171,7 @@ def submit_job(
     return describe_job(workshop, job)
 
 
-@router.get("/v1/jobs")
+@router.get("/v1/jobs", responses=PAGED)
 def list_jobs(
     workshop: WorkshopOfApp,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="jobs on a page")] = PAGE,
@@ -177,43 +183,43 @@ def list_jobs(
     return JobPage(jobs=[describe_job(workshop, job) for job in found[:limit]], next=more)
 
 
-@router.get("/v1/jobs/{job}")
+@router.get("/v1/jobs/{job}", responses=FOUND)
 def show_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
     """One job."""
     return describe_job(workshop, workshop.queue.find(job))
 
 
-@router.post("/v1/jobs/{job}/cancel", status_code=202, responses=LIMITED)
+@router.post("/v1/jobs/{job}/cancel", status_code=202, responses=CHANGED)
 def cancel_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
     """Cancel a job; one that runs ends within five seconds. What it finished is kept until it is deleted."""
     return describe_job(workshop, workshop.queue.cancel(job))
 
 
-@router.post("/v1/jobs/{job}/stop", status_code=202, responses=LIMITED)
+@router.post("/v1/jobs/{job}/stop", status_code=202, responses=CHANGED)
 def stop_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
     """Stop training and keep the best student so far; before the student's first epoch has ended, that is waited for."""
     return describe_job(workshop, workshop.queue.stop(job))
 
 
-@router.post("/v1/jobs/{job}/resume", status_code=202, responses=LIMITED)
+@router.post("/v1/jobs/{job}/resume", status_code=202, responses=CHANGED)
 def resume_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
     """Queue an interrupted, failed or cancelled job again; it goes on after its last finished epoch."""
     return describe_job(workshop, workshop.queue.resume(job))
 
 
-@router.delete("/v1/jobs/{job}", status_code=204, responses=LIMITED)
+@router.delete("/v1/jobs/{job}", status_code=204, responses=CHANGED)
 def delete_job(job: JobId, workshop: WorkshopOfApp) -> None:
     """Delete a job that has ended, with its models."""
     workshop.delete(job)
 
 
-@router.delete("/v1/models/{model}", status_code=204, responses=LIMITED)
+@router.delete("/v1/models/{model}", status_code=204, responses=MODEL_DELETED)
 def delete_model(model: Annotated[str, Path(max_length=200)], workshop: WorkshopOfApp) -> None:
     """Delete a model that a job made; the shipped ones stay."""
     workshop.delete_model(model)
 
 
-@router.get("/v1/jobs/{job}/log", response_class=PlainTextResponse, responses=JSON_ERRORS)
+@router.get("/v1/jobs/{job}/log", response_class=PlainTextResponse, responses=FOUND_BESIDE_TEXT)
 def show_log(
     job: JobId, workshop: WorkshopOfApp, limit: Annotated[int, Query(ge=1, le=MAX_LOG_BYTES, description="bytes, from its end")] = LOG_BYTES
 ) -> PlainTextResponse:
@@ -221,13 +227,13 @@ def show_log(
     return PlainTextResponse(workshop.folder(job).read_log(limit))
 
 
-@router.get("/v1/jobs/{job}/probes/{name}")
+@router.get("/v1/jobs/{job}/probes/{name}", responses=FOUND)
 def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,6}|teacher|pictures)$")], workshop: WorkshopOfApp) -> dict[str, Any]:
     """Maps of the probe pictures: `pictures` lists them, `teacher` and the epochs (`0001`, ...) hold the maps."""
     return workshop.read_probe(job, name) or {"pictures": []}
 
 
-@router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=JSON_ERRORS)
+@router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=FOUND_BESIDE_TEXT)
 async def follow_job(
     request: Request,
     found: Annotated[Job, Depends(find_job)],

@@ -63,7 +63,11 @@ def test_not_ready_before_the_models_are_loaded(settings: Settings, monkeypatch:
     loaded = threading.Event()
     monkeypatch.setattr(Engine, "warm_up", lambda _: loaded.wait(20))
     with TestClient(create_api(settings)) as client:
-        assert "Loading the models" in refusal(client.get("/readyz"), 503, "unavailable")
+        loading = client.get("/readyz")
+        assert "Loading the models" in refusal(loading, 503, "unavailable")
+        assert int(loading.headers["retry-after"]) > 0
+        responses = client.get("/openapi.json").json()["paths"]["/readyz"]["get"]["responses"]
+        assert "Retry-After" in responses["503"]["headers"]
         assert client.get("/healthz").status_code == 200
         loaded.set()
 

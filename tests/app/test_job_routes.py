@@ -372,6 +372,29 @@ def test_methods_need_no_token(workshop: Workshop):
     assert not methods["vanilla"]["needs_teacher"]
 
 
+@pytest.mark.parametrize(
+    ("operation", "refusals"),
+    [
+        ("get /v1/datasets", "401 403"),
+        ("get /v1/jobs", "401 403 422 503"),
+        ("post /v1/jobs", "400 401 403 408 409 413 415 422 429 503"),
+        ("get /v1/jobs/{job}", "401 403 404 422 503"),
+        ("get /v1/jobs/{job}/log", "401 403 404 422 503"),
+        ("post /v1/jobs/{job}/stop", "401 403 404 409 422 429 503"),
+        ("delete /v1/models/{model}", "401 403 404 422 429"),
+    ],
+)
+def test_the_document_tells_the_refusals_of_each_route(client: TestClient, operation: str, refusals: str):
+    method, path = operation.split()
+    document = client.get("/openapi.json").json()
+    responses = document["paths"][path][method]["responses"]
+    assert sorted(status for status in responses if status >= "400") == refusals.split()
+    for status in refusals.split():
+        assert responses[status]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorAnswer")
+        assert ("Retry-After" in responses[status].get("headers", {})) == (status == "429")
+    assert "came with the app" in document["paths"]["/v1/models/{model}"]["delete"]["responses"]["403"]["description"]
+
+
 ROUTES = [
     ("GET", "/v1/jobs"),
     ("POST", "/v1/jobs"),
