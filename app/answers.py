@@ -75,4 +75,5 @@ def _answer(
     status: HTTPStatus, code: str, message: str, details: list[str] | None = None, headers: dict[str, str] | None = None
 ) -> Response:
     answer = ErrorAnswer(error=ErrorDetail(status=status, code=code, message=message, details=details or []))
-    return JSONResponse(answer.model_dump(), status_code=status, headers=headers)
+    # A plain number: lines of the log show the status that goes out, and an enum by its name.
+    return JSONResponse(answer.model_dump(), status_code=int(status), headers=headers)

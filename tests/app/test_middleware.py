@@ -91,6 +91,17 @@ def test_failure_too_has_its_id_its_headers_and_its_count(settings: Settings, up
         assert 'l2d_requests_total{method="POST",route="/v1/compare",status="500"} 1.0' in client.get("/metrics").text
 
 
+def test_a_line_of_the_log_holds_the_status_as_a_number(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(Engine, "warm_up", lambda _: None)
+    caplog.set_level("INFO", "app.requests")
+    with TestClient(create_api(settings)) as client:
+        client.get("/v1/models/nobody")
+    (line,) = (record for record in caplog.records if record.name == "app.requests")
+    assert repr(line.status) == "404"
+
+
 def test_count_has_few_names_whatever_is_asked(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Engine, "warm_up", lambda _: None)
     with TestClient(create_api(settings)) as client:
