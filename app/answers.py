@@ -1,12 +1,13 @@
-"""Every refusal and failure as an HTTP answer of one shape."""
+"""What all routes answer alike: every refusal and failure in one shape, which the document tells of, and HEAD."""
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -29,6 +30,13 @@ def describe_errors(sentences: Mapping[int, str], retry: Collection[int] = (HTTP
         status: {"model": ErrorAnswer, "description": sentence} | ({"headers": RETRY_AFTER} if status in retry else {})
         for status, sentence in sentences.items()
     }
+
+
+def answer_head(router: APIRouter) -> None:
+    """Let every GET route so far answer HEAD too, as what watches a server asks; the server sends no body then."""
+    for route in list(router.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            router.add_api_route(route.path, route.endpoint, methods=["HEAD"], response_class=route.response_class, include_in_schema=False)
 
 
 def refuse(error: RequestError) -> Response:

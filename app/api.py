@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 from starlette.routing import compile_path
 
-from app.answers import HANDLERS, describe_errors
+from app.answers import HANDLERS, answer_head, describe_errors
 from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, media_type, parse_fields, read_form, read_json
 from app.compare import compare, explain, predict
 from app.engine import Engine
@@ -159,6 +159,13 @@ async def explain_pictures(request: Request, model: ModelName, engine: EngineOfA
     return ExplainAnswer(explanations=[_to_explanation(answer) for answer in answers])
 
 
+@router.get("/v1/models/{model}:predict", include_in_schema=False)
+@router.get("/v1/models/{model}:explain", include_in_schema=False)
+async def refuse_reading(request: Request) -> Response:
+    """Say that these answer to POST; the route below would take the verb for a part of the model's name."""
+    return await refuse_unknown(request)
+
+
 @router.get("/v1/models/{model}", tags=["models"], responses=UNKNOWN_MODEL)
 def show_model(model: ModelName, engine: EngineOfApp) -> ModelDetail:
     """Everything that a model's card says: labels, sizes, scores, recipe, hashes."""
@@ -190,6 +197,10 @@ async def compare_models(request: Request, engine: EngineOfApp) -> Response:
     return Response(content, media_type=MEDIA_TYPES[form.format], headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
+# Before what answers for every other method.
+answer_head(router)
+
+
 @router.api_route("/healthz", methods=METHODS, include_in_schema=False)
 @router.api_route("/readyz", methods=METHODS, include_in_schema=False)
 @router.api_route("/metrics", methods=METHODS, include_in_schema=False)
@@ -201,7 +212,8 @@ async def refuse_unknown(request: Request) -> Response:
     # The most literal one: a model's name may hold any letter, so that "{model}" fits "{model}:predict" too.
     fitting = max((route for route in known if compile_path(route)[0].match(path)), key=len, default=None)
     if fitting is not None:
-        allowed = sorted(method.upper() for method in known[fitting])
+        methods = {method.upper() for method in known[fitting]}
+        allowed = sorted(methods | {"HEAD"} if "GET" in methods else methods)
         raise MethodError(f"{path} answers to {', '.join(allowed)}; got {request.method}.", allowed)
     raise UnknownRouteError(f"There is nothing at {path}. Known are: {', '.join(sorted(known))}; /docs describes them.")
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse
 
 from app.access import Access
-from app.answers import Responses, describe_errors
+from app.answers import Responses, answer_head, describe_errors
 from app.bodies import check_json
 from app.datasets import DatasetFacts
 from app.errors import RequestError
@@ -244,6 +244,8 @@ async def follow_job(
 
     `state` tells every change of the job itself; the stream ends when the job has ended and all is told, or when the server stops.
     """
+    if request.method == "HEAD":
+        return
     told: tuple[Any, ...] = ()
     place = last_event_id
     while True:
@@ -270,6 +272,9 @@ async def follow_job(
 for route in router.routes:
     if isinstance(route, APIRoute):
         route.openapi_extra = {"security": [{}]}
+
+for own in (router, public):
+    answer_head(own)
 
 
 def describe_job(workshop: Workshop, job: Job) -> JobAnswer:

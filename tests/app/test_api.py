@@ -347,6 +347,22 @@ def test_other_methods_are_refused_with_those_that_work(client: TestClient):
     assert refusal(client.request("QUERY", "/v1/models"), 405, "method_not_allowed")
 
 
+def test_reading_what_only_takes_pictures_is_refused_with_the_method(client: TestClient):
+    for verb in ("predict", "explain"):
+        response = client.get(f"/v1/models/alien:{verb}")
+        assert f"/v1/models/alien:{verb} answers to POST; got GET" in refusal(response, 405, "method_not_allowed")
+        assert response.headers["allow"] == "POST"
+        assert client.head(f"/v1/models/alien:{verb}").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/alien", "/v1/models/nobody", "/v1/methods"])
+def test_head_is_answered_as_get_without_a_body(client: TestClient, path: str):
+    read, probed = client.get(path), client.head(path)
+    assert (probed.status_code, probed.content) == (read.status_code, b"")
+    assert probed.headers["content-type"] == read.headers["content-type"]
+    assert client.post(path).headers["allow"].startswith(("GET, HEAD", "DELETE, GET, HEAD"))
+
+
 def test_failure_says_nothing_of_the_inside(settings: Settings, upload: bytes, monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object) -> None:
         raise OSError("/secret/path")

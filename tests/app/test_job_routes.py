@@ -359,6 +359,19 @@ def test_events_tell_everything_since_the_start_and_then_what_follows(client: Te
     refusal(client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(10**20)}), 422)
 
 
+def test_head_of_a_stream_does_not_wait_for_its_job(client: TestClient):
+    job = order(client)
+    assert client.head(f"/v1/jobs/{job}").status_code == 200
+    probed = client.head(f"/v1/jobs/{job}/events")
+    assert (probed.status_code, probed.content) == (200, b"")
+    assert client.head("/v1/jobs/0/events").status_code == 404
+
+
+def test_head_needs_the_token_too(workshop: Workshop):
+    with serve(workshop, token="secret") as client:
+        assert client.head("/v1/jobs").status_code == 401
+
+
 def test_a_stream_ends_when_the_server_stops(client: TestClient):
     job = order(client)
     client.app.state.leaving.set()

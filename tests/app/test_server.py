@@ -90,6 +90,8 @@ def test_it_compares_and_shows_its_page(client: httpx.Client, upload: bytes):
 def test_page_in_front_hides_no_route(client: httpx.Client):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/v1/nothing").json()["error"]["code"] == "unknown_route"
+    probed = client.head("/healthz")
+    assert (probed.status_code, probed.content, probed.headers["content-length"]) == (200, b"", "15")
     assert client.put("/v1/compare").json()["error"]["code"] == "method_not_allowed"
     assert "swagger" in client.get("/docs").text
     assert client.get("/openapi.json").json()["info"]["title"] == "L2D"
