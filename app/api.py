@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import compile_path
 
 from app.answers import HANDLERS, answer_head, describe_errors
-from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, media_type, parse_fields, read_form, read_json
-from app.compare import compare, explain, predict
+from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, media_type, parse_fields, read_form, read_json, refuse_query
+from app.compare import compare, explain, predict, read_each
 from app.engine import Engine
 from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError
 from app.export import export_figure, export_numbers, find_reference
@@ -138,7 +138,11 @@ def list_models(engine: EngineOfApp) -> ModelList:
 
 
 @router.post(
-    "/v1/models/{model}:predict", tags=["models"], responses=ERRORS, openapi_extra=describe_body(PredictParameters, PredictRequest)
+    "/v1/models/{model}:predict",
+    tags=["models"],
+    dependencies=[Depends(refuse_query)],
+    responses=ERRORS,
+    openapi_extra=describe_body(PredictParameters, PredictRequest),
 )
 async def predict_pictures(request: Request, model: ModelName, engine: EngineOfApp) -> PredictAnswer:
     """Probabilities of a model's labels, most probable first: one multipart picture, or several in KServe's JSON."""
@@ -148,7 +152,11 @@ async def predict_pictures(request: Request, model: ModelName, engine: EngineOfA
 
 
 @router.post(
-    "/v1/models/{model}:explain", tags=["models"], responses=ERRORS, openapi_extra=describe_body(ExplainParameters, ExplainRequest)
+    "/v1/models/{model}:explain",
+    tags=["models"],
+    dependencies=[Depends(refuse_query)],
+    responses=ERRORS,
+    openapi_extra=describe_body(ExplainParameters, ExplainRequest),
 )
 async def explain_pictures(request: Request, model: ModelName, engine: EngineOfApp) -> ExplainAnswer:
     """Probabilities and maps of one model: one multipart picture, or several in KServe's JSON."""
@@ -175,6 +183,7 @@ def show_model(model: ModelName, engine: EngineOfApp) -> ModelDetail:
 @router.post(
     "/v1/compare",
     tags=["compare"],
+    dependencies=[Depends(refuse_query)],
     response_model=CompareAnswer,
     responses=ERRORS | {200: {"content": {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()}}},
     openapi_extra=describe_body(CompareForm),
@@ -260,7 +269,8 @@ async def _read_pictures(
     sent = await read_json(request, body)
     if len(sent.instances) > engine.settings.max_instances:
         raise ParameterError(f"At most {engine.settings.max_instances} instances can be sent at once; got {len(sent.instances)}.")
-    return [decode_base64(instance.image.b64) for instance in sent.instances], parameters.model_validate(sent.parameters.model_dump())
+    pictures = read_each([instance.image.b64 for instance in sent.instances], decode_base64)
+    return pictures, parameters.model_validate(sent.parameters.model_dump())
 
 
 def _select(ranked: list[Prediction], parameters: PredictParameters) -> list[Prediction]:

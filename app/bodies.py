@@ -47,6 +47,16 @@ def check_json(request: Request) -> None:
         raise MediaTypeError(f"Expected a body with the header 'Content-Type: {JSON}'; got {media_type(request) or 'no content type'!r}.")
 
 
+def refuse_query(request: Request) -> None:
+    """Let no request pass whose parameters stand in its address, where nobody would read them.
+
+    Raises:
+        ParameterError: naming them.
+    """
+    if names := list(request.query_params):
+        raise ParameterError(f"Nothing after the '?' of the address is read here, such as {', '.join(names)}: send these as form fields.")
+
+
 async def read_form(request: Request) -> Form:
     """Read a multipart form with one file named `image`.
 

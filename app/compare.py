@@ -1,7 +1,7 @@
 """Several models' view of one picture: the one function that the page and the API both call."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from app.catalog import Entry
 from app.engine import Engine
-from app.errors import ParameterError, UnknownLabelError, describe_unknown
+from app.errors import ParameterError, PictureError, PictureFormatError, TooLargeError, UnknownLabelError, describe_unknown
 from app.schemas import CompareAnswer, ImageFacts, MapKind, ModelAnswer, Prediction, Timings
 from app.sights import Sight, Stages, View
 from app.ticket import Ticket
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 # Rows that are shown when a request names no label.
 DEFAULT_LABELS = 8
@@ -62,14 +65,32 @@ def explain(
     entries = [engine.catalog.find(model)]
     wanted = _check(labels or [], threshold, entries, engine.settings.max_labels)
     with engine.place(ticket) as ticket:
-        return [_compare(engine, data, entries, wanted, threshold, kind, ticket) for data in pictures]
+        return read_each(pictures, lambda data: _compare(engine, data, entries, wanted, threshold, kind, ticket))
 
 
 def predict(engine: Engine, pictures: Sequence[bytes], model: str, ticket: Ticket | None = None) -> list[list[Prediction]]:
     """One model's predictions for several pictures, all its labels, most probable first; no maps are made. Raises as `compare`."""
     entry = engine.catalog.find(model)
     with engine.place(ticket) as ticket:
-        return [rank_predictions(next(engine.look(data, [entry], ticket)).sight) for data in pictures]
+        return read_each(pictures, lambda data: rank_predictions(next(engine.look(data, [entry], ticket)).sight))
+
+
+def read_each(pictures: Sequence[S], read: Callable[[S], T]) -> list[T]:
+    """Do the same with every picture of a request; of several, the sentence about a bad one begins with its place, as a field's does.
+
+    Raises:
+        PictureError, PictureFormatError, TooLargeError: as `read` does.
+    """
+    answers = []
+    for row, picture in enumerate(pictures):
+        try:
+            answers.append(read(picture))
+        except (PictureError, PictureFormatError, TooLargeError) as error:
+            if len(pictures) == 1:
+                raise
+            # A new one: others who sent the same picture, elsewhere in their request, may be told the old one.
+            raise type(error)(f"instances.{row}.image: {error.message}") from error
+    return answers
 
 
 def _compare(

@@ -303,6 +303,21 @@ def test_data_url_and_line_breaks_are_not_base64(client: TestClient, text: str):
     assert "without a 'data:' prefix" in refusal(client.post("/v1/models/alien:predict", json=body), 400, "bad_picture")
 
 
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+def test_of_several_pictures_the_bad_one_is_named(client: TestClient, upload: bytes, verb: str):
+    path = f"/v1/models/alien:{verb}"
+    assert refusal(client.post(path, json=to_json(upload, b"hello", upload)), 415, "unsupported_picture").startswith("instances.1.image: ")
+    body = to_json(upload, upload, upload)
+    body["instances"][2]["image"]["b64"] = "?"
+    assert refusal(client.post(path, json=body), 400, "bad_picture").startswith("instances.2.image: Expected the picture's bytes in base64")
+
+
+@pytest.mark.parametrize("path", ["/v1/compare", "/v1/models/alien:predict", "/v1/models/alien:explain"])
+def test_parameters_in_the_address_are_refused(client: TestClient, upload: bytes, path: str):
+    sentence = refusal(post(client, upload, f"{path}?labels=cat&threshold=0.5"), 422, "bad_parameter")
+    assert "labels, threshold: send these as form fields" in sentence
+
+
 def test_other_bodies_get_a_sentence(client: TestClient, upload: bytes):
     path = "/v1/compare"
     assert "got 'image/png'" in refusal(
