@@ -83,7 +83,7 @@ router = APIRouter()
 
 def describe_body(form: type[BaseModel], json: type[BaseModel] | None = None) -> dict[str, Any]:
     """The part of the OpenAPI document about a body that the route reads by itself, so that it may stop at the limit."""
-    properties = {IMAGE_FIELD: {"type": "string", "format": "binary", "description": "the picture"}}
+    properties = {IMAGE_FIELD: {"type": "string", "format": "binary", "description": "the picture's file; its limits are told at the top"}}
     for name, field in form.model_json_schema()["properties"].items():
         lists = field.get("type") == "array" or any(option.get("type") == "array" for option in field.get("anyOf", []))
         properties[name] = {"type": "string", "description": field.get("description", "")} if lists else field
@@ -189,7 +189,12 @@ def show_model(model: ModelName, engine: EngineOfApp) -> ModelDetail:
     openapi_extra=describe_body(CompareForm),
 )
 async def compare_models(request: Request, engine: EngineOfApp) -> Response:
-    """Several models on one picture: probabilities of all labels, maps of some, geometry and timings."""
+    """Several models on one picture: probabilities of all labels, maps of some, geometry and timings.
+
+    As `npz`, for `numpy.load` without pickles: `labels` (the L shown ones), `models`, `threshold`, `kind` (of the maps), `json` (the whole
+    answer as text), and for each model `NAME/labels` (C), `NAME/scores` (C) in the same order, and `NAME/maps` (L, h, w): NaN for labels
+    that the model does not know.
+    """
     image, fields = await read_form(request)
     form = parse_fields(CompareForm, fields, lists=("models", "labels"))
 

@@ -193,7 +193,7 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    instances: list[Instance] = Field(min_length=1)
+    instances: list[Instance] = Field(min_length=1, description="the pictures; how many at most is told at the top")
     parameters: PredictParameters = PredictParameters()
 
 
@@ -202,7 +202,7 @@ class ExplainRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    instances: list[Instance] = Field(min_length=1)
+    instances: list[Instance] = Field(min_length=1, description="the pictures; how many at most is told at the top")
     parameters: ExplainParameters = ExplainParameters()
 
 

@@ -25,6 +25,7 @@ from app.places import Places
 from app.seats import list_seats
 from app.settings import Settings
 from app.supervisor import Supervisor
+from app.uploads import FORMATS, MIN_SIDE
 from app.workshop import Workshop
 
 # Beyond the places, so that a full gate can still refuse.
@@ -54,7 +55,12 @@ def create_api(settings: Settings) -> FastAPI:
     catalog = Catalog(settings.checkpoints, settings.default_models, made=places.models, cache=cache, streams=settings.threads)
     engine = Engine(catalog, settings)
     app = FastAPIOffline(
-        title="L2D", version=version("l2d"), description=DESCRIPTION, redoc_url=None, lifespan=_run_engine, servers=[{"url": "/"}]
+        title="L2D",
+        version=version("l2d"),
+        description=DESCRIPTION + _describe_limits(settings),
+        redoc_url=None,
+        lifespan=_run_engine,
+        servers=[{"url": "/"}],
     )
     app.state.engine = engine
     app.state.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
@@ -69,6 +75,15 @@ def create_api(settings: Settings) -> FastAPI:
     add_api(app)
     _add_middleware(app, settings)
     return app
+
+
+def _describe_limits(settings: Settings) -> str:
+    """What a request may hold, as this server is set."""
+    return f"""
+Limits of this server: a body of {settings.max_upload_bytes / 2**20:g} MiB; a picture of {settings.max_pixels} pixels, at least {MIN_SIDE}
+on each side, still, as one of {", ".join(FORMATS)}; {settings.max_models} models and {settings.max_labels} labels in a request;
+{settings.max_instances} pictures in one of JSON; {settings.request_seconds:g} seconds for a body to come, and again for its answer.
+"""
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
