@@ -18,9 +18,10 @@ from app.access import Access
 from app.answers import Responses, answer_head, describe_errors
 from app.bodies import check_json
 from app.datasets import DatasetFacts
-from app.errors import RequestError
-from app.jobs import ENDED, Job, State
+from app.errors import RequestError, describe_unknown
+from app.jobs import ENDED, Job, State, UnknownProbeError
 from app.orders import Order
+from app.schemas import Probes
 from app.workshop import Workshop, as_values
 from l2d.distill import METHODS
 
@@ -37,6 +38,7 @@ QUEUE = describe_errors({503: "the queue cannot be used now"})
 RATE = describe_errors({429: "too many requests in a minute, where a rate is set"})
 PAGED = QUEUE | describe_errors({422: "a number out of range"})
 FOUND = QUEUE | describe_errors({404: "no job of that id", 422: "an id that is too long, or a parameter out of range"})
+NO_PROBE = describe_errors({404: "no job of that id, or no probe of that name yet"})
 CHANGED = FOUND | RATE | describe_errors({409: "the job's state does not allow it"})
 MODEL_DELETED = RATE | describe_errors(
     {
@@ -227,10 +229,14 @@ def show_log(
     return PlainTextResponse(workshop.folder(job).read_log(limit))
 
 
-@router.get("/v1/jobs/{job}/probes/{name}", responses=FOUND)
-def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,6}|teacher|pictures)$")], workshop: WorkshopOfApp) -> dict[str, Any]:
+@router.get("/v1/jobs/{job}/probes/{name}", responses=FOUND | NO_PROBE)
+def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,6}|teacher|pictures)$")], workshop: WorkshopOfApp) -> Probes:
     """Maps of the probe pictures: `pictures` lists them, `teacher` and the epochs (`0001`, ...) hold the maps."""
-    return workshop.read_probe(job, name) or {"pictures": []}
+    found = workshop.read_probe(job, name)
+    if found is None:
+        known = sorted(path.stem for path in workshop.folder(job).probes.glob("*.json"))
+        raise UnknownProbeError(describe_unknown("probe", name, known))
+    return Probes.model_validate(found)
 
 
 @router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=FOUND_BESIDE_TEXT)

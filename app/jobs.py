@@ -21,6 +21,13 @@ class UnknownJobError(RequestError):
     code = "unknown_job"
 
 
+class UnknownProbeError(RequestError):
+    """A job that has no probes of that name, or not yet."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_probe"
+
+
 class JobStateError(RequestError):
     """Something was asked of a job that its state does not allow."""
 

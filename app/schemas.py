@@ -227,6 +227,30 @@ class ExplainAnswer(BaseModel):
     explanations: list[Explanation]
 
 
+class ProbePicture(BaseModel):
+    """A picture that a job maps after every epoch."""
+
+    width: int = Field(description="pixels of the small copy that is kept", examples=[192])
+    height: int = Field(examples=[144])
+    labels: list[str] = Field(description="those that are mapped on it", examples=[["circle", "ring"]])
+
+
+class ProbeMap(BaseModel):
+    """One label on one probe picture."""
+
+    label: str = Field(examples=["circle"])
+    score: float = Field(description="its probability, in [0, 1]", examples=[0.97])
+    rows: list[list[float]] = Field(description="raw evidence; every cell covers an equal share of the picture", examples=[[[0.0, 1.5]]])
+
+
+class Probes(BaseModel):
+    """The probe pictures of a job, or their maps."""
+
+    pictures: list[ProbePicture] | list[list[ProbeMap]] = Field(
+        description="for the name `pictures` what each shows, otherwise the maps of each, in the same order"
+    )
+
+
 class ErrorDetail(BaseModel):
     """Why a request was refused."""
 

@@ -320,6 +320,20 @@ def test_a_stream_of_a_job_that_is_deleted_just_ends(client: TestClient, worksho
     assert [kind for kind, _, _ in events][:1] == ["state"]
 
 
+def test_probes_are_told_and_one_that_is_not_there_names_those_that_are(client: TestClient, workshop: Workshop):
+    job = order(client)
+    assert "Unknown probe '0001'. Known are: none." in refusal(client.get(f"/v1/jobs/{job}/probes/0001"), 404)
+    folder = JobFolder(workshop.places.jobs / job).probes
+    folder.mkdir(parents=True)
+    shown = {"width": 40, "height": 30, "labels": ["circle"]}
+    maps = {"pictures": [[{"label": "circle", "score": 0.5, "rows": [[0.0, 1.5]]}]]}
+    (folder / "pictures.json").write_text(json.dumps({"pictures": [shown | {"file": "0.jpg"}]}))
+    (folder / "0001.json").write_text(json.dumps(maps))
+    assert client.get(f"/v1/jobs/{job}/probes/pictures").json() == {"pictures": [shown]}, "without a file that nobody can ask for"
+    assert client.get(f"/v1/jobs/{job}/probes/0001").json() == maps
+    assert "Known are: 0001, pictures." in refusal(client.get(f"/v1/jobs/{job}/probes/0002"), 404)
+
+
 def test_a_probe_with_a_name_that_no_disk_takes_is_refused(client: TestClient, workshop: Workshop):
     job = order(client)
     (workshop.places.jobs / job / "probes").mkdir(parents=True)
