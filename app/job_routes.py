@@ -249,6 +249,7 @@ async def follow_job(
     """Everything that the training reported since its start (`attempt`, `stage`, `step`, `epoch`, `scored`, `failed`), then what follows.
 
     `state` tells every change of the job itself; the stream ends when the job has ended and all is told, or when the server stops.
+    Close it on a `state` of `succeeded`, `failed`, `cancelled` or `interrupted`: a browser's EventSource would else ask again for ever.
     """
     if request.method == "HEAD":
         return

@@ -18,7 +18,7 @@ from app.access import Access
 from app.api import add_api
 from app.catalog import Catalog
 from app.job_routes import public, router
-from app.jobs import Progress
+from app.jobs import ENDED, Progress
 from app.orders import choose_first_order
 from app.places import Places
 from app.processes import LocalMachine
@@ -303,6 +303,11 @@ def read_events(answer: httpx.Response) -> list[tuple[str, int, dict[str, Any]]]
         if fields:
             events.append((fields["event"], int(fields["id"]), json.loads(fields["data"])))
     return events
+
+
+def test_the_document_tells_on_which_states_a_stream_is_closed(client: TestClient):
+    told = client.get("/openapi.json").json()["paths"]["/v1/jobs/{job}/events"]["get"]["description"]
+    assert all(f"`{state}`" in told for state in ENDED)
 
 
 def test_a_stream_of_a_job_that_is_deleted_just_ends(client: TestClient, workshop: Workshop):
