@@ -32,11 +32,15 @@ def describe_errors(sentences: Mapping[int, str], retry: Collection[int] = (HTTP
     }
 
 
-def answer_head(router: APIRouter) -> None:
-    """Let every GET route so far answer HEAD too, as what watches a server asks; the server sends no body then."""
-    for route in list(router.routes):
+def answer_head(router: APIRouter) -> APIRouter:
+    """What answers HEAD wherever a router answers GET, as whatever watches a server asks; the server sends no body then."""
+    heads = APIRouter(include_in_schema=False)
+    for route in router.routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
-            router.add_api_route(route.path, route.endpoint, methods=["HEAD"], response_class=route.response_class, include_in_schema=False)
+            heads.add_api_route(
+                route.path, route.endpoint, methods=["HEAD"], dependencies=route.dependencies, response_class=route.response_class
+            )
+    return heads
 
 
 def refuse(error: RequestError) -> Response:

@@ -79,6 +79,8 @@ EngineOfApp = Annotated[Engine, Depends(get_engine)]
 ModelName = Annotated[str, Path(description="a model's name, from GET /v1/models", examples=["coco-mobilenetv2-l2d"])]
 
 router = APIRouter()
+# What answers where the other does not; asked last.
+rest = APIRouter()
 
 
 def describe_body(form: type[BaseModel], json: type[BaseModel] | None = None) -> dict[str, Any]:
@@ -211,15 +213,11 @@ async def compare_models(request: Request, engine: EngineOfApp) -> Response:
     return Response(content, media_type=MEDIA_TYPES[form.format], headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-# Before what answers for every other method.
-answer_head(router)
-
-
-@router.api_route("/healthz", methods=METHODS, include_in_schema=False)
-@router.api_route("/readyz", methods=METHODS, include_in_schema=False)
-@router.api_route("/metrics", methods=METHODS, include_in_schema=False)
-@router.api_route("/v1", methods=METHODS, include_in_schema=False)
-@router.api_route("/v1/{rest:path}", methods=METHODS, include_in_schema=False)
+@rest.api_route("/healthz", methods=METHODS, include_in_schema=False)
+@rest.api_route("/readyz", methods=METHODS, include_in_schema=False)
+@rest.api_route("/metrics", methods=METHODS, include_in_schema=False)
+@rest.api_route("/v1", methods=METHODS, include_in_schema=False)
+@rest.api_route("/v1/{rest:path}", methods=METHODS, include_in_schema=False)
 async def refuse_unknown(request: Request) -> Response:
     """Answer in the API's own shape where no route fits; without this the page, mounted behind, would answer."""
     path, known = request.url.path, request.app.openapi()["paths"]
@@ -237,7 +235,8 @@ def add_api(app: FastAPI) -> None:
 
     `app.state` holds `engine`, `threads` (a capacity limiter) and `leaving` (an event, set once the server is to stop).
     """
-    app.include_router(router)
+    for routes in (router, answer_head(router), rest):
+        app.include_router(routes)
     for kind, answer in HANDLERS.items():
         app.add_exception_handler(kind, answer)
 

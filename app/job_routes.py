@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, Security
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -144,8 +144,23 @@ def find_job(job: JobId, workshop: WorkshopOfApp) -> Job:
 # Only told here, for clients and for the page's Authorize button; `check_access` judges.
 BEARER = HTTPBearer(auto_error=False, description="the token that the server printed at its start, or read from L2D_TOKEN")
 
-router = APIRouter(tags=["jobs"], dependencies=[Security(BEARER), Depends(check_access)], responses=DENIED)
+
+class JobRoute(APIRoute):
+    """A server for this machine alone has no token: in the document nothing is the other way to pass, for which FastAPI has no word."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options | {"openapi_extra": {"security": [{}]}})
+
+
+router = APIRouter(tags=["jobs"], dependencies=[Security(BEARER), Depends(check_access)], responses=DENIED, route_class=JobRoute)
 public = APIRouter(tags=["jobs"])
+
+
+def add_jobs(app: FastAPI) -> None:
+    """Register the routes. `app.state` holds what the API's need, `workshop` and `access`."""
+    for routes in (public, router):
+        app.include_router(routes)
+        app.include_router(answer_head(routes))
 
 
 @public.get("/v1/methods")
@@ -273,15 +288,6 @@ async def follow_job(
         if job.state in ENDED or request.app.state.leaving.is_set():
             return
         await anyio.sleep(POLL_SECONDS)
-
-
-# A server for this machine alone has no token: in the document nothing is the other way to pass, and FastAPI has no word for it.
-for route in router.routes:
-    if isinstance(route, APIRoute):
-        route.openapi_extra = {"security": [{}]}
-
-for own in (router, public):
-    answer_head(own)
 
 
 def describe_job(workshop: Workshop, job: Job) -> JobAnswer:

@@ -65,7 +65,9 @@ class Order(BaseModel):
     teacher_epochs: int = Field(default=30, ge=1, le=1000, description="Passes over the training pictures for such a teacher.")
     start_from: str | None = Field(default=None, max_length=80, description="A model of the student's kind whose backbone it starts from.")
     teacher_start_from: str | None = Field(default=None, max_length=80, description="The same for a teacher that is trained first.")
-    pretrained: bool = Field(default=False, description="Start from timm's ImageNet weights, fetched from the hub.")
+    pretrained: bool = Field(
+        default=False, description="Start from timm's ImageNet weights, fetched from the hub, where no model is named."
+    )
     epochs: int = Field(default=80, ge=1, le=1000, description="Passes over the training pictures.")
     batch_size: int = Field(default=64, ge=2, le=1024, description="Pictures per step.")
     lr: float = Field(default=1e-4, ge=1e-6, le=1.0, description="Highest learning rate; it rises, then falls.")
@@ -223,10 +225,9 @@ def plan_stages(order: dict[str, Any], spec: str, find_model: Callable[[str], Pa
         frozen = chosen["freeze_stages"] if chosen["teacher_start_from"] or chosen["pretrained"] else 0
         alone = {"method": "vanilla", "weights": {}, "epochs": chosen["teacher_epochs"], "freeze_stages": frozen}
         recipe = _make_recipe(chosen | alone, size)
-        plan = _make_plan(chosen, chosen["teacher_backbone"], spec, teacher, recipe)
-        stages.append(Stage(TEACHER, dataclasses.replace(plan, init=inits["teacher_start_from"])))
-    plan = _make_plan(chosen, chosen["student"], spec, folder / STUDENT, _make_recipe(chosen, size))
-    return [*stages, Stage(STUDENT, dataclasses.replace(plan, teacher=teacher, init=inits["start_from"]))]
+        stages.append(Stage(TEACHER, _make_plan(chosen, chosen["teacher_backbone"], spec, teacher, recipe, inits["teacher_start_from"])))
+    plan = _make_plan(chosen, chosen["student"], spec, folder / STUDENT, _make_recipe(chosen, size), inits["start_from"])
+    return [*stages, Stage(STUDENT, dataclasses.replace(plan, teacher=teacher))]
 
 
 def write_commands(stages: list[Stage], folder: Path, places: dict[str, Path], processes: int = 1) -> list[str]:
@@ -282,9 +283,10 @@ def _make_recipe(chosen: dict[str, Any], teacher_size: int) -> Recipe:
     return Recipe(**given, train_size=chosen["image_size"], teacher_size=teacher_size)
 
 
-def _make_plan(chosen: dict[str, Any], backbone: str, spec: str, out: Path, recipe: Recipe) -> Plan:
-    sizes = {name: chosen[name] for name in ("pretrained", "image_size", "output_stride", "width", "feedforward")}
-    return Plan(backbone=backbone, data=spec, out=out, recipe=recipe, **sizes)
+def _make_plan(chosen: dict[str, Any], backbone: str, spec: str, out: Path, recipe: Recipe, init: Path | None) -> Plan:
+    sizes = {name: chosen[name] for name in ("image_size", "output_stride", "width", "feedforward")}
+    pretrained = chosen["pretrained"] and init is None
+    return Plan(backbone=backbone, data=spec, out=out, recipe=recipe, init=init, pretrained=pretrained, **sizes)
 
 
 def _describe_problem(problem: Any) -> str:

@@ -13,12 +13,12 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app import job_routes
 from app.access import Access, choose_token
 from app.api import add_api
 from app.catalog import Catalog
 from app.engine import Engine
 from app.export import prepare_figures
+from app.job_routes import add_jobs
 from app.limits import LimitBody, LimitRate
 from app.middleware import CloseRoutes, Observe, ProtectAnswers
 from app.places import Places
@@ -70,8 +70,7 @@ def create_api(settings: Settings) -> FastAPI:
     app.state.leaving = threading.Event()
     app.state.supervisor = Supervisor(places, list_seats(settings) if settings.workers else [])
     # Before the API's own routes, whose last one answers for everything that is unknown.
-    app.include_router(job_routes.public)
-    app.include_router(job_routes.router)
+    add_jobs(app)
     add_api(app)
     _add_middleware(app, settings)
     return app

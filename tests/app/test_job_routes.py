@@ -17,7 +17,7 @@ from PIL import Image
 from app.access import Access
 from app.api import add_api
 from app.catalog import Catalog
-from app.job_routes import public, router
+from app.job_routes import add_jobs
 from app.jobs import ENDED, Progress
 from app.orders import choose_first_order
 from app.places import Places
@@ -42,8 +42,7 @@ def workshop(places: Places) -> Workshop:
 def serve(workshop: Workshop, token: str | None = None) -> TestClient:
     app = FastAPI()
     app.state.workshop, app.state.access, app.state.leaving = workshop, Access(token), threading.Event()
-    app.include_router(router)
-    app.include_router(public)
+    add_jobs(app)
     add_api(app)
     return TestClient(app, base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
 

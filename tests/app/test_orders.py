@@ -44,6 +44,7 @@ def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Pat
         assert values["--data"] == "coco:$L2D_DATA/mini"
         assert values["--out"] == stage.name
     assert 'init "$L2D_STATE/alien/model.safetensors"' in commands[1]
+    assert ["--pretrained" in command for command in commands] == [True, False]
     assert "--weight mld=3.5" in commands[1]
 
 
