@@ -54,7 +54,7 @@ def refuse_query(request: Request) -> None:
         ParameterError: naming them.
     """
     if names := list(request.query_params):
-        raise ParameterError(f"Nothing after the '?' of the address is read here, such as {', '.join(names)}: send these as form fields.")
+        raise ParameterError(f"Nothing after the '?' of the address is read here, such as {', '.join(names)}: send it in the body.")
 
 
 async def read_form(request: Request) -> Form:

@@ -91,7 +91,9 @@ class _Body:
                 return self._refuse(self._describe_size())
 
     def _describe_size(self) -> TooLargeError:
-        return TooLargeError(f"Expected a body of at most {self._limit} bytes; got {self._said or 'more'}. Send a smaller picture.")
+        return TooLargeError(
+            f"Expected a body of at most {self._limit} bytes; got {self._said or 'more'}. Send less, a smaller picture for example."
+        )
 
     def _refuse(self, refusal: RequestError) -> Message:
         self.refusal, self._ended = refusal, True

@@ -315,7 +315,7 @@ def test_of_several_pictures_the_bad_one_is_named(client: TestClient, upload: by
 @pytest.mark.parametrize("path", ["/v1/compare", "/v1/models/alien:predict", "/v1/models/alien:explain"])
 def test_parameters_in_the_address_are_refused(client: TestClient, upload: bytes, path: str):
     sentence = refusal(post(client, upload, f"{path}?labels=cat&threshold=0.5"), 422, "bad_parameter")
-    assert "labels, threshold: send these as form fields" in sentence
+    assert "labels, threshold: send it in the body" in sentence
 
 
 def test_other_bodies_get_a_sentence(client: TestClient, upload: bytes):
