@@ -13,19 +13,13 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from l2d.layers import SCALES, Layer, build_layers, find_limits
+from l2d.layers import KINDS, SCALES, Layer, build_layers, find_limits
 from l2d.layout import Box, Layout
 from l2d.tiles import DIVERGING, DPI, MAP_DPI, Look, Photographs, Tile, paint_map, paint_ramp
 
 FORMATS = ("png", "pdf")
 # Perceptually uniform ones, and jet "as in the paper"; matplotlib's others work too.
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet")
-# The words of the caption.
-KINDS = {
-    "layercam": "LayerCAM evidence, from zero",
-    "attention": "the head's attention in multiples of an even spread, whether the label is there or not",
-}
-SHARING = {"row": "one scale per row", "map": "every map up to its own maximum", "grid": "one scale for the whole grid"}
 
 # A PNG of more would take long to write and to open: with many rows it has fewer pixels per inch.
 MOST_PIXELS = 16_000_000
@@ -146,7 +140,7 @@ def _describe(kind: str, scale: str, minus: str | None, look: Look) -> str:
         shares = ", as shares of each map's maximum" if scale == "map" else ""
         what = f"{what.partition(',')[0]} minus that of {minus}{shares}"
     fading = "" if look.opacity is None else "; maps of improbable labels fade"
-    return f"Colours: {what}; {SHARING[scale]}. In each map its probability, bold from {look.threshold:.2f}{fading}."
+    return f"Colours: {what}; {SCALES[scale]}. In each map its probability, bold from {look.threshold:.2f}{fading}."
 
 
 def _draw_cell(

@@ -7,7 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SCALES = ("row", "map", "grid")
+# What maps hold, and what shares a scale, in the words of the page and of a figure's caption.
+KINDS = {
+    "layercam": "LayerCAM evidence, from zero",
+    "attention": "the head's attention in multiples of an even spread, whether the label is there or not",
+}
+SCALES = {"row": "one scale per row", "map": "every map up to its own maximum", "grid": "one scale for the whole grid"}
 
 Numbers = NDArray[np.floating[Any]]
 

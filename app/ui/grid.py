@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 
+from l2d.layers import KINDS, SCALES
+
 # In the order of use: all of them run in one scope, the last one starts.
 SCRIPTS = ("draw.js", "photograph.js", "labels.js", "address.js", "look.js", "grid.js", "compare.js", "opening.js")
 
@@ -44,11 +46,17 @@ def create_grid(functions: list[Callable[..., Any]]) -> gr.HTML:
     return gr.HTML(
         html_template=_read("compare.html"),
         css_template=_read("compare.css"),
-        js_on_load="\n".join([f"const COLOUR_MAPS = {json.dumps(_list_colours())};", *map(_read, SCRIPTS)]),
+        js_on_load="\n".join([*_list_constants(), *map(_read, SCRIPTS)]),
         apply_default_css=False,
         server_functions=functions,
         elem_id="l2d-compare",
     )
+
+
+def _list_constants() -> list[str]:
+    """What the scripts share with the figures that are saved."""
+    constants = {"COLOUR_MAPS": _list_colours(), "KINDS": KINDS, "SCALES": SCALES}
+    return [f"const {name} = {json.dumps(value)};" for name, value in constants.items()]
 
 
 def _list_colours() -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -67,6 +67,23 @@ def checkpoints(made_checkpoints: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(checkpoints: Path) -> Settings:
     return configure(checkpoints)
+
+
+@pytest.fixture
+def write_table() -> Callable[..., None]:
+    """Make a data set of six pictures and two labels; one of its files may be broken."""
+
+    def write(folder: Path, broken: str | None = None) -> None:
+        folder.mkdir(parents=True)
+        lines = ["file,labels,split"]
+        for number in range(6):
+            Image.new("RGB", (40, 40), (number * 40, 0, 0)).save(folder / f"{number}.png")
+            lines.append(f"{number}.png,{'dark' if number < 3 else 'light'},{'test' if number % 2 else 'train'}")
+        (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+        if broken:
+            (folder / broken).write_bytes((folder / broken).read_bytes()[:60])
+
+    return write
 
 
 def configure(checkpoints: Path) -> Settings:

@@ -24,8 +24,8 @@ from app.schemas import FigureLook, MapKind
 from app.server import create_api
 from app.settings import Settings
 from l2d.cam import OWN_KINDS
-from l2d.figure import COLORMAPS, KINDS, draw_figure
-from l2d.layers import SCALES
+from l2d.figure import COLORMAPS, draw_figure
+from l2d.layers import KINDS, SCALES
 from l2d.runtime import OpenVino
 
 
@@ -185,7 +185,7 @@ def test_attention_is_a_second_kind_of_map(client: TestClient, upload: bytes):
 def test_every_choice_is_one_of_the_core():
     assert get_args(MapKind) == OWN_KINDS == tuple(KINDS)
     fields = FigureLook.model_fields
-    assert get_args(fields["scale"].annotation) == SCALES
+    assert get_args(fields["scale"].annotation) == tuple(SCALES)
     assert get_args(fields["colormap"].annotation) == COLORMAPS
 
 

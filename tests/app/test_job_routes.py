@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from app.processes import LocalMachine
 from app.records import JobFolder
 from app.worker import clear
 from app.workshop import Workshop
+
+WriteTable = Callable[..., None]
 
 ORDER = {"data": "shapes", "student": "resnet18", "method": "vanilla", "epochs": 3}
 
@@ -62,17 +64,6 @@ def order(client: TestClient, **changes: Any) -> str:
 def refusal(answer: httpx.Response, status: int) -> str:
     assert answer.status_code == status, answer.text
     return answer.json()["error"]["message"]
-
-
-def write_table(folder: Path, broken: str | None = None) -> None:
-    folder.mkdir(parents=True)
-    lines = ["file,labels,split"]
-    for number in range(6):
-        Image.new("RGB", (40, 40), (number * 40, 0, 0)).save(folder / f"{number}.png")
-        lines.append(f"{number}.png,{'dark' if number < 3 else 'light'},{'test' if number % 2 else 'train'}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    if broken:
-        (folder / broken).write_bytes((folder / broken).read_bytes()[:60])
 
 
 def test_an_order_is_accepted_with_its_place(client: TestClient):
@@ -166,13 +157,15 @@ def test_a_wrong_order_is_refused_in_words(client: TestClient, changes: dict[str
 
 
 @pytest.mark.parametrize(("changes", "left"), [({"processes": 4, "batch_size": 64}, 2), ({"holdout": 0.5}, 1)])
-def test_a_job_with_too_few_pictures_to_train_on_is_refused(client: TestClient, places: Places, changes: dict[str, Any], left: int):
+def test_a_job_with_too_few_pictures_to_train_on_is_refused(
+    client: TestClient, places: Places, changes: dict[str, Any], left: int, write_table: WriteTable
+):
     write_table(places.data / "small")
     sentence = refusal(client.post("/v1/jobs", json=ORDER | {"data": "small"} | changes), 422)
     assert f"Of the 3 training pictures of 'small' {left} are left" in sentence
 
 
-def test_data_sets_are_looked_through_before_a_job_is_accepted(client: TestClient, places: Places):
+def test_data_sets_are_looked_through_before_a_job_is_accepted(client: TestClient, places: Places, write_table: WriteTable):
     write_table(places.data / "whole")
     write_table(places.data / "torn", broken="2.png")
     (places.data / "strange").mkdir()
@@ -189,7 +182,7 @@ def test_data_sets_are_looked_through_before_a_job_is_accepted(client: TestClien
     assert "none of the known ways" in refusal(client.post("/v1/jobs", json=ORDER | {"data": "strange"}), 422)
 
 
-def test_names_of_any_script_and_with_blanks(client: TestClient, places: Places):
+def test_names_of_any_script_and_with_blanks(client: TestClient, places: Places, write_table: WriteTable):
     for name in ("my photos", "Vögel-2024", ".hidden", "-odd"):
         write_table(places.data / name)
     assert [found["name"] for found in client.get("/v1/datasets").json()] == ["shapes", "Vögel-2024", "my photos"]
@@ -198,13 +191,15 @@ def test_names_of_any_script_and_with_blanks(client: TestClient, places: Places)
         assert f'--data "csv:${{L2D_DATA:-data}}/{name}/labels.csv"' in command
 
 
-def test_a_reader_that_fails_is_a_fault_of_the_data_set(client: TestClient, places: Places, monkeypatch: pytest.MonkeyPatch):
+def test_a_reader_that_fails_is_a_fault_of_the_data_set(
+    client: TestClient, places: Places, monkeypatch: pytest.MonkeyPatch, write_table: WriteTable
+):
     write_table(places.data / "odd")
     monkeypatch.setattr("app.datasets.check_data", lambda *_: [][0])
     assert "IndexError: list index out of range" in refusal(client.post("/v1/jobs", json=ORDER | {"data": "odd"}), 422)
 
 
-def test_a_data_set_that_changed_is_looked_through_again(client: TestClient, places: Places):
+def test_a_data_set_that_changed_is_looked_through_again(client: TestClient, places: Places, write_table: WriteTable):
     write_table(places.data / "mine")
     order(client, data="mine")
     (places.data / "mine" / "4.png").write_bytes(b"not a picture")
@@ -213,21 +208,21 @@ def test_a_data_set_that_changed_is_looked_through_again(client: TestClient, pla
     order(client, data="mine")
 
 
-def test_a_link_that_leads_nowhere_spoils_no_list(client: TestClient, places: Places):
+def test_a_link_that_leads_nowhere_spoils_no_list(client: TestClient, places: Places, write_table: WriteTable):
     write_table(places.data / "mine")
     (places.data / "mine" / "old.png").symlink_to(places.data / "gone.png")
     order(client, data="mine")
     assert [found["name"] for found in client.get("/v1/datasets").json()] == ["shapes", "mine"]
 
 
-def test_a_file_name_that_is_no_text_spoils_no_data_set(client: TestClient, places: Places):
+def test_a_file_name_that_is_no_text_spoils_no_data_set(client: TestClient, places: Places, write_table: WriteTable):
     write_table(places.data / "mine")
     (places.data / "mine" / os.fsdecode(b"caf\xe9.txt")).write_text("")
     order(client, data="mine")
     assert {found["name"]: found["train"] for found in client.get("/v1/datasets").json()}["mine"] == 3
 
 
-def test_findings_that_cannot_be_kept_are_found_again(client: TestClient, workshop: Workshop, places: Places):
+def test_findings_that_cannot_be_kept_are_found_again(client: TestClient, workshop: Workshop, places: Places, write_table: WriteTable):
     write_table(places.data / "mine")
     workshop.datasets.memory.parent.mkdir(parents=True, exist_ok=True)
     workshop.datasets.memory.write_text("in the way")

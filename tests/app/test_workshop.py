@@ -1,5 +1,6 @@
 """The check before an order: what the preview refuses, and what that costs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,9 @@ ALONE = Order(data="mine", student="resnet18", method="vanilla", epochs=3)
 
 
 @pytest.fixture
-def workshop(made_checkpoints: Path, tmp_path: Path) -> Workshop:
+def workshop(made_checkpoints: Path, tmp_path: Path, write_table: Callable[..., None]) -> Workshop:
     places = Places(tmp_path / "state", tmp_path / "data", made_checkpoints)
-    folder = places.data / "mine"
-    folder.mkdir(parents=True)
-    lines = ["file,labels,split"]
-    for number in range(6):
-        Image.new("RGB", (40, 40), (number * 40, 0, 0)).save(folder / f"{number}.png")
-        lines.append(f"{number}.png,{'dark' if number < 3 else 'light'},{'test' if number % 2 else 'train'}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    write_table(places.data / "mine")
     return Workshop(places, Catalog(places.checkpoints))
 
 

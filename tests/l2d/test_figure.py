@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from l2d.figure import MOST_PIXELS, SCALES, Column, draw_figure, save_figure
+from l2d.figure import MOST_PIXELS, Column, draw_figure, save_figure
+from l2d.layers import SCALES
 from l2d.tiles import FAINT, STRONG, Tile
 
 LABELS = ["cat", "traffic light"]
@@ -175,7 +176,7 @@ def test_pdf_is_a_page_with_text(tmp_path: Path) -> None:
 def test_threads_draw_the_same_figure_as_one(format: str) -> None:
     def draw(turn: int) -> bytes:
         buffer = io.BytesIO()
-        save_figure(draw_figure(WHITE, make_columns(), LABELS, scale=SCALES[turn % 3]), buffer, format, dpi=30)
+        save_figure(draw_figure(WHITE, make_columns(), LABELS, scale=list(SCALES)[turn % 3]), buffer, format, dpi=30)
         return buffer.getvalue()
 
     expected = [draw(turn) for turn in range(3)]

@@ -1,7 +1,5 @@
 // How the maps are drawn: the controls above the grid, and what they are set to. Only another kind of map needs the server.
 
-const KINDS = { layercam: "LayerCAM evidence, from zero", attention: "the head's attention in multiples of an even spread, whether the label is there or not" };
-const SCALES = { row: "one scale per row", map: "every map up to its own maximum", grid: "one scale for the whole grid" };
 const PLAIN = { kind: "layercam", minus: "", scale: "row", smooth: true, threshold: 0.5, colour: COLOUR_MAPS[0].name };
 
 function createLook(element, changed) {
