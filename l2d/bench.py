@@ -16,6 +16,7 @@ from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures
 from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
 from l2d.distill import METHODS, Distiller
+from l2d.graphs import record
 from l2d.losses.embeddings import cd, id, one_batch
 from l2d.losses.logits import mld
 from l2d.losses.relations import find_pairs
@@ -157,6 +158,10 @@ class Step:
         self.student = build_untrained(student, len(index.labels), image_size, device).train()
         self.distiller = Distiller(METHODS[method], self.student, self.teacher).to(device)
         self.optimizer, _ = create_optimizer(nn.ModuleList([self.student, self.distiller]), self.recipe, 1)
+        images = torch.zeros(self.batch_size, 3, image_size, image_size, device=device)
+        self.format = choose_memory_format(self.student, device)
+        self.learn = record(self.student, images.contiguous(memory_format=self.format))
+        self.teach = record(self.teacher, images.contiguous(memory_format=torch.channels_last))
 
     def run(self, steps: int) -> Iterator[dict[str, float]]:
         """Seconds of every part, step by step."""
@@ -173,9 +178,9 @@ class Step:
         clock.lap("augment")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
             with torch.no_grad():
-                taught = self.distiller.keep(self.teacher(images.contiguous(memory_format=torch.channels_last)))
+                taught = self.distiller.keep(self.teach(images.contiguous(memory_format=torch.channels_last)))
             clock.lap("teacher")
-            outputs = self.student(images.contiguous(memory_format=choose_memory_format(self.student, self.device)))
+            outputs = self.learn(images.contiguous(memory_format=self.format))
             clock.lap("student_forward")
             leaves = Outputs(tuple(_cut(one) for one in outputs.features), _cut(outputs.embeddings), _cut(outputs.logits))
             parts = self.distiller(leaves, taught, targets)

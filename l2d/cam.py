@@ -104,20 +104,13 @@ def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[i
     with torch.no_grad():
         memory = memory or model.head.memory(last_map)
         gradients, logits = model.head.token_gradients(memory, _as_tensor(labels, last_map))
-        tokens, activations, weight = memory.tokens[0], last_map[0].flatten(1).T, model.head.embed.weight
-        sparse = _share_active(activations) < SPARSE * _share_active(tokens)
-        weigh, weight = (_weigh_active_channels, weight.T.contiguous()) if sparse else (_weigh_active, weight)
-        positions = max(1, ROWS_AT_ONCE // max(1, len(labels)))
-        blocks = zip(gradients.transpose(0, 1).split(positions), tokens.split(positions), activations.split(positions), strict=True)
-        maps = F.relu(torch.cat([weigh(*block, weight) for block in blocks]))
+        # A GPU multiplies by zeros in less time than it takes to hear how many there are.
+        weigh = _weigh if last_map.is_cuda else _weigh_in_blocks
+        maps = F.relu(weigh(gradients.transpose(0, 1), memory.tokens[0], last_map[0].flatten(1).T, model.head.embed.weight))
         return Evidence(maps.T.unflatten(-1, last_map.shape[-2:]), logits)
 
 
-def _share_active(values: Tensor) -> float:
-    return float(values.count_nonzero() / values.numel())
-
-
-def _weigh_active(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
+def _weigh(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
     """Sum over channels of relu(gradient) x activation, (T, L), at some positions.
 
     Args:
@@ -126,12 +119,29 @@ def _weigh_active(gradients: Tensor, tokens: Tensor, activations: Tensor, weight
         activations: (T, D); where they are zero, so is their product with any gradient.
         weight: of the embedding, (E, D).
     """
+    return ((gradients @ weight).clamp_(min=0) @ activations.unsqueeze(-1)).squeeze(-1)
+
+
+def _weigh_in_blocks(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
+    """The same without most of the zeros, some positions at a time."""
+    sparse = _share_active(activations) < SPARSE * _share_active(tokens)
+    weigh, weight = (_weigh_active_channels, weight.T.contiguous()) if sparse else (_weigh_active, weight)
+    positions = max(1, ROWS_AT_ONCE // max(1, gradients.shape[1]))
+    blocks = zip(gradients.split(positions), tokens.split(positions), activations.split(positions), strict=True)
+    return torch.cat([weigh(*block, weight) for block in blocks])
+
+
+def _share_active(values: Tensor) -> float:
+    return float(values.count_nonzero() / values.numel())
+
+
+def _weigh_active(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
+    """The same without the channels that are zero at all of these positions."""
     embedded, active = tokens.any(0).nonzero().flatten(), activations.any(0).nonzero().flatten()
     weight = weight.index_select(0, embedded)
     if len(active) < WORTH_PICKING * activations.shape[1]:
         weight, activations = weight.index_select(1, active), activations.index_select(1, active)
-    at_channels = gradients.index_select(-1, embedded) @ weight
-    return (at_channels.clamp_(min=0) @ activations.unsqueeze(-1)).squeeze(-1)
+    return _weigh(gradients.index_select(-1, embedded), tokens, activations, weight)
 
 
 def _weigh_active_channels(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:

@@ -49,7 +49,6 @@ Resume = Annotated[bool, typer.Option(help="go on where an interrupted run stopp
 
 @app.command()
 def train(
-    context: typer.Context,
     backbone: Annotated[str, typer.Option(help="timm name")],
     data: Data,
     out: Out,
@@ -76,12 +75,11 @@ def train(
     resume: Resume = False,
 ) -> None:
     """Train a network without a teacher: a teacher, or a student to compare with."""
-    _run(context.params | {"method": "vanilla", "teacher": None})
+    _run(locals() | {"method": "vanilla", "teacher": None})
 
 
 @app.command()
 def distill(
-    context: typer.Context,
     teacher: Annotated[Path, typer.Option(help="the teacher's checkpoint folder")],
     student: Annotated[str, typer.Option(help="timm name of the student's backbone")],
     method: Annotated[str, typer.Option(help="vanilla, reviewkd, mld, l2d, ...")],
@@ -112,7 +110,7 @@ def distill(
     resume: Resume = False,
 ) -> None:
     """Train a student under a teacher."""
-    _run(context.params | {"backbone": student, "weights": weight or []})
+    _run(locals() | {"backbone": student, "weights": weight or []})
 
 
 @app.command()

@@ -1,8 +1,10 @@
 """Which of a network's weights are trained, how fast, and which average of them is the result."""
 
+from functools import partial
+
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from l2d.model import LabelNet
 from l2d.recipe import Recipe
@@ -15,7 +17,8 @@ def create_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[torc
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.Adam(groups, lr=recipe.lr)
+    # On a GPU one operation instead of dozens; elsewhere the bits of a result would change.
+    optimizer = torch.optim.Adam(groups, lr=recipe.lr, fused=all(parameter.is_cuda for parameter in trained))
     # The last step's rate is next to nothing. A training's only step is therefore the first of two.
     total = max(recipe.epochs * steps, 2)
     # A rise of a single step would start and end at once; torch divides by its length.
@@ -27,7 +30,15 @@ def create_average(model: LabelNet, decay: float) -> AveragedModel | None:
     """An exponential average of the weights and statistics, with this decay per step; None for 0."""
     if not decay:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=partial(_average, decay), use_buffers=True)
+
+
+def _average(decay: float, averages: list[Tensor], values: list[Tensor], _: Tensor | int) -> None:
+    """As torch's own, but for whole numbers (counts of batches): it averages these too, each in three operations."""
+    if averages[0].is_floating_point():
+        torch._foreach_lerp_(averages, values, 1 - decay)
+    else:
+        torch._foreach_copy_(averages, values)
 
 
 def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Module]:

@@ -62,7 +62,7 @@ def prepare(network: LabelNet, card: ModelCard, device: torch.device, cache: Pat
     """
     whole = Whole(network, card).eval()
     if device.type != "cpu":
-        return functools.partial(_run_in_half_precision, whole.to(device))
+        return HalfPrecision(whole.to(device), device)
     openvino = import_openvino()
     if openvino is None:
         return functools.partial(_run_in_torch, whole)
@@ -97,8 +97,12 @@ class Whole(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """The last map, what the head reads in it, and probabilities."""
+        return self.read(normalise(pixels.float() / 255, self.card.mean, self.card.std))
+
+    def read(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The same of pixels that are normalised already."""
         head = self.network.head
-        last_map = self.network.features(normalise(pixels.float() / 255, self.card.mean, self.card.std))
+        last_map = self.network.features(images)
         memory = head.memory(last_map.float())
         return last_map, *memory, head.decode(memory)[1].float().sigmoid()
 
@@ -122,15 +126,42 @@ class OpenVino:
         return _to_reading([torch.tensor(request.get_output_tensor(place).data) for place in range(5)])
 
 
+class HalfPrecision:
+    """A network on a GPU, recorded once as a CUDA graph and replayed: to order its operations one by one takes longer than they do."""
+
+    def __init__(self, whole: Whole, device: torch.device):
+        self._whole, self._device, self._turn = whole, device, threading.Lock()
+        self._images = torch.zeros(1, 3, whole.card.image_size, whole.card.image_size, device=device)
+        self._graph, self._outputs = torch.cuda.CUDAGraph(), tuple[Tensor, ...]()
+        stream = torch.cuda.Stream(device)
+        with torch.cuda.stream(stream):
+            # The first passes choose algorithms and make workspaces, which cannot be recorded.
+            for _ in range(2):
+                self._read()
+        stream.synchronize()
+        # Other threads may go on with networks of their own meanwhile.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            self._outputs = self._read()
+
+    def __call__(self, pixels: Tensor) -> Reading:
+        """Read as many pictures' bytes (N, 3, S, S); only a single one is replayed."""
+        images = normalise(pixels.to(self._device, non_blocking=True).float() / 255, self._whole.card.mean, self._whole.card.std)
+        if len(images) > 1:
+            return _to_reading([part.float() for part in self._read(images)])
+        with self._turn, torch.no_grad():
+            self._images.copy_(images)
+            self._graph.replay()
+            # Copies: the next call writes into the same memory.
+            return _to_reading([part.to(torch.float32, copy=True) for part in self._outputs])
+
+    def _read(self, images: Tensor | None = None) -> tuple[Tensor, ...]:
+        with torch.no_grad(), torch.autocast(self._device.type, torch.float16, cache_enabled=False):
+            return self._whole.read(self._images if images is None else images)
+
+
 def _run_in_torch(whole: Whole, pixels: Tensor) -> Reading:
     with torch.inference_mode():
         return _to_reading(whole(pixels))
-
-
-def _run_in_half_precision(whole: Whole, pixels: Tensor) -> Reading:
-    device = next(whole.parameters()).device
-    with torch.inference_mode(), torch.autocast(device.type, torch.float16):
-        return _to_reading([part.float() for part in whole(pixels.to(device, non_blocking=True))])
 
 
 def _to_reading(parts: Any) -> Reading:

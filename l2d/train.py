@@ -21,6 +21,7 @@ from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat1
 from l2d.disk import replace_file
 from l2d.distill import Distiller, choose_weights
 from l2d.evaluate import check_labels, evaluate
+from l2d.graphs import record
 from l2d.model import LabelNet
 from l2d.optimizer import create_average, create_optimizer, freeze_stages
 from l2d.outputs import Outputs
@@ -147,8 +148,15 @@ class _Run:
         self.steps = count // self.batch_size
         self.optimizer, self.scheduler = create_optimizer(nn.ModuleList([self.student, self.distiller]), recipe, self.steps)
         self.average = create_average(self.student, recipe.averaging)
-        self.objective = processes.parallelise(_Objective(self.student, self.distiller))
         self.epoch, self.seconds = 0, 0.0
+        self._set_training_mode()
+        self.objective = processes.parallelise(_Objective(self._record(self.student, recipe.train_size, self.format), self.distiller))
+        if self.teacher is not None:
+            self.teach = self._record(self.teacher.model, recipe.teacher_size, torch.channels_last)
+
+    def _record(self, model: LabelNet, size: int, memory_format: torch.memory_format) -> nn.Module:
+        images = torch.zeros(self.share.stop - self.share.start, 3, size, size, device=self.device)
+        return record(model, images.contiguous(memory_format=memory_format))
 
     def train_epoch(self, on_step: StepCallback | None) -> EpochReport:
         """One pass over the pictures, then the scores on those held out."""
@@ -210,7 +218,7 @@ class _Run:
             return None
         with torch.no_grad():
             view = prepare(view, self.recipe.teacher_size, self.teacher.card)
-            return self.distiller.keep(self.teacher.model(view.contiguous(memory_format=torch.channels_last)))
+            return self.distiller.keep(self.teach(view.contiguous(memory_format=torch.channels_last)))
 
     def _set_training_mode(self) -> None:
         self.student.train()
@@ -276,7 +284,7 @@ class _Run:
 class _Objective(nn.Module):
     """From pictures to losses: student and distiller as the one module that several processes train together."""
 
-    def __init__(self, student: LabelNet, distiller: Distiller):
+    def __init__(self, student: nn.Module, distiller: Distiller):
         super().__init__()
         self.student, self.distiller = student, distiller
 

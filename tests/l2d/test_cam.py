@@ -244,3 +244,17 @@ def test_own_kinds_need_no_torchcam(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in TORCHCAM_KINDS:
         with pytest.raises(ImportError):
             module.label_maps(model, image, [0], kind)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", MAP_KINDS)
+def test_maps_of_a_gpu_are_the_cpus(kind: str) -> None:
+    model, image = make_model(), draw_image()
+    torch.manual_seed(0)
+    expected = label_maps(model, image, LABELS, kind)
+    torch.manual_seed(0)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        found = label_maps(model.to("cuda"), image.to("cuda"), LABELS, kind).cpu()
+    if kind != "SmoothGradCAMpp":  # draws its noise on the device
+        assert (found - expected).abs().amax() <= 1e-3 * expected.amax()
+    assert found.isfinite().all()

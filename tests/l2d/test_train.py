@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from l2d import graphs, train
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index
 from l2d.distill import METHODS
@@ -457,3 +458,31 @@ def test_repvgg_trains(bands: Index) -> None:
     """At 128 pixels torch 2.14 kills the process in channels_last."""
     recipe = make_recipe(epochs=1, batch_size=16, train_size=128)
     assert math.isfinite(train_out(bands, recipe, make_network(backbone="repvgg_a0"))[0].losses["bce"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_trains_as_the_cpu_does(bands: Index, monkeypatch: pytest.MonkeyPatch, method: str, mixed: bool) -> None:
+    for module in (train, graphs):
+        monkeypatch.setattr(module, "supports_bfloat16", lambda _: mixed)
+    recipe = make_recipe(method=method, epochs=1, averaging=0.9, freeze_stages=1)
+    losses = []
+    for device in ("cpu", "cuda"):
+        network, teacher = make_network(), make_network(7)
+        for module in network.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # each device draws its own
+        losses.append(train_out(bands, recipe, network, teacher=teacher, device=device)[0].losses)
+    # Networks this small, with random weights, hardly tell labels apart: bfloat16 rounds part of that away.
+    assert losses[1] == pytest.approx(losses[0], rel=0.5 if mixed else 0.02)
+
+
+@pytest.mark.gpu
+def test_it_learns_on_a_gpu_and_goes_on_after_a_stop(bands: Index, tmp_path: Path) -> None:
+    recipe = make_recipe(method="mld", epochs=12, lr=3e-3, cutout=0.0, min_area=0.8, averaging=0.5)
+    state = tmp_path / "state.pt"
+    first = next(fit(make_network(), bands, recipe, teacher=make_network(7), device="cuda", state=state))
+    rest = train_out(bands, recipe, teacher=make_network(7), device="cuda", state=state)
+    assert rest[0].losses == first.losses
+    assert rest[-1].losses["bce"] < 0.5 * first.losses["bce"]
