@@ -22,7 +22,9 @@ SeriesOut = Annotated[Path | None, typer.Option(help="folder of all trainings an
 Seeds = Annotated[str, typer.Option(help="seeds, separated by commas; each student is trained with every one")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the training pictures, instead of the recipe's")]
 ImageSize = Annotated[int | None, typer.Option(help="side of the input in pixels, instead of the recipe's")]
-RecipeName = Annotated[str, typer.Option("--recipe", help="paper, or short: for a few epochs on part of a data set")]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="paper; short: for a few epochs on part of a data set; shipped: that of the trained students")
+]
 Share = Annotated[float, typer.Option(help="share of the training pictures that is trained on")]
 Teacher = Annotated[Path | None, typer.Option(help="checkpoint folder that teaches instead of the rows' teachers", exists=True)]
 Student = Annotated[str | None, typer.Option(help="timm name of the network that learns instead of the rows' students")]

@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_leaves
 
 from l2d.device import choose_memory_format, supports_bfloat16
 from l2d.distill import METHODS, Distiller
-from l2d.graphs import record
 from l2d.model import LabelNet, create_model
 from l2d.optimizer import create_optimizer
 from l2d.outputs import Outputs
@@ -21,7 +20,8 @@ from l2d.recipe import Recipe
 def compare_memory(teacher: str, student: str, targets: Tensor, method: str, image_size: int, device: torch.device) -> dict[str, Any]:
     """Peak memory of a step of a method, against a vanilla step after the teacher's forward pass, whose outputs are let go.
 
-    Weights, gradients and the optimiser's state are part of both. On a GPU the allocator's own count; elsewhere the tensors of the same
+    Weights, gradients and the optimiser's state are part of both. On a GPU the allocator's own count (of networks that are
+    not recorded as CUDA graphs, whose inner tensors it does not count); elsewhere the tensors of the same
     step, added up on torch's meta device, where nothing is computed (in single precision, without the kernels' inner buffers).
 
     Args:
@@ -60,17 +60,16 @@ class _Step:
         self.distiller = Distiller(METHODS[method], self.student, self.teacher).to(device)
         self.optimizer, _ = create_optimizer(nn.ModuleList([self.student, self.distiller]), Recipe(), 1)
         self.images, self.targets = torch.zeros(len(targets), 3, image_size, image_size, device=device), targets
-        self.learn, self.teach = record(self.student, self.images), record(self.teacher, self.images)
 
     def take(self) -> None:
         device = self.images.device
         # On the meta device there is no mixed precision.
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and supports_bfloat16(device)):
             with torch.no_grad():
-                taught: Outputs | None = self.distiller.keep(self.teach(self.images))
+                taught: Outputs | None = self.distiller.keep(self.teacher(self.images))
             if not self.distiller.weights:
                 taught = None
-            parts = self.distiller(self.learn(self.images), taught, self.targets)
+            parts = self.distiller(self.student(self.images), taught, self.targets)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
         self.optimizer.step()

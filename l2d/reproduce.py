@@ -173,7 +173,9 @@ def _plan(backbone: str, name: str, settings: Settings, method: str = "vanilla",
     chosen = recipes["recipes"][settings.recipe]
     drawn = settings.kind not in READERS
     size = settings.image_size or (recipes["drawn"] if drawn else chosen["network"])["image_size"]
-    given = {"share": settings.share, "train_size": size, "teacher_size": size}
+    # A recipe's own size while training goes with its size of network.
+    train_size = chosen["recipe"].get("train_size", size) if size == chosen["network"]["image_size"] else size
+    given = {"share": settings.share, "train_size": train_size, "teacher_size": size}
     given |= {"epochs": settings.epochs} if settings.epochs is not None else {}
     weights = {loss: weight for loss, weight in chosen["weights"].items() if loss in METHODS[method]}
     recipe = Recipe(method, weights, **chosen["recipe"] | given | changes)

@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from l2d.checkpoint import ModelCard, load_checkpoint, read_card
+from l2d.checkpoint import load_checkpoint, read_card
+from l2d.reproduce import Settings, plan_students
+from l2d.reproduce import read_rows as read_rows_of
 
 FOLDER = Path(__file__).parents[1] / "checkpoints"
 NAMES = ("coco-edgetpu-teacher", "coco-mobilenetv2-vanilla", "coco-mobilenetv2-reviewkd", "coco-mobilenetv2-l2d")
@@ -43,23 +44,31 @@ def test_table_repeats_the_card(name: str) -> None:
     assert [f"{number:.2f}" for number in numbers] == read_rows()[name][-5:]
 
 
-def read_history(card: ModelCard) -> tuple[list[list[Any]], dict[str, Any]]:
-    """What every training of a network must share with those of its rivals, the last one first, and the weights that it began with."""
-    trainings, lineage = [card.recipe], card.lineage
-    while "before" in lineage:
-        trainings.append(lineage["before"]["recipe"])
-        lineage = lineage["before"]["lineage"]
-    return [[recipe[field] for field in COMPARED] for recipe in trainings], lineage
-
-
 def test_students_differ_in_method_alone() -> None:
     cards = [read_card(FOLDER / name) for name in STUDENTS]
     for card in cards:
-        assert read_history(card) == read_history(cards[0])
+        assert [card.recipe[field] for field in COMPARED] == [cards[0].recipe[field] for field in COMPARED]
+        assert card.lineage == cards[0].lineage
         assert card.data == cards[0].data
         taught = {"name": NAMES[0], "sha256": read_card(FOLDER / NAMES[0]).sha256}
         assert card.teacher == (None if card.method == "vanilla" else taught)
     assert [card.method for card in cards] == ["vanilla", "reviewkd", "l2d"]
+
+
+def test_students_follow_the_recipe_that_is_called_theirs() -> None:
+    """So the command that is said to make them does."""
+    methods = ("vanilla", "reviewkd", "l2d")
+    settings = Settings("coco:ROOT", Path("runs"), methods, recipe="shipped", teacher=FOLDER / NAMES[0], init=Path("init"))
+    plans = {method: training.plan for (method, _), training in plan_students(read_rows_of("table4")[2], settings).items()}
+    for card in map(read_card, [FOLDER / name for name in STUDENTS]):
+        plan = plans[card.method]
+        assert card.recipe == plan.recipe.as_dict()
+        assert (card.backbone, card.image_size, card.width, card.feedforward) == (
+            plan.backbone,
+            plan.image_size,
+            plan.width,
+            plan.feedforward,
+        )
 
 
 def test_labels_are_the_same_for_all() -> None:

@@ -96,7 +96,7 @@ def test_unknown_tables_rows_methods_and_seeds_are_refused():
         choose_rows(read_rows("table4"), ["7"])
     with pytest.raises(ValueError, match=r"Unknown method 'kd'; the known ones are vanilla, "):
         make_settings(methods=("kd",))
-    with pytest.raises(ValueError, match=r"Unknown recipe 'long'; the known ones are paper, short"):
+    with pytest.raises(ValueError, match=r"Unknown recipe 'long'; the known ones are paper, short, shipped"):
         make_settings(recipe="long")
     with pytest.raises(ValueError, match=r"none twice; got 1, 1"):
         make_settings(seeds=(1, 1))
