@@ -16,7 +16,7 @@ from l2d.cam import evidence_from_features, label_maps
 from l2d.checkpoint import ModelCard
 from l2d.data.images import normalise
 from l2d.model import LabelNet, create_model
-from l2d.runtime import OpenVino, Reading, Whole, draw_pixels, prepare
+from l2d.runtime import HalfPrecision, OpenVino, Reading, Whole, draw_pixels, prepare
 
 CPU = torch.device("cpu")
 SIZE = 64
@@ -141,6 +141,13 @@ def test_a_network_that_openvino_cannot_run_is_left_to_torch(
     with torch.no_grad():
         torch.testing.assert_close(scores, Whole(network, CARD)(pixels)[-1])
     assert caplog.text.count("tiny runs in plain torch") == 1
+
+
+def test_a_network_that_cannot_be_recorded_runs_all_the_same(network: LabelNet, caplog: pytest.LogCaptureFixture) -> None:
+    """As on a GPU for some operations: here there is none."""
+    scores = HalfPrecision(Whole(network, CARD), CPU)(draw()).scores
+    torch.testing.assert_close(scores, prepare(network, CARD, CPU)(draw()).scores, rtol=0, atol=1e-2)
+    assert caplog.text.count("tiny runs without a CUDA graph") == 1
 
 
 @pytest.mark.gpu
