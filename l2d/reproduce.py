@@ -209,7 +209,7 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings) -> dict[s
     """What is measured so far, beside the paper's numbers; ready for JSON.
 
     Returns:
-        `table`, `data`, `notes` (sentences on what differs from the paper), `source`, and `rows`: per row the paper's names, those of
+        `table`, `data`, `recipe` (its name), `notes` (sentences on what differs from the paper), `source`, and `rows`: per row the paper's names, those of
         the `networks` (teacher and student) that were really used, and under `methods` (the teacher first) for each method `ours` and
         `paper` (measure -> percent), `spread` (standard deviation over the seeds, where there are several), `difference` (ours -
         paper), `gain` and `paper_gain` (mAP above the vanilla student), `runs` (the folders). What is not measured, or not published,
@@ -220,9 +220,8 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings) -> dict[s
         | {"networks": name_networks(row, settings), "methods": collect_row(row, settings)}
         for row in rows
     ]
-    return {"table": table, "data": settings.data, "notes": describe_deviations(rows[0].data, settings), "rows": results} | {
-        "source": read_recipes()["source"]
-    }
+    settled = {"table": table, "data": settings.data, "recipe": settings.recipe, "notes": describe_deviations(rows[0].data, settings)}
+    return settled | {"rows": results, "source": read_recipes()["source"]}
 
 
 def name_networks(row: Row, settings: Settings) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Tables of whole series of trainings, `checkpoints/evidence*.json`: every method by several seeds, as `l2d reproduce` writes them."""
+"""Tables of whole series of trainings, `checkpoints/evidence*.json`: methods by several seeds, as `l2d reproduce` writes them."""
 
 from collections.abc import Iterator
 from html import escape
@@ -38,6 +38,7 @@ class Report(BaseModel):
     """What `l2d.reproduce.collect_table` gives, as far as it is shown."""
 
     data: str
+    recipe: str | None = None
     notes: list[str] = []
     rows: list[Pair]
     source: str = ""
@@ -64,7 +65,8 @@ def _render_report(report: Report, notes: list[str]) -> Iterator[str]:
     kind = report.data.partition(":")[0]
     for pair in report.rows:
         teacher, student = pair.networks or (pair.teacher, pair.student)
-        yield f"<h2>Every method on {escape(DATA_TITLES.get(kind, kind))}: {escape(teacher)} to {escape(student)}</h2>"
+        recipe = f", {report.recipe} recipe" if report.recipe else ""
+        yield f"<h2>Methods on {escape(DATA_TITLES.get(kind, kind))}: {escape(teacher)} to {escape(student)}{escape(recipe)}</h2>"
         yield f"<p>{_describe_seeds(pair)} Gain: mAP above the vanilla student of the same column.</p>"
         yield _render_pair(pair)
     yield _render_notes("What differs from the paper:", notes)
