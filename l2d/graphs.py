@@ -3,6 +3,7 @@
 A network for small pictures is hundreds of operations that a GPU finishes sooner than Python can order them one by one.
 """
 
+import gc
 import logging
 
 import torch
@@ -40,6 +41,8 @@ def record(model: nn.Module, images: Tensor) -> nn.Module:
     """
     if not images.is_cuda or processes.count() > 1:
         return model
+    # Recorded modules refer to themselves: without this, those of trainings before would still hold their memory on the GPU.
+    gc.collect()
     before = [buffer.clone() for buffer in model.buffers()]
     # Gradients are summed up on the stream that recorded them, which torch takes for an oversight.
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
