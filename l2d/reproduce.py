@@ -209,11 +209,11 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings) -> dict[s
     """What is measured so far, beside the paper's numbers; ready for JSON.
 
     Returns:
-        `table`, `data`, `recipe` (its name), `notes` (sentences on what differs from the paper), `source`, and `rows`: per row the paper's names, those of
-        the `networks` (teacher and student) that were really used, and under `methods` (the teacher first) for each method `ours` and
-        `paper` (measure -> percent), `spread` (standard deviation over the seeds, where there are several), `difference` (ours -
-        paper), `gain` and `paper_gain` (mAP above the vanilla student), `runs` (the folders). What is not measured, or not published,
-        is missing.
+        `table`, `data`, `recipe` (its name), `notes` (sentences on what differs from the paper), `source`, and `rows`: per row the
+        paper's names, those of the `networks` (teacher and student) that were really used, and under `methods` (the teacher first) for
+        each method `ours` and `paper` (measure -> percent), `spread` (standard deviation over the seeds, where there are several),
+        `difference` (ours - paper), `gain` and `paper_gain` (mAP above the vanilla student), `runs` (the folders). What is not measured,
+        or not published, is missing.
     """
     results = [
         {"number": row.number, "data": row.data, "teacher": row.teacher, "student": row.student}
