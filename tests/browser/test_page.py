@@ -255,6 +255,18 @@ def test_the_address_opens_the_view_again(page, reload):
     expect(page.locator(".notice")).to_be_hidden()
 
 
+def test_a_link_opens_the_tab_that_it_was_taken_on(page):
+    page.get_by_role("tab", name="Results").click()
+    page.wait_for_function("location.hash.includes('tab=results')")
+    followed = page.context.new_page()
+    followed.goto(page.url)
+    expect(followed.get_by_role("tab", name="Results")).to_have_attribute("aria-selected", "true")
+    followed.get_by_role("tab", name="Compare").click()
+    followed.wait_for_selector(".grid .row")
+    followed.wait_for_function("!location.hash.includes('tab=')")
+    followed.close()
+
+
 def test_an_address_of_nothing_known_opens_as_ever(page, reload):
     page.goto(page.url.split("#")[0] + "#photo=" + "0" * 64 + "&scale=huge&threshold=x&kind=magic&labels=%zz")
     reload()

@@ -269,7 +269,7 @@ function complain(message) {
 function describeAddress() {
   const { photo } = state, usual = state.models.every((model) => model.on === model.default);
   const source = photo.example ? { example: [photo.example] } : { photo: [photo.sha256], name: [photo.name] };
-  return { ...source, models: usual ? undefined : chosen().map((model) => model.name), labels: state.rows, ...look.write() };
+  return { ...source, models: usual ? undefined : chosen().map((model) => model.name), labels: state.rows, ...look.write(), ...describeTab() };
 }
 
 async function save(file) {

@@ -61,6 +61,7 @@ new IntersectionObserver(([{ isIntersecting }]) => {
 }).observe(element);
 
 function start() {
+  openTab(readAddress().tab?.[0]);
   setBusy(1);
   open().catch((error) => complain(error.message)).finally(() => setBusy(-1));
 }
@@ -68,3 +69,4 @@ function start() {
 // A link that is pasted into the address of the open page; what the page itself writes there is no such event.
 window.addEventListener("hashchange", start);
 start();
+watchTabs(() => state.photo && writeAddress(describeAddress()));
