@@ -88,7 +88,7 @@ def _score_draws(scores: Tensor, targets: Tensor) -> Callable[[Tensor], dict[str
 
 def _predict_batches(model: LabelNet, card: ModelCard, index: Index, progress: Progress | None, batch_size: int) -> Iterator[Tensor]:
     device = next(model.parameters()).device
-    pictures = Pictures(index.paths, card.image_size, keep=False)
+    pictures = Pictures(index.paths, card.image_size, keep=False, pinned=device.type == "cuda")
     rows = [range(start, min(start + batch_size, len(index.paths))) for start in range(0, len(index.paths), batch_size)]
     for step, batch in enumerate(pictures.batches(rows), 1):
         images = normalise(batch.to(device).float() / 255, card.mean, card.std)

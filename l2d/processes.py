@@ -43,6 +43,12 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def count_processors() -> int:
+    """Processors of this machine that this process may use, shared with those that a launcher started beside it."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def is_main() -> bool:
     """Whether this process is the one that writes and prints."""
     return rank() == 0

@@ -1,10 +1,11 @@
 """Pictures between annotations and networks: the index of a data set, decoding, and batches."""
 
-import os
+import contextlib
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
+
+from l2d import processes
+from l2d.data.decoders import Pixels, count_decoders, decode_in_processes
 
 # Decoded pictures are kept in memory up to this many bytes; a larger data set is decoded again in every epoch.
 MEMORY_LIMIT = 8 * 2**30
@@ -118,8 +122,15 @@ def shrink(image: Image.Image, fraction: int) -> None:
 
 def squash(image: Image.Image, size: int) -> Tensor:
     """Resize to a square without cropping: bytes (3, size, size). Training, evaluation and serving all use this one."""
-    resized = image.resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+    return _to_tensor(_resize(image, size))
+
+
+def _resize(image: Image.Image, size: int) -> Pixels:
+    return np.array(image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _to_tensor(pixels: Pixels) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -137,16 +148,17 @@ def to_input(image: Image.Image, size: int, mean: Sequence[float], std: Sequence
 
 
 class Pictures:
-    """The pictures of an index as bytes (3, size, size), decoded by a pool of threads and, where they fit, once only.
+    """The pictures of an index as bytes (3, size, size), decoded side by side and, where they fit, once only.
 
     Args:
         keep: hold on to what was decoded; of no use when every picture is read once.
-        pinned: give batches in page-locked memory, from which a GPU copies while it computes.
+        pinned: the batches are for a GPU: give them in page-locked memory, from which it copies while it computes, and decode many
+            pictures in processes, see `count_decoders`.
     """
 
     def __init__(self, paths: Sequence[Path], size: int, keep: bool = True, pinned: bool = False):
         self.paths, self.size, self.pinned = list(paths), size, pinned
-        self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        self.pool = ThreadPoolExecutor(processes.count_processors(), thread_name_prefix="decode")
         fits = keep and len(self.paths) * 3 * size * size <= MEMORY_LIMIT
         self.memory = torch.empty((len(self.paths), 3, size, size), dtype=torch.uint8) if fits else None
         self.decoded = np.zeros(len(self.paths), dtype=bool)
@@ -157,13 +169,8 @@ class Pictures:
         Raises:
             ValueError: naming a file that cannot be decoded.
         """
-        if self.memory is None:
-            return torch.stack(list(self.pool.map(self._decode, rows)))
-        missing = [row for row in rows if not self.decoded[row]]
-        for row, picture in zip(missing, self.pool.map(self._decode, missing), strict=True):
-            self.memory[row] = picture
-            self.decoded[row] = True
-        return self.memory[list(rows)]
+        missing = self._find_missing(rows)
+        return self._collect(rows, missing, self.pool.map(self._decode, missing))
 
     def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Read these batches ahead of their use, in a thread that ends with the iteration, also an iteration that stops early."""
@@ -184,14 +191,35 @@ class Pictures:
 
     def _fill(self, order: Sequence[Sequence[int]], ready: Ready, stop: threading.Event) -> None:
         try:
-            for rows in order:
-                if stop.is_set():
-                    return
-                batch = self.read(rows)
-                ready.put(batch.pin_memory() if self.pinned else batch)
+            with contextlib.closing(self._read_all(order)) as batches:
+                while not stop.is_set() and (batch := next(batches, None)) is not None:
+                    ready.put(batch.pin_memory() if self.pinned else batch)
             ready.put(None)
         except Exception as error:  # handed to the thread that reads
             ready.put(error)
 
-    def _decode(self, row: int) -> Tensor:
-        return squash(read_image(self.paths[row], self.size), self.size)
+    def _read_all(self, order: Sequence[Sequence[int]]) -> Generator[Tensor, None, None]:
+        missing = [self._find_missing(rows) for rows in order]
+        count = count_decoders(sum(map(len, missing))) if self.pinned else 0
+        if not count:
+            yield from map(self.read, order)
+            return
+        with contextlib.closing(decode_in_processes(self._decode, list(chain(*missing)), count)) as decoded:
+            for rows, absent in zip(order, missing, strict=True):
+                yield self._collect(rows, absent, decoded)
+
+    def _find_missing(self, rows: Sequence[int]) -> Sequence[int]:
+        return rows if self.memory is None else [row for row in rows if not self.decoded[row]]
+
+    def _collect(self, rows: Sequence[int], missing: Sequence[int], decoded: Iterator[Pixels]) -> Tensor:
+        """The batch of these rows, of which those missing are the next ones decoded."""
+        pictures = map(_to_tensor, islice(decoded, len(missing)))
+        if self.memory is None:
+            return torch.stack(list(pictures))
+        for row, picture in zip(missing, pictures, strict=True):
+            self.memory[row] = picture
+            self.decoded[row] = True
+        return self.memory[list(rows)]
+
+    def _decode(self, row: int) -> Pixels:
+        return _resize(read_image(self.paths[row], self.size), self.size)

@@ -157,6 +157,18 @@ def alone() -> dict[str, tuple[float, list[Tensor]]]:
     return compute_methods()
 
 
+@pytest.mark.parametrize(("launched", "expected"), [(None, 5), ("2", 2), ("8", 1)])
+def test_processes_of_one_machine_share_the_processors_that_they_may_use(
+    monkeypatch: pytest.MonkeyPatch, launched: str | None, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if launched is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", launched)
+    assert processes.count_processors() == expected
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_half_the_batch_each_gives_loss_and_gradients_of_the_whole(
     two: tuple[Path, list[dict[str, Any]]], alone: dict[str, tuple[float, list[Tensor]]], method: str

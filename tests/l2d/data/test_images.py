@@ -1,6 +1,8 @@
-"""From files to batches: decoding, scaling, and a thread that reads ahead."""
+"""From files to batches: decoding, scaling, and what reads ahead: a thread, and processes."""
 
 import io
+import multiprocessing
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,16 @@ from PIL import Image
 
 from l2d.data import images
 from l2d.data.images import Index, Pictures, PixelKindError, choose_fraction, normalise, open_image, squash, to_input
+
+# Since Python 3.12 a process that has threads is warned when it forks.
+FORKED = pytest.param(
+    2,
+    marks=[
+        pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pictures are decoded by threads"),
+        pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    ],
+    id="processes",
+)
 
 
 def draw(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
@@ -27,8 +39,17 @@ def paths(tmp_path: Path) -> list[Path]:
     return found
 
 
-def readers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if "_fill" in thread.name]
+@pytest.fixture(params=[pytest.param(0, id="threads"), FORKED])
+def decoders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Processes that decode what is for a GPU, here without one; 0 for threads."""
+    monkeypatch.setattr(images, "count_decoders", lambda pictures: request.param)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: batch)
+    return request.param
+
+
+def readers() -> list[Any]:
+    """What is still at work: threads that read ahead, and processes that decode."""
+    return [thread for thread in threading.enumerate() if "_fill" in thread.name] + multiprocessing.active_children()
 
 
 def test_select_keeps_rows_together(paths: list[Path]) -> None:
@@ -131,18 +152,31 @@ def test_small_sets_are_decoded_once_and_large_ones_again(paths: list[Path], mon
         assert len(decoded) == opened
 
 
-def test_batches_in_order(paths: list[Path]) -> None:
-    order = [[0, 1, 2], [3], [9, 8]]
-    pictures = Pictures(paths, 16)
+@pytest.mark.parametrize("keep", [True, False])
+def test_batches_in_order(paths: list[Path], decoders: int, keep: bool) -> None:
+    order = [[0, 1, 2], [3], [9, 8], [3, 0], [*range(10)]]
+    pictures, random = Pictures(paths, 16, keep=keep, pinned=True), torch.get_rng_state()
     batches = list(pictures.batches(order))
-    assert all(torch.equal(batch, pictures.read(rows)) for batch, rows in zip(batches, order, strict=True))
+    expected = [torch.stack([squash(open_image(paths[row]), 16) for row in rows]) for rows in order]
+    assert all(torch.equal(batch, other) and batch.stride() == other.stride() for batch, other in zip(batches, expected, strict=True))
     assert list(pictures.batches([])) == []
+    assert torch.equal(torch.get_rng_state(), random)
     assert readers() == []
 
 
+def test_only_what_is_not_in_memory_is_decoded(paths: list[Path], decoders: int) -> None:
+    pictures = Pictures(paths, 16, pinned=True)
+    first = pictures.read([1, 4])
+    for row in (1, 4):
+        paths[row].unlink()
+    batches = list(pictures.batches([[4, 2], [1], [7, 1, 8]]))
+    assert torch.equal(torch.stack([batches[1][0], batches[0][0]]), first)
+    assert pictures.decoded.nonzero()[0].tolist() == [1, 2, 4, 7, 8]
+
+
 @pytest.mark.parametrize("taken", [0, 1, 3])
-def test_reading_ahead_ends_with_a_consumer_that_stops_early(paths: list[Path], taken: int) -> None:
-    batches: Any = Pictures(paths, 16).batches([[row] for row in range(10)])
+def test_reading_ahead_ends_with_a_consumer_that_stops_early(paths: list[Path], decoders: int, taken: int) -> None:
+    batches: Any = Pictures(paths, 16, pinned=True).batches([[row] for row in range(10)])
     for _ in range(taken):
         next(batches)
     # Time to fill the queue and to wait for room in it.
@@ -151,13 +185,23 @@ def test_reading_ahead_ends_with_a_consumer_that_stops_early(paths: list[Path], 
     assert readers() == []
 
 
-def test_a_broken_file_is_named_at_its_turn(paths: list[Path]) -> None:
+def test_a_broken_file_is_named_at_its_turn(paths: list[Path], decoders: int) -> None:
     paths[5].write_bytes(paths[5].read_bytes()[:200])
-    batches = Pictures(paths, 16).batches([[0, 1], [5], [6]])
+    batches = Pictures(paths, 16, pinned=True).batches([[0, 1], [5], [6]])
     assert next(batches).shape == (2, 3, 16, 16)
-    with pytest.raises(ValueError, match=r"5\.png cannot be read as a picture"):
+    with pytest.raises(ValueError) as error:
         next(batches)
+    with pytest.raises(ValueError) as expected:
+        images.read_image(paths[5])
+    assert str(error.value) == str(expected.value)
     assert readers() == []
+
+
+def test_threads_decode_what_is_not_for_a_gpu(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "count_decoders", lambda pictures: 2)
+    batches = Pictures(paths, 16).batches([[row] for row in range(10)])
+    next(batches)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
