@@ -1,5 +1,6 @@
 """What training costs: every time beside the one it is to be compared with, taken in turns on the same machine."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,9 @@ from l2d.recipe import Recipe
 POSITIVES = 2.9
 # No label stands in more than this share of the pictures.
 COMMONEST = 0.6
+# How long the loader is watched, and batches that it is asked for: many, as in training, which is then decoded by the same means.
+LOADER_SECONDS = 5.0
+LOADER_BATCHES = 1000
 
 
 def bench_losses(
@@ -119,10 +123,15 @@ def bench_training(
 ) -> dict[str, Any]:
     """Take a step of distillation apart, with random weights.
 
+    The step finds its pictures in memory, as training does after its first epoch. A data set too large for that is decoded in every
+    epoch: how fast that goes is measured alone, lest it slow down parts of the step that have nothing to do with it.
+
     Returns:
         `setting`, `milliseconds` (median of every part of a step: `wait` for pictures, `augment`, `teacher` forward, `student_forward`,
         `losses` forward and backward, `student_backward`, `optimizer`), `shares` (the same as shares of the step), `images_per_second`
-        (of the step, and of the `data` path alone: decoding with nothing kept), and `memory`, see `compare_memory`.
+        (of the step, and of the `data` path alone: decoding with nothing kept), `waiting` (the share of its time that training with
+        nothing kept waits for pictures, as follows from these two; more where both need the same processors), and `memory`, see
+        `compare_memory`.
     """
     device = torch.device(device)
     keep_freed_memory()
@@ -132,12 +141,14 @@ def bench_training(
     times = list(step.run(rounds + 1))[1:]
     medians = {name: statistics.median(parts[name] for parts in times) for name in times[0]}
     whole = sum(medians.values())
+    speeds = {"step": step.batch_size / whole, "data": measure_data_path(index, image_size, step.batch_size, device)}
     return {
         "setting": describe_device(device)
         | {"data": data, "teacher": teacher, "student": student, "method": method, "image_size": image_size, "batch_size": step.batch_size},
         "milliseconds": {name: 1000 * seconds for name, seconds in medians.items()},
         "shares": {name: seconds / whole for name, seconds in medians.items()},
-        "images_per_second": {"step": step.batch_size / whole, "data": measure_data_path(index, image_size, step.batch_size, rounds)},
+        "images_per_second": speeds,
+        "waiting": max(0.0, 1 - speeds["data"] / speeds["step"]),
         "memory": compare_memory(teacher, student, index.targets[: step.batch_size], method, image_size, device),
         "rounds": rounds,
     }
@@ -153,7 +164,6 @@ class Step:
         self.index, self.device = index, device
         self.batch_size = min(batch_size, len(index.paths))
         self.recipe = Recipe(method=method, train_size=image_size, teacher_size=image_size)
-        self.pictures = Pictures(index.paths, image_size, keep=False, pinned=device.type == "cuda")
         self.teacher = build_untrained(teacher, len(index.labels), image_size, device).eval().requires_grad_(False)
         self.student = build_untrained(student, len(index.labels), image_size, device).train()
         self.distiller = Distiller(METHODS[method], self.student, self.teacher).to(device)
@@ -164,11 +174,13 @@ class Step:
         self.teach = record(self.teacher, images.contiguous(memory_format=torch.channels_last))
 
     def run(self, steps: int) -> Iterator[dict[str, float]]:
-        """Seconds of every part, step by step."""
+        """Seconds of every part, step by step, with the pictures in memory."""
         generator = torch.Generator().manual_seed(0)
         rows = choose_rows(self.index, self.batch_size, steps)
+        pictures = Pictures(self.index.paths[: self.batch_size * steps], self.recipe.train_size, pinned=self.device.type == "cuda")
+        pictures.read(range(len(pictures.paths)))
         clock = Clock(self.device)
-        for chosen, batch in zip(rows, self.pictures.batches(rows), strict=True):
+        for chosen, batch in zip(rows, pictures.batches(rows), strict=True):
             clock.lap("wait")
             self.take(augment(batch.to(self.device, non_blocking=True), generator), self.index.targets[chosen], clock)
             yield clock.read()
@@ -218,13 +230,16 @@ def choose_rows(index: Index, batch_size: int, batches: int) -> list[list[int]]:
     return [[(batch * batch_size + place) % len(index.paths) for place in range(batch_size)] for batch in range(batches)]
 
 
-def measure_data_path(index: Index, image_size: int, batch_size: int, batches: int) -> float:
-    """Pictures per second that the loader delivers alone, decoding each."""
-    rows = choose_rows(index, batch_size, batches)
-    pictures = Pictures(index.paths, image_size, keep=False)
-    start = time.perf_counter()
-    count = sum(len(batch) for batch in pictures.batches(rows))
-    return count / (time.perf_counter() - start)
+def measure_data_path(index: Index, image_size: int, batch_size: int, device: torch.device) -> float:
+    """Pictures per second that the loader delivers alone, decoding each, once it is at work."""
+    pictures = Pictures(index.paths, image_size, keep=False, pinned=device.type == "cuda")
+    count, seconds = 0, 0.0
+    with contextlib.closing(pictures.batches(choose_rows(index, batch_size, LOADER_BATCHES))) as batches:
+        next(batches)
+        start = time.perf_counter()
+        while seconds < LOADER_SECONDS and (batch := next(batches, None)) is not None:
+            count, seconds = count + len(batch), time.perf_counter() - start
+    return count / seconds
 
 
 def measure_in_turns(candidates: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:

@@ -172,7 +172,7 @@ class Pictures:
         missing = self._find_missing(rows)
         return self._collect(rows, missing, self.pool.map(self._decode, missing))
 
-    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    def batches(self, order: Sequence[Sequence[int]]) -> Generator[Tensor, None, None]:
         """Read these batches ahead of their use, in a thread that ends with the iteration, also an iteration that stops early."""
         ready: Ready = queue.Queue(PREFETCHED_BATCHES)
         stop = threading.Event()

@@ -1,6 +1,7 @@
 """The benchmarks measure what they say, and the relation losses do no more work than their pairs need."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typer.testing import CliRunner
 
+from l2d import bench, processes
 from l2d.bench import Clock, Step, bench_losses, bench_training, draw_targets, loop_over_losses, sum_losses
 from l2d.cli import app
 from l2d.data import read_index
+from l2d.data.images import Pictures
 from l2d.losses import cd, id
 from l2d.memory import AllocationCounter, compare_memory
 from l2d.outputs import Outputs
@@ -120,6 +123,7 @@ def test_loss_benchmark_reports_both_sides_of_its_ratio():
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     monkeypatch.setenv("L2D_CACHE", str(tmp_path))
+    monkeypatch.setattr(bench, "LOADER_SECONDS", 0.2)
     return "shapes:10"
 
 
@@ -148,6 +152,17 @@ def test_training_benchmark_accounts_for_the_whole_step(drawn: str):
     assert sum(report["shares"].values()) == pytest.approx(1)
     assert report["images_per_second"]["step"] == pytest.approx(4000 / sum(report["milliseconds"].values()))
     assert report["images_per_second"]["data"] > 0
+    assert report["waiting"] == max(0, 1 - report["images_per_second"]["data"] / report["images_per_second"]["step"])
+
+
+def test_slow_decoding_shows_as_waiting_and_in_no_part_of_the_step(drawn: str, monkeypatch: pytest.MonkeyPatch):
+    decode = Pictures._decode
+    monkeypatch.setattr(Pictures, "_decode", lambda pictures, row: (time.sleep(0.2), decode(pictures, row))[1])
+    monkeypatch.setattr(processes, "count_processors", lambda: 2)
+    report = bench_training(drawn, teacher="test_resnet", student="test_efficientnet", image_size=32, batch_size=4, rounds=2)
+    assert report["milliseconds"]["wait"] < 100
+    assert report["images_per_second"]["data"] < 20
+    assert report["waiting"] > 0
 
 
 def test_allocations_are_counted_for_as_long_as_they_live():
