@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Generator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,12 @@ from l2d.data.decoders import Pixels, count_decoders, decode_in_processes
 # Since Python 3.12 a process that has threads is warned when it forks.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 forked = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads decode")
+
+
+@pytest.fixture(autouse=True)
+def no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only in a main thread torch has a signal tell of a process that died; pictures are read in another one."""
+    monkeypatch.setattr("torch.utils.data._utils.signal_handling._set_SIGCHLD_handler", lambda: None)
 
 
 def draw(row: int) -> Pixels:
@@ -64,6 +72,15 @@ def test_a_process_that_is_killed_ends_the_iteration_and_the_others() -> None:
     with pytest.raises(RuntimeError, match="A process that decodes pictures was killed, perhaps for want of memory"):
         list(pictures)
     assert multiprocessing.active_children() == []
+
+
+@forked
+def test_ctrl_c_is_left_to_the_parent() -> None:
+    pictures = draw_all()
+    begun = list(islice(pictures, 2 * decoders.CHUNK))  # from both
+    for process in multiprocessing.active_children():
+        os.kill(process.pid or 0, signal.SIGINT)
+    assert len(begun + list(pictures)) == 300
 
 
 ABANDONED = """
