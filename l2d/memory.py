@@ -20,9 +20,9 @@ from l2d.recipe import Recipe
 def compare_memory(teacher: str, student: str, targets: Tensor, method: str, image_size: int, device: torch.device) -> dict[str, Any]:
     """Peak memory of a step of a method, against a vanilla step after the teacher's forward pass, whose outputs are let go.
 
-    Weights, gradients and the optimiser's state are part of both. On a GPU the allocator's own count (of networks that are
-    not recorded as CUDA graphs, whose inner tensors it does not count); elsewhere the tensors of the same
-    step, added up on torch's meta device, where nothing is computed (in single precision, without the kernels' inner buffers).
+    Weights, gradients and the optimiser's state are part of both. On a GPU the allocator's own count, of networks that are not recorded:
+    it would miss what lies in a CUDA graph. Elsewhere the tensors of the same step, added up on torch's meta device, where nothing is
+    computed (in single precision, without the kernels' inner buffers).
 
     Args:
         teacher, student: timm names.
