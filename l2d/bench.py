@@ -1,9 +1,10 @@
 """What training costs: every time beside the one it is to be compared with, taken in turns on the same machine."""
 
 import contextlib
+import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -138,8 +139,7 @@ def bench_training(
     index = read_index(data, "train")
     step = Step(index, teacher, student, method, image_size, batch_size, device)
     # The first step also makes what the others find.
-    times = list(step.run(rounds + 1))[1:]
-    medians = {name: statistics.median(parts[name] for parts in times) for name in times[0]}
+    medians = {name: statistics.median(seconds[1:]) for name, seconds in step.run(rounds + 1).items()}
     whole = sum(medians.values())
     speeds = {"step": step.batch_size / whole, "data": measure_data_path(index, image_size, step.batch_size, device)}
     return {
@@ -173,8 +173,8 @@ class Step:
         self.learn = record(self.student, images.contiguous(memory_format=self.format))
         self.teach = record(self.teacher, images.contiguous(memory_format=torch.channels_last))
 
-    def run(self, steps: int) -> Iterator[dict[str, float]]:
-        """Seconds of every part, step by step, with the pictures in memory."""
+    def run(self, steps: int) -> dict[str, list[float]]:
+        """Seconds of every part in each of so many steps, with the pictures in memory."""
         generator = torch.Generator().manual_seed(0)
         rows = choose_rows(self.index, self.batch_size, steps)
         pictures = Pictures(self.index.paths[: self.batch_size * steps], self.recipe.train_size, pinned=self.device.type == "cuda")
@@ -183,7 +183,7 @@ class Step:
         for chosen, batch in zip(rows, pictures.batches(rows), strict=True):
             clock.lap("wait")
             self.take(augment(batch.to(self.device, non_blocking=True), generator), self.index.targets[chosen], clock)
-            yield clock.read()
+        return clock.read()
 
     def take(self, images: Tensor, targets: Tensor, clock: "Clock") -> None:
         """One step on pictures (N, 3, S, S) in [0, 1]."""
@@ -207,22 +207,34 @@ class Step:
 
 
 class Clock:
-    """Seconds between laps; waits for the device, so that work is counted where it was ordered."""
+    """Times parts that follow each other, over and over, on the device that does the work.
+
+    Nothing waits for a GPU, to which Python orders work ahead: a part lasts as long as the GPU is busy with it or idle before it, as in
+    training.
+    """
 
     def __init__(self, device: torch.device):
-        self.device, self.laps = device, dict[str, float]()
-        self.last = time.perf_counter()
+        self.device = device
+        self.marks = [("", self._mark())]
 
     def lap(self, name: str) -> None:
-        """The time since the last lap belongs to this part."""
-        _synchronise(self.device)
-        now = time.perf_counter()
-        self.laps[name], self.last = now - self.last, now
+        """What came after the last lap was this part."""
+        self.marks.append((name, self._mark()))
 
-    def read(self) -> dict[str, float]:
-        """The laps so far; the next one starts now."""
-        laps, self.laps, self.last = self.laps, {}, time.perf_counter()
-        return laps
+    def read(self) -> dict[str, list[float]]:
+        """Seconds of every part, each time that it came; waits for the device."""
+        _synchronise(self.device)
+        seconds: dict[str, list[float]] = {}
+        for (_, before), (name, after) in itertools.pairwise(self.marks):
+            seconds.setdefault(name, []).append(after - before if isinstance(after, float) else before.elapsed_time(after) / 1000)
+        return seconds
+
+    def _mark(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 def choose_rows(index: Index, batch_size: int, batches: int) -> list[list[int]]:

@@ -35,10 +35,10 @@ def cd(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
     the rows of the masked embeddings that are not all zero: the same but for an embedding that is exactly zero.
     """
     everyones = processes.gather(targets)
+    mine, theirs = (_take_positives(one.embeddings, targets, everyones) for one in (student, teacher))
     # The pairs go label by label, the positives image by image.
-    order = everyones.nonzero()[:, 1].argsort(stable=True).to(student.embeddings.device, non_blocking=True)
-    mine, theirs = (_take_positives(one.embeddings, targets, everyones).index_select(0, order) for one in (student, teacher))
-    return relation_loss(mine, theirs, find_pairs(everyones.T))
+    rows = everyones.nonzero()[:, 1].argsort(stable=True)
+    return relation_loss(mine, theirs, find_pairs(everyones.T, rows))
 
 
 def id(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Losses on logits: the labels' own, and what the teacher's probabilities add."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -63,6 +64,5 @@ def mse(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
 
 def _binary_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(Bernoulli(sigmoid(teacher)) || Bernoulli(sigmoid(student))) of every entry."""
-    present = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
-    absent = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-    return present + absent
+    mine, theirs = (F.logsigmoid(torch.stack([logits, -logits])) for logits in (student, teacher))
+    return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(0)

@@ -5,34 +5,46 @@ from itertools import combinations
 import pytest
 import torch
 
-from l2d.losses.relations import find_pairs, relation_loss, relative_distances
+from l2d.losses.relations import Pairs, find_pairs, measure, relate, relation_loss
+
+
+def list_pairs(pairs: Pairs) -> list[tuple[int, ...]]:
+    """Every pair with its group and the group's size."""
+    return list(zip(*(part.tolist() for part in pairs[:4]), strict=True))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.4, 1.0])
 @pytest.mark.parametrize("shape", [(7, 9), (1, 12), (12, 1), (0, 4), (4, 0)])
 def test_every_unordered_pair_of_a_group_once(shape: tuple[int, int], rate: float):
     membership = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) < rate).float()
-    pairs = find_pairs(membership)
-    expected = [
-        (group, *pair) for group, row in enumerate(membership.tolist()) for pair in combinations([i for i, x in enumerate(row) if x], 2)
-    ]
-    ends = (pairs.group[pairs.first], pairs.member[pairs.first], pairs.member[pairs.second])
-    found = zip(*(end.tolist() for end in ends), strict=True)
-    assert torch.equal(ends[0], pairs.group[pairs.second])
-    assert sorted(found) == sorted(expected)
-    assert pairs.sizes.tolist() == membership.sum(1).tolist()
+    rows = torch.randperm(int(membership.sum()), generator=torch.Generator().manual_seed(1))
+    pairs = find_pairs(membership, rows)
+    groups = [part.tolist() for part in rows.split(membership.sum(1).int().tolist())]
+    expected = [(*pair, members[0], len(members)) for members in groups for pair in combinations(members, 2)]
+    assert sorted(list_pairs(pairs)) == sorted(expected)
+    assert pairs.leader.tolist() == [members[0] for row in range(len(rows)) for members in groups if row in members]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_the_same_pairs_row_by_row(rate: float):
+    pairs = find_pairs((torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) < rate).float())
+    found = [(int(pairs.first[pair]), int(pairs.second[pair])) for pair in pairs.pair]
+    assert [set(ends) for ends in found] == [set(ends) for ends in zip(pairs.row.tolist(), pairs.partner.tolist(), strict=True)]
+    assert sorted(pairs.pair.tolist()) == sorted(2 * list(range(len(pairs.first))))
+    assert [row for row, part in enumerate(pairs.row.tensor_split(pairs.start[1:])) for _ in part] == pairs.row.tolist()
 
 
 def test_number_of_pairs_not_of_places_decides_the_work():
     membership = torch.zeros(500, 500)
     membership[3, [7, 400]] = 1
     pairs = find_pairs(membership)
-    assert [len(part) for part in pairs[:4]] == [2, 2, 1, 1]
+    assert max(len(part) for part in pairs) == 2
 
 
 def test_distances_are_relative_to_their_groups_mean():
     embeddings = torch.tensor([[0.0], [1.0], [1.0], [5.0], [5.0], [9.0]])
-    distances = relative_distances(embeddings, find_pairs(torch.tensor([[1, 1, 1, 0], [0, 0, 1, 0], [1, 1, 0, 0]])))
+    pairs = find_pairs(torch.tensor([[1, 1, 1, 0], [0, 0, 1, 0], [1, 1, 0, 0]]))
+    distances = relate(measure(embeddings, pairs), pairs)
     # A group of three with two equal ones, one of a single member, one of two.
     assert distances.tolist() == pytest.approx([1.0, 1.0, 0.0, 1.0])
 
