@@ -5,7 +5,7 @@ import math
 import textwrap
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -125,27 +125,12 @@ class _Run:
 
     def __init__(self, student: Network, index: Index, recipe: Recipe, teacher: Network | None, device: torch.device):
         self.recipe, self.device, self.card = recipe, device, student.card
-        self.training, self.held_out = split_index(index, recipe.holdout, recipe.share)
-        count = len(self.training.paths)
-        if count < 2:
-            raise ValueError(f"Training needs at least two pictures besides those held out; the data set leaves {count}.")
+        # Also for a method that ignores its teacher: students that are compared with each other see the same pixels.
+        self._split(index, max(recipe.train_size, recipe.teacher_size) if teacher is not None else recipe.train_size)
         weights = choose_weights(recipe.method, recipe.weights)
         self.teacher = teacher if weights else None
-        self.format = choose_memory_format(student.model, device)
-        self.student = student.model.to(device).to(memory_format=self.format).requires_grad_(True)
-        # Losses with weights of their own draw them here, whatever was drawn before.
-        torch.manual_seed(self._seed(SEEDS - 1))
-        self.distiller = Distiller(weights, self.student, self.teacher.model if self.teacher is not None else None)
-        self.distiller.to(device).to(memory_format=self.format)
-        if self.teacher is not None:
-            self.teacher.model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._place(student.model, weights)
         self.frozen = freeze_stages(self.student, recipe.freeze_stages, recipe.train_size)
-        # Also for a method that ignores its teacher: students that are compared with each other see the same pixels.
-        size = max(recipe.train_size, recipe.teacher_size) if teacher is not None else recipe.train_size
-        self.pictures = Pictures(self.training.paths, size, pinned=device.type == "cuda")
-        self.batch_size = choose_batch_size(recipe.batch_size, count)
-        self.share = processes.share(self.batch_size)
-        self.steps = count // self.batch_size
         self.optimizer, self.scheduler = create_optimizer(nn.ModuleList([self.student, self.distiller]), recipe, self.steps)
         self.average = create_average(self.student, recipe.averaging)
         self.epoch, self.seconds = 0, 0.0
@@ -153,6 +138,28 @@ class _Run:
         self.objective = processes.parallelise(_Objective(self._record(self.student, recipe.train_size, self.format), self.distiller))
         if self.teacher is not None:
             self.teach = self._record(self.teacher.model, recipe.teacher_size, torch.channels_last)
+
+    def _split(self, index: Index, size: int) -> None:
+        """Pictures to train on, in batches, and pictures held out."""
+        self.training, self.held_out = split_index(index, self.recipe.holdout, self.recipe.share)
+        count = len(self.training.paths)
+        if count < 2:
+            raise ValueError(f"Training needs at least two pictures besides those held out; the data set leaves {count}.")
+        self.pictures = Pictures(self.training.paths, size, pinned=self.device.type == "cuda")
+        self.batch_size = choose_batch_size(self.recipe.batch_size, count)
+        self.share = processes.share(self.batch_size)
+        self.steps = count // self.batch_size
+
+    def _place(self, student: LabelNet, weights: Mapping[str, float]) -> None:
+        """Networks and losses on the device, in the layout that it likes best."""
+        self.format = choose_memory_format(student, self.device)
+        self.student = student.to(self.device).to(memory_format=self.format).requires_grad_(True)
+        # Losses with weights of their own draw them here, whatever was drawn before.
+        torch.manual_seed(self._seed(SEEDS - 1))
+        self.distiller = Distiller(weights, self.student, self.teacher.model if self.teacher is not None else None)
+        self.distiller.to(self.device).to(memory_format=self.format)
+        if self.teacher is not None:
+            self.teacher.model.to(self.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def _record(self, model: LabelNet, size: int, memory_format: torch.memory_format) -> nn.Module:
         images = torch.zeros(self.share.stop - self.share.start, 3, size, size, device=self.device)
