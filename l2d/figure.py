@@ -1,5 +1,6 @@
 """The paper's Figures 2 to 4: where several networks look in one picture; rows = labels, columns = the picture, then the networks."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet")
 
 # A PNG of more would take long to write and to open: with many rows it has fewer pixels per inch.
 MOST_PIXELS = 16_000_000
+# PDF's own limit, 14,400 points: some viewers show no larger page.
+MOST_INCHES = 200
 # zlib's. Its default takes four times as long, and photographs hardly shrink more.
 COMPRESSION = 2
 INK, PALE = "#1c1c1e", "#48484a"
@@ -106,7 +109,7 @@ def draw_figure(
 def save_figure(figure: Figure, target: Path | BinaryIO, format: str, dpi: int = DPI) -> None:
     """Write a figure as "png" or "pdf" to a path or an open file; without a date, so that the same figure gives the same bytes.
 
-    A PNG has fewer pixels per inch where it would have more than `MOST_PIXELS`.
+    A PNG has fewer pixels per inch where it would have more than `MOST_PIXELS`. Warns of a PDF with a side above `MOST_INCHES`.
 
     Raises:
         ValueError: for another format.
@@ -114,6 +117,9 @@ def save_figure(figure: Figure, target: Path | BinaryIO, format: str, dpi: int =
     if format not in FORMATS:
         raise ValueError(f"A figure is written as {' or '.join(FORMATS)}; got {format!r}.")
     if format == "pdf":
+        if (side := figure.get_size_inches().max()) > MOST_INCHES:
+            sentence = f"This page has a side of {side:.0f} inches, and some PDF viewers show none above {MOST_INCHES}"
+            warnings.warn(f"{sentence}: choose fewer labels, or write a PNG.", stacklevel=2)
         figure.savefig(target, format=format, metadata={"CreationDate": None})
     else:
         most = float((MOST_PIXELS / figure.get_size_inches().prod()) ** 0.5)

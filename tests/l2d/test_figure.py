@@ -264,6 +264,15 @@ def test_a_pdf_holds_the_picture_once_however_many_rows_there_are() -> None:
     assert (measure(6) - one) / 5 < one / 4
 
 
+def test_a_pdf_higher_than_some_viewers_show_is_warned_about() -> None:
+    labels = [f"label {number}" for number in range(116)]
+    figure = draw_figure(Image.new("RGB", (8, 8)), [Column("A", {}, {})], labels)
+    with pytest.warns(
+        UserWarning, match="a side of 205 inches, and some PDF viewers show none above 200: choose fewer labels, or write a PNG"
+    ):
+        save_figure(figure, io.BytesIO(), "pdf")
+
+
 def test_the_caption_says_what_the_colours_mean() -> None:
     def read(**look: Any) -> str:
         return caption_of(draw_figure(WHITE, make_columns(), LABELS, **look)).replace("\n", " ")
