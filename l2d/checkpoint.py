@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from l2d.disk import replace_file
+from l2d.disk import replace_file, sweep_partial
 from l2d.model import LabelNet, create_model, load_weights
 
 CARD = "card.json"
@@ -89,12 +89,13 @@ def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard
     """Write a network in half precision with its card; return the card with hash and number of parameters filled in.
 
     A number beyond half precision's range keeps its tensor in single precision. Each file is written beside its place and then
-    renamed: a full disk or a power cut leaves what was there before.
+    renamed: a full disk or a power cut leaves what was there before. What earlier writers left when they were killed is swept.
 
     Raises:
         OSError: if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    sweep_partial(folder)
     # Through bytes: safetensors' own writer makes files that only their owner can read.
     weights = save({name: _to_half(tensor) for name, tensor in model.state_dict().items()})
     replace_file(folder / WEIGHTS, lambda path: path.write_bytes(weights))

@@ -1,10 +1,15 @@
 """How files get to the disk: whole, or not at all."""
 
+import contextlib
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+# A writer that lives adds to its file more often than this; what is older was left by one that was killed.
+ABANDONED_SECONDS = 3600
 
 
 def check_writable(folder: Path) -> None:
@@ -37,3 +42,12 @@ def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool =
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_partial(folder: Path) -> None:
+    """Remove what killed writers left of files that `replace_file` was to put there, but nothing of the last hour: some may still live."""
+    for left in folder.glob(f".*.{'[0-9a-f]' * 32}.partial"):
+        # Another process may sweep too, and what stays does no harm.
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import struct
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,14 @@ def test_a_write_that_fails_leaves_what_was_there(folder: Path, victim: str, mon
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(folder, model, make_card()) if victim == WEIGHTS else write_card(folder, make_card())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_killed_training_left_is_swept_by_the_next_one(folder: Path) -> None:
+    left = folder / f".state.pt.{uuid.uuid4().hex}.partial"
+    left.write_bytes(b"half a fi")
+    os.utime(left, (0, 0))
+    save_checkpoint(folder, make_model(), make_card())
+    assert {path.name for path in folder.iterdir()} == {CARD, WEIGHTS}
 
 
 def test_the_weights_reach_the_disk_before_their_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

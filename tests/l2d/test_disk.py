@@ -1,11 +1,13 @@
 """Files are whole or not there, whoever else writes them."""
 
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from l2d.disk import replace_file
+from l2d.disk import replace_file, sweep_partial
 
 
 def test_two_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path):
@@ -44,3 +46,21 @@ def test_a_write_that_fails_leaves_nothing_but_what_was_there(tmp_path: Path):
         replace_file(path, fail)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_is_swept_but_nothing_that_may_still_be_written(tmp_path: Path):
+    names: list[str] = []
+
+    def note(part: Path) -> None:
+        part.write_bytes(b"half a fi")
+        names.append(part.name)
+
+    for _ in range(2):
+        replace_file(tmp_path / "state.pt", note)
+    dead, alive = (tmp_path / name for name in names)
+    foreign = tmp_path / ".notes.partial"
+    for path, minutes in ((dead, 61), (alive, 59), (foreign, 10_000)):
+        path.write_bytes(b"half a fi")
+        os.utime(path, (0, time.time() - 60 * minutes))
+    sweep_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, foreign.name, "state.pt"])
