@@ -25,9 +25,10 @@ def read_table(path: Path, split: str) -> Index:
     photos/desk.jpg,cup | laptop,test
     photos/wall.jpg,,train
     ```
-    `file` is relative to the CSV file; labels are separated by ; or |, and none is allowed: a picture that shows no label. The labels
-    are all that occur in the file, in either split, in alphabetical order. Without `split`, a fifth of the pictures are for testing,
-    chosen by a checksum of their names: adding lines moves no picture from one split to the other. No picture is opened.
+    `file` is relative to the CSV file; labels are separated by ; or |, and none is allowed: a picture that shows no label. Spaces at
+    the ends of columns and labels do not count. The labels are all that occur in the file, in either split, in alphabetical order.
+    Without `split`, a fifth of the pictures are for testing, chosen by a checksum of their names: adding lines moves no picture from one
+    split to the other. No picture is opened.
 
     Args:
         path: the CSV file, UTF-8.
@@ -42,6 +43,7 @@ def read_table(path: Path, split: str) -> Index:
         raise ValueError(f"Unknown split {split!r} of a table; the known ones are {', '.join(SPLITS)}.")
     require_annotations(path, "a CSV file with the columns file and labels")
     rows = _read_rows(path)
+    _check_files(rows, path)
     labels = require_labels(sorted({label for row in rows for label in _split_labels(row["labels"])}), path)
     _check_commas(labels, path)
     chosen = [row for row in rows if _split_of(row, path) == split]
@@ -58,19 +60,25 @@ def read_table(path: Path, split: str) -> Index:
 def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            found, rows = list(reader.fieldnames or []), list(reader)
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if line]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error
-    if not {"file", "labels"} <= set(found):
-        raise ValueError(f"{path} needs the columns file and labels in its first line; it has {', '.join(found) or 'none'}.")
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values() or not row["file"]:
-            raise ValueError(f"Row {number} of {path} does not fit its first line: expected {len(found)} columns and a file.")
-    twice = sorted(name for name, count in Counter(row["file"] for row in rows).items() if count > 1)
+    names = lines.pop(0)[1] if lines else []
+    if not names.count("file") == names.count("labels") == 1 or names.count("split") > 1:
+        expected = "needs the columns file and labels in its first line, once each and separated by commas"
+        raise ValueError(f"{path} {expected}; it has {', '.join(names) or 'none'}.")
+    for number, cells in lines:
+        if len(cells) != len(names) or not cells[names.index("file")]:
+            raise ValueError(f"Line {number} of {path} does not fit its first one: expected {len(names)} columns and a file.")
+    return [dict(zip(names, cells, strict=True)) for _, cells in lines]
+
+
+def _check_files(rows: Sequence[dict[str, str]], path: Path) -> None:
+    # As paths: p.jpg and ./p.jpg are one picture, and could be one of each split.
+    twice = sorted(name for name, count in Counter(Path(row["file"]) for row in rows).items() if count > 1)
     if twice:
         raise ValueError(f"{path} names {len(twice)} pictures more than once: {name_some(twice)}.")
-    return rows
 
 
 def _check_commas(labels: Sequence[str], path: Path) -> None:

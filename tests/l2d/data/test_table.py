@@ -37,6 +37,12 @@ def test_columns_in_any_order_with_a_byte_order_mark(folder: Path):
     assert read_table(path, "train").labels == ("Straße", "hund")
 
 
+def test_spaces_at_the_ends_of_columns_do_not_count(folder: Path, write: Write):
+    path = write(folder / "own.csv", 'file, labels, split\nphotos/beach.jpg , "wild dog; cat", train \nphotos/desk.jpg, cat, test\n')
+    train = read_table(path, "train")
+    assert (train.paths, train.labels) == ([folder / "photos" / "beach.jpg"], ("cat", "wild dog"))
+
+
 def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, save_picture: Save, write: Write):
     names = [save_picture(tmp_path / f"{number}.png").name for number in range(60)]
     path = write(tmp_path / "own.csv", "file,labels\n" + "".join(f"{name},cat\n" for name in names))
@@ -51,14 +57,17 @@ def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, sa
     ("text", "sentence"),
     [
         ("picture,tags\na.jpg,dog\n", "needs the columns file and labels .* it has picture, tags"),
+        ("file;labels\nphotos/beach.jpg;dog\n", "separated by commas; it has file;labels"),
+        ("file,labels,labels\nphotos/beach.jpg,dog,cat\n", "once each .* it has file, labels, labels"),
         ("", "it has none"),
-        ("file,labels\nphotos/beach.jpg\n", "Row 2 .* expected 2 columns"),
-        ("file,labels\nphotos/beach.jpg,dog,train\n", "Row 2 .* expected 2 columns"),
-        ("file,labels\n,dog\n", "Row 2"),
+        ("file,labels\nphotos/beach.jpg\n", "Line 2 .* expected 2 columns"),
+        ("file,labels\nphotos/beach.jpg,dog,train\n", "Line 2 .* expected 2 columns"),
+        ("file,labels\n\nphotos/beach.jpg,cat\n\n,dog\n", "Line 5"),
         ("file,labels,split\nphotos/beach.jpg,dog,val\n", "the split 'val'; expected train or test"),
         ("file,labels,split\nphotos/beach.jpg,dog,test\n", "no picture for train"),
         ("file,labels,split\nphotos/beach.jpg,,train\n", "names none at all"),
         ("file,labels,split\nphotos/beach.jpg,dog,train\nphotos/beach.jpg,cat,test\n", "1 pictures more than once: photos/beach.jpg"),
+        ("file,labels,split\nphotos/beach.jpg,dog,train\n./photos/beach.jpg,dog,test\n", "1 pictures more than once: photos/beach.jpg"),
         ('file,labels\n"photos/beach.jpg,dog\n', "not a CSV file"),
         ('file,labels,split\nphotos/beach.jpg,"dog, cat",train\n', "a comma, 'dog, cat': separate the labels of a picture by ; or |"),
     ],
