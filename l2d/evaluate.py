@@ -69,9 +69,10 @@ def check_labels(card: ModelCard, index: Index) -> None:
     if card.labels != index.labels:
         unknown = [label for label in index.labels if label not in card.labels]
         missing = [label for label in card.labels if label not in index.labels]
-        reason = f"{len(unknown)} unknown to it ({name_some(unknown)}), {len(missing)} missing ({name_some(missing)})"
-        order = "the same labels in another order" if not unknown and not missing else reason
-        raise ValueError(f"{card.name} was trained for {len(card.labels)} labels; the data set has {len(index.labels)}: {order}.")
+        others = {"unknown to it": unknown, "missing": missing}
+        reasons = [f"{len(labels)} {which} ({name_some(labels)})" for which, labels in others.items() if labels]
+        reason = ", ".join(reasons) or "the same labels in another order"
+        raise ValueError(f"{card.name} was trained for {len(card.labels)} labels; the data set has {len(index.labels)}: {reason}.")
 
 
 def _score_draws(scores: Tensor, targets: Tensor) -> Callable[[Tensor], dict[str, float]]:

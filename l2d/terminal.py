@@ -33,7 +33,7 @@ def sentences() -> Iterator[None]:
             warnings.showwarning = _show_warning
             yield
     except (ValueError, OSError, ArithmeticError) as error:
-        _complain(error)
+        _complain(_describe(error))
         raise typer.Exit(1) from error
     except (MemoryError, RuntimeError) as error:
         from l2d.device import lacks_memory
@@ -47,6 +47,13 @@ def sentences() -> Iterator[None]:
 def say(message: str | Text) -> None:
     """A message on one line, however long: whoever reads it from a file finds names whole."""
     console.print(message, soft_wrap=True)
+
+
+def _describe(error: Exception) -> str:
+    """An error's own sentence; the system's ones are made of the file and what is wrong with it, without a number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{': '.join(str(part) for part in (error.filename, error.strerror) if part)}."
 
 
 def _complain(reason: object) -> None:

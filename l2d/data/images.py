@@ -74,7 +74,7 @@ def read_image(path: Path, size: int | None = None) -> Image.Image:
     except FileNotFoundError:
         raise ValueError(f"There is no picture {path}.") from None
     except Exception as error:  # Pillow's readers meet damaged files with almost any exception
-        raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
+        raise ValueError(f"{path} cannot be read as a picture: {str(error).removesuffix('.')}.") from error
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

@@ -131,6 +131,7 @@ def test_what_is_wrong_is_said_in_a_sentence(teacher: Path, coco: Path, tmp_path
     data, out = ("--data", f"coco:{coco}"), ("--out", tmp_path / "new")
     assert "Unknown backbone 'resnet19'" in refuse("train", "--backbone", "resnet19", *data, *out)
     assert "Expected data as coco:ROOT" in refuse("train", "--backbone", "test_resnet", "--data", "nonsense", *out)
+    assert f"Error: {coco}: Is a directory." in refuse("evaluate", teacher, "--data", f"csv:{coco}")
     assert "nowhere" in refuse("train", "--backbone", "test_resnet", "--data", "coco:nowhere", *out)
     assert "lr must lie between" in refuse("train", "--backbone", "test_resnet", *data, *out, "--lr", "100")
     assert "Unknown split 'val'" in refuse("evaluate", teacher, *data, "--split", "val")
@@ -168,7 +169,7 @@ def test_scores_are_saved_of_the_test_pictures_alone_and_shown_whatever_happens(
     assert read_card(place).scores.keys() >= {"mAP", "localization"}
     monkeypatch.setattr(Path, "write_text", fill_disk)
     result = run("evaluate", *words)
-    assert (result.exit_code, json.loads(result.stdout)["images"], "Error: " in result.stderr) == (1, 6, True)
+    assert (result.exit_code, json.loads(result.stdout)["images"], result.stderr) == (1, 6, "Error: No space left on device.\n")
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_once(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,6 +212,12 @@ def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
         Pictures([path], 16).read([0])
 
 
+def test_pixels_without_a_range_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    Image.new("F", (4, 4)).save(tmp_path / "depth.tif")
+    with pytest.raises(ValueError, match=r"depth\.tif cannot be read as a picture: Pixels of the kind 'F' have no agreed range here\.$"):
+        Pictures([tmp_path / "depth.tif"], 16).read([0])
+
+
 def test_a_missing_file_and_a_decompression_bomb_are_named(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"0\.png cannot be read as a picture"):
