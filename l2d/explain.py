@@ -11,6 +11,7 @@ from torch import Tensor
 
 from l2d.cam import evidence_from_features
 from l2d.data.images import read_image, to_input
+from l2d.disk import check_writable
 from l2d.figure import FORMATS, Column, draw_figure, save_figure
 from l2d.metrics import THRESHOLD
 from l2d.runs import choose_device, load_network
@@ -46,12 +47,14 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
 
     Raises:
         ValueError: for another suffix, no network, a label that none of them knows, or a picture or checkpoint that cannot be read.
+        OSError: if the figure's folder cannot be written.
     """
     kind = out.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise ValueError(f"A figure is written as {' or '.join(f'.{name}' for name in FORMATS)}; got {out}.")
     if not folders:
         raise ValueError("A figure needs at least one network: give the folders of their checkpoints.")
+    check_writable(out.parent)
     networks = [load_network(folder, choose_device(device)) for folder in folders]
     known = list(dict.fromkeys(label for network in networks for label in network.card.labels))
     if labels is not None:

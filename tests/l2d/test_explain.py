@@ -115,4 +115,6 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, picture: Path) -> None:
         explain_image(tmp_path / "text.jpg", [tmp_path / "one"], tmp_path / "figure.png")
     with pytest.raises(ValueError, match="not a checkpoint folder"):
         explain_image(picture, [tmp_path / "two"], tmp_path / "figure.png")
+    with pytest.raises(OSError, match=r"text\.jpg cannot be written: Not a directory"):
+        explain_image(picture, [tmp_path / "two"], tmp_path / "text.jpg" / "figure.png")
     assert not (tmp_path / "figure.png").exists()
