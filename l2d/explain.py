@@ -11,7 +11,7 @@ from torch import Tensor
 
 from l2d.cam import evidence_from_features
 from l2d.data.images import read_image, to_input
-from l2d.disk import check_writable
+from l2d.disk import check_writable, replace_file
 from l2d.figure import FORMATS, Column, draw_figure, save_figure
 from l2d.metrics import THRESHOLD
 from l2d.runs import choose_device, load_network
@@ -63,7 +63,8 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
     answers = [read_picture(network, read_image(image, network.card.image_size)) for network in networks]
     rows = list(dict.fromkeys(labels)) if labels is not None else choose_rows([answer.probabilities for answer in answers])
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(draw_figure(picture, [_fill_column(answer, rows) for answer in answers], rows, threshold=THRESHOLD), out, kind)
+    figure = draw_figure(picture, [_fill_column(answer, rows) for answer in answers], rows, threshold=THRESHOLD)
+    replace_file(out, lambda path: save_figure(figure, path, kind), durable=False)
 
 
 def read_picture(network: Network, picture: Image.Image) -> Answer:

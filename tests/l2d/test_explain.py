@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from l2d import explain
@@ -100,6 +101,20 @@ def test_rows() -> None:
 def test_unknown_labels_are_refused_with_close_ones(labels: list[str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         check_known(labels, ANIMALS)
+
+
+def test_a_full_disk_leaves_the_earlier_figure(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_disk(_: Figure, path: Path, kind: str) -> None:
+        path.write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    make_network(tmp_path / "one")
+    explain_image(picture, [tmp_path / "one"], tmp_path / "out.png", device="cpu")
+    before = (tmp_path / "out.png").read_bytes()
+    monkeypatch.setattr(explain, "save_figure", fill_disk)
+    with pytest.raises(OSError, match="No space left"):
+        explain_image(picture, [tmp_path / "one"], tmp_path / "out.png", device="cpu")
+    assert (tmp_path / "out.png").read_bytes() == before
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, picture: Path) -> None:
