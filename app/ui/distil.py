@@ -28,7 +28,9 @@ WAKE = "() => new Promise((wake) => setTimeout(() => wake({__type__: 'update', i
 # The jobs lie beside the form, or far below it.
 SHOW = "() => { document.querySelector('.l2d-jobs').scrollIntoView({behavior: 'smooth'}); }"
 # What the delete button does first, in the browser: without a yes no job is named, and nothing is done.
-CONFIRM = "(token, job) => [token, confirm('Delete this job, its log and every model that it trained, a teacher too?') ? job : null]"
+CONFIRM = (
+    "(token, job, told) => [token, confirm('Delete this job, its log and every model that it trained, a teacher too?') ? job : null, told]"
+)
 NO_JOB = "<p>No job yet. The form holds a small one that needs no data set: start it.</p>"
 
 
@@ -59,7 +61,7 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
         ended(None, None, start, js=WAKE, **quiet)
     answer[1].click(None, js=SHOW, **quiet)
     for verb, button in buttons.items():
-        asked = button.click(bench.ask(verb), [token, chosen], None, js=CONFIRM if verb == "delete" else None, **quiet)
+        asked = button.click(bench.ask(verb), [token, chosen, answer[0]], list(answer), js=CONFIRM if verb == "delete" else None, **quiet)
         asked.then(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
     chosen.input(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
     epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes], **quiet)
@@ -118,10 +120,10 @@ class Bench:
         place = "next in line" if before < 1 else f"{before} {'other waits' if before == 1 else 'others wait'} before it"
         return [gr.update(choices=self._list_jobs(), value=job.id), f"<p>Ordered as job {job.id}: {place}.</p>", gr.update(visible=True)]
 
-    def ask(self, verb: str) -> Callable[[str, str | None, gr.Request], None]:
-        """The function of a button."""
+    def ask(self, verb: str) -> Callable[[str, str | None, str, gr.Request], list[Any]]:
+        """The function of a button; what was told about an order goes with its job."""
 
-        def do(token: str, job: str | None, request: gr.Request) -> None:
+        def do(token: str, job: str | None, told: str, request: gr.Request) -> list[Any]:
             def act(job: str) -> None:
                 if verb == "delete":
                     self.workshop.delete(job)
@@ -132,6 +134,7 @@ class Bench:
 
             if job:
                 self._try(token, request, lambda: act(job))
+            return ["", gr.update(visible=False)] if job and verb == "delete" and job in told else [gr.skip(), gr.skip()]
 
         return do
 

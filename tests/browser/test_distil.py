@@ -92,7 +92,15 @@ def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_p
     first = page.locator(".l2d-job small").inner_text().split()[1].rstrip(",")
     expect(page.locator(".l2d-curves polyline").first).to_be_visible(timeout=TRAINING_MS)
 
+    page.keyboard.press("Escape")
     # A second one waits, and is cancelled.
+    expect(page.locator(".l2d-state")).to_have_text("cancelled")
+    # What was told about the order goes with its job.
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
+    expect(page.get_by_text(re.compile("^Ordered as job"))).to_be_hidden()
+    expect(page.get_by_role("button", name="Show it")).to_be_hidden()
     page.get_by_role("button", name="Start").click()
     expect(state).to_have_text("queued")
     start = time.monotonic()

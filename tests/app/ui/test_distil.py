@@ -94,9 +94,9 @@ def test_what_was_asked_for_is_not_offered_again(bench: Bench, workshop: Worksho
         return [button["visible"] for button in bench.refresh("", job, 1, {}, OWN)[2:6]]
 
     assert offered() == [True, True, False, False]
-    bench.ask("stop")("", job, OWN)
+    bench.ask("stop")("", job, "", OWN)
     assert offered() == [False, True, False, False]
-    bench.ask("cancel")("", job, OWN)
+    bench.ask("cancel")("", job, "", OWN)
     assert offered() == [False, False, False, False]
 
 
@@ -104,10 +104,20 @@ def test_a_deletion_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     told: list[str] = []
     monkeypatch.setattr(gr, "Info", told.append)
     job = start(bench)
-    bench.ask("cancel")("", job, OWN)
+    bench.ask("cancel")("", job, "", OWN)
     assert told == []
-    bench.ask("delete")("", job, OWN)
+    bench.ask("delete")("", job, "", OWN)
     assert [job in sentence for sentence in told] == [True]
+
+
+def test_what_was_told_about_an_order_goes_with_its_job_alone(bench: Bench):
+    chosen, told, _ = bench.start("", OWN, *FORM)
+    job, other = chosen["value"], start(bench)
+    kept = [gr.skip(), gr.skip()]
+    for each in (job, other):
+        assert bench.ask("cancel")("", each, told, OWN) == kept
+    assert bench.ask("delete")("", None, told, OWN) == bench.ask("delete")("", other, told, OWN) == kept
+    assert bench.ask("delete")("", job, told, OWN) == ["", gr.update(visible=False)]
 
 
 def test_vanilla_takes_no_teacher_whatever_the_list_says(bench: Bench, workshop: Workshop):
@@ -122,7 +132,7 @@ def test_without_the_token_nothing_is_done_or_shown(workshop: Workshop):
     job = Bench(workshop, Access(None)).start("", OWN, *FORM)[0]["value"]
     for verb in ("cancel", "stop", "resume", "delete"):
         with pytest.raises(gr.Error, match="token"):
-            shut.ask(verb)("wrong", job, OWN)
+            shut.ask(verb)("wrong", job, "", OWN)
     assert job not in str(shut.refresh("wrong", job, 1, {}, OWN))
     assert shut.scrub("wrong", job, 1, OWN) == ("", "")
     assert job in str(shut.refresh("secret", job, 1, {}, OWN))
@@ -137,7 +147,7 @@ def test_without_a_token_no_other_sites_page_orders_or_sees_a_job(bench: Bench, 
         bench.start("", evil, *FORM)
     for verb in ("cancel", "stop", "resume", "delete"):
         with pytest.raises(gr.Error, match="Without a token"):
-            bench.ask(verb)("", job, evil)
+            bench.ask(verb)("", job, "", evil)
     assert job not in str(bench.refresh("", job, 1, {}, evil))
     assert bench.scrub("", job, 1, evil) == ("", "")
     assert [(known.id, known.state) for known in workshop.queue.page(10)] == [(job, "queued")]
@@ -159,7 +169,7 @@ def test_a_queue_that_cannot_be_used_is_told_by_every_button(bench: Bench, works
 
     monkeypatch.setattr(Workshop, "queue", property(fail))
     with pytest.raises(gr.Error, match="cannot be used now"):
-        bench.ask("cancel")("", job, OWN)
+        bench.ask("cancel")("", job, "", OWN)
 
 
 def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
@@ -168,7 +178,7 @@ def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
     assert "Waiting" in first[1]
     again = bench.refresh("", job, 1, first[-1], OWN)
     assert all(value == gr.skip() for value in again[:-1])
-    bench.ask("cancel")("", job, OWN)
+    bench.ask("cancel")("", job, "", OWN)
     changed = bench.refresh("", job, 1, again[-1], OWN)
     assert "cancelled" in changed[1]
     assert changed[6] == gr.skip(), "the curves are as they were"
