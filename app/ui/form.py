@@ -73,8 +73,8 @@ class Form:
         for name in ("data", "teacher"):
             held[name] = held[name] if held[name] in offered[name] else None
         for name in STARTS:
-            none, *fitting = offered[name]
-            held[name] = held[name] if held[name] in offered[name] else next(iter(fitting), none)
+            # Nothing to choose from is no choice of "": the next student that has a model of its kind starts from it again.
+            held[name] = held[name] if held[name] in offered[name] else next(iter(offered[name][1:]), None)
         if not (held["start_from"] or held["pretrained"]):
             held["freeze_stages"] = 0
         lists: dict[str, dict[str, Any]] = {name: {"choices": choices} for name, choices in offered.items()}
