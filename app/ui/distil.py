@@ -11,14 +11,14 @@ from app.access import Access
 from app.errors import RequestError
 from app.jobs import ENDED, RESUMABLE, Job
 from app.orders import Order
-from app.ui import curves, maps, progress
+from app.ui import curves, form, maps, progress
 from app.ui.curves import recall_history, show_curves
 from app.ui.form import FITTED, FITTING, MORE, SHOWN, Form
 from app.ui.maps import list_epochs, show_maps
 from app.ui.progress import show_log, show_status
 from app.workshop import Workshop
 
-STYLE = progress.CSS + curves.CSS + maps.CSS
+STYLE = form.CSS + progress.CSS + curves.CSS + maps.CSS
 POLL_SECONDS = 2.0
 LISTED = 50
 LOG_BYTES = 16 * 2**10
@@ -39,7 +39,7 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     bench = Bench(workshop, access)
     gr.HTML(f"<style>{STYLE}</style>", apply_default_css=False)
     with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=300):
+        with gr.Column(scale=2, min_width=300, elem_classes="l2d-form"):
             fields, token, start, answer, command = _build_form(bench)
         with gr.Column(scale=3, min_width=320):
             chosen, status, buttons, curves, epoch, probes, log = _build_view()

@@ -34,6 +34,17 @@ STARTS = ("start_from", "teacher_start_from")
 FITTED = ("data", "teacher", "student", "start_from", "teacher_start_from", "freeze_stages", "pretrained")
 # Those of them that somebody changes to fit the others; a number that is being typed is left alone.
 FITTING = ("teacher", "student", "start_from", "teacher_start_from", "pretrained")
+# Fields that take a whole line: names of models are long.
+LONG = ("title", "teacher", "student", "start_from", "teacher_start_from", "pretrained")
+
+CSS = """
+.l2d-form .form { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); background: var(--block-background-fill); }
+/* Beside a longer sentence a shorter one takes as much room, so that what is filled in stands in line. */
+.l2d-form .container { display: flex; flex-direction: column; height: 100%; }
+.l2d-form .info-text { flex: 1; }
+.l2d-form .l2d-long, .l2d-form .l2d-command { grid-column: 1 / -1; }
+@media (max-width: 640px) { .l2d-command textarea { max-height: 12em; } }
+"""
 
 
 class Form:
@@ -52,6 +63,7 @@ class Form:
         field = Order.model_fields[name]
         offered = self._list_choices(held)
         about: dict[str, Any] = {"label": name.replace("_", " ").capitalize(), "info": _describe_field(name, held), "value": held[name]}
+        about["elem_classes"] = ["l2d-long"] if name in LONG else []
         if name in offered:
             # Two quick changes of the student: the second one still sends what the first one has taken off the list.
             return gr.Dropdown(offered[name], allow_custom_value=name in STARTS, **about)

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,31 @@ def test_a_number_that_is_being_typed_is_read_as_a_whole(page: Page):
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
 
 
+def test_on_a_phone_short_fields_share_a_line(visit: Callable[..., Page]):
+    page = visit(390, 844)
+    page.get_by_role("tab", name="Distil").click()
+    first, second = (page.get_by_label(re.compile(f"^\\s*{name}")).bounding_box() for name in ("Teacher epochs", "Epochs"))
+    assert first is not None
+    assert second is not None
+    assert (first["y"], first["height"]) == (second["y"], second["height"])
+    start = page.get_by_role("button", name="Start").bounding_box()
+    assert start is not None
+    assert start["y"] < 960
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_student_before_is_chosen_again_with_the_model_it_started_from(page: Page):
+    page.get_by_role("tab", name="Distil").click()
+    command = page.locator(".l2d-command textarea")
+    expect(command).to_have_value(re.compile("l2d distill .*--init"))
+    for student in ("resnet18", "mobilenetv2_100"):
+        page.get_by_label(re.compile(r"^\s*Student")).click()
+        page.get_by_role("option", name=student, exact=True).click()
+        expect(command).to_have_value(re.compile(f"--student {student} "))
+    expect(page.get_by_text("It starts from coco-mobilenetv2-vanilla.")).to_be_visible()
+    expect(command).to_have_value(re.compile("l2d distill .*--init"))
+
+
 def test_another_student_is_ordered_once_whatever_the_first_one_started_from(browser: Browser, fresh: str):
     page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
     page.set_default_timeout(PATIENCE_MS)
@@ -66,7 +92,15 @@ def test_another_student_is_ordered_once_whatever_the_first_one_started_from(bro
     expect(jobs).to_be_in_viewport()
     jobs.click()
     expect(page.get_by_role("option", name=re.compile("First student"))).to_have_count(1)
+    page.keyboard.press("Escape")
     page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".l2d-state")).to_have_text("cancelled")
+    # What was told about the order goes with its job.
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
+    expect(page.get_by_text(re.compile("^Ordered as job"))).to_be_hidden()
+    expect(page.get_by_role("button", name="Show it")).to_be_hidden()
     page.context.close()
 
 
@@ -92,15 +126,7 @@ def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_p
     first = page.locator(".l2d-job small").inner_text().split()[1].rstrip(",")
     expect(page.locator(".l2d-curves polyline").first).to_be_visible(timeout=TRAINING_MS)
 
-    page.keyboard.press("Escape")
     # A second one waits, and is cancelled.
-    expect(page.locator(".l2d-state")).to_have_text("cancelled")
-    # What was told about the order goes with its job.
-    page.once("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Delete").click()
-    expect(page.get_by_text("No job yet.")).to_be_visible()
-    expect(page.get_by_text(re.compile("^Ordered as job"))).to_be_hidden()
-    expect(page.get_by_role("button", name="Show it")).to_be_hidden()
     page.get_by_role("button", name="Start").click()
     expect(state).to_have_text("queued")
     start = time.monotonic()
