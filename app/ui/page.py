@@ -28,9 +28,11 @@ HEADER = """
 CSS = """
 /* Gradio hides what overflows, and nothing within could stick to the window's top. */
 .gradio-container { padding: 0 !important; overflow: clip !important; }
-.gradio-container > .main { padding: 16px 28px 32px !important; max-width: 1760px; margin: 0 auto !important; }
+.gradio-container > .main { padding: 16px clamp(14px, 5vw - 6px, 28px) 32px !important; max-width: 1760px; margin: 0 auto !important; }
 .gradio-container .tabitem { padding: 4px 0 0 !important; }
 .gradio-container .html-container { padding: 0 !important; }
+/* What holds nothing would still be one more gap. */
+.gradio-container .block:has(> .html-container > :empty) { display: none; }
 /* Themes have one accent for both schemes. */
 .dark { --color-accent: var(--primary-400); }
 .l2d-header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; }
@@ -40,7 +42,6 @@ CSS = """
 .l2d-header a { color: var(--body-text-color-subdued); text-decoration: underline; text-underline-offset: 3px; }
 @keyframes l2d-busy { to { transform: translateX(440%); } }
 @media (max-width: 640px) {
-  .gradio-container > .main { padding: 12px 14px 24px !important; }
   .l2d-header { column-gap: 10px; }
   .l2d-header p { font-size: 13px; }
   .l2d-header p span { display: none; }
@@ -81,6 +82,12 @@ def look() -> dict[str, Any]:
         body_text_color_subdued="*neutral_500",
         body_text_color_subdued_dark="*neutral_400",
         body_background_fill_dark="*neutral_950",
+        # On Gradio's own, subdued text falls short of 4.5 to 1.
+        input_border_width="1px",
+        input_background_fill="*neutral_50",
+        input_background_fill_dark="*neutral_900",
+        code_background_fill="*neutral_50",
+        code_background_fill_dark="*neutral_900",
         # Gradio's own accent has a contrast of 2.5 to 1 with white: too little for what is to be seen and read.
         color_accent="*primary_700",
         button_primary_background_fill="*primary_700",
