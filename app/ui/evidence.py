@@ -66,9 +66,10 @@ def _render_report(report: Report, notes: list[str]) -> Iterator[str]:
     for pair in report.rows:
         teacher, student = pair.networks or (pair.teacher, pair.student)
         recipe = f", {report.recipe} recipe" if report.recipe else ""
-        yield f"<h2>Methods on {escape(DATA_TITLES.get(kind, kind))}: {escape(teacher)} to {escape(student)}{escape(recipe)}</h2>"
+        title = f"Methods on {DATA_TITLES.get(kind, kind)}: {teacher} to {student}{recipe}"
+        yield f"<h2>{escape(title)}</h2>"
         yield f"<p>{_describe_seeds(pair)} Gain: mAP above the vanilla student of the same column.</p>"
-        yield _render_pair(pair)
+        yield _render_pair(title, pair)
     yield _render_notes("What differs from the paper:", notes)
 
 
@@ -86,7 +87,7 @@ def _describe_seeds(pair: Pair) -> str:
     return f"Mean of {count} a method that differ in their seed alone, with their standard deviation."
 
 
-def _render_pair(pair: Pair) -> str:
+def _render_pair(title: str, pair: Pair) -> str:
     students = [method for name, method in pair.methods.items() if name != "teacher"]
     best = find_best([method.ours for method in students], [method.spread for method in students])
     rows = [
@@ -98,4 +99,4 @@ def _render_pair(pair: Pair) -> str:
         )
         for name, method in pair.methods.items()
     ]
-    return render_table("Methods", ["Here", f"Paper: {pair.teacher} to {pair.student}, {pair.data}"], rows)
+    return render_table(title, ["Here", f"Paper: {pair.teacher} to {pair.student}, {pair.data}"], rows)

@@ -121,7 +121,7 @@ def _render_methods(entries: list[Entry]) -> str:
     groups = ["Here", *(f"Paper: {row['teacher']} to {row['student']}, {row['data']}" for row in papers)]
     base = next((scores for key, _, scores in ours if key == "vanilla"), {})
     rows = [_render_method(row, papers, base) for row in [*ours, *absent]]
-    return render_table("Scores", groups, rows) + (
+    return render_table(f"Scores on {entries[0].data_title}", groups, rows) + (
         "<p>Gain: mAP above the vanilla student of the same column. The paper's pairs, data and recipe differ from ours, so "
         f"compare the order and the gains of the methods, not the numbers themselves. {escape(read_reference()['source'])}.</p>"
         "<p>Each of these networks was trained once, so a difference of a point may be chance, here and in the maps below; "
@@ -168,7 +168,7 @@ def _render_localization(entries: list[Entry]) -> str:
     names = '<td class="space"></td>' + "".join(f'<th scope="col">{name}</th>' for name in ("all", *sizes))
     head = f'<tr><td></td>{groups}</tr><tr><th scope="col">Model</th>{names * len(LOCALIZATION_SCORES)}</tr>'
     rows = [_render_located(entry, report, sizes) for entry, report in reports]
-    return f"<p>{_count_pairs(report for _, report in reports)}</p>" + wrap_table("Localization", head, rows)
+    return f"<p>{_count_pairs(report for _, report in reports)}</p>" + wrap_table(f"Localization on {entries[0].data_title}", head, rows)
 
 
 def _render_located(entry: Entry, report: dict[str, Any], sizes: list[str]) -> str:

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,8 @@ def test_models_of_different_data_are_not_mixed(entry):
     models = [with_card(entry["student-l2d"], data={"name": "one"}), with_card(entry["student-vanilla"], data={"name": "two"})]
     page = render_results(models, {}, NOWHERE)
     assert page.count("<h2>Measured on ") == 2
+    regions = re.findall(r'aria-label="([^"]*)"', page)
+    assert len(set(regions)) == len(regions) == 2
 
 
 def test_cards_cannot_write_html(entry):
