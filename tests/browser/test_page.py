@@ -326,6 +326,23 @@ def test_labels_are_added_by_their_names_between_commas_and_a_wrong_one_stays(pa
     expect(page.locator(f".grid .row[data-label={rows[0]}] h3")).to_be_in_viewport()
 
 
+def test_a_misspelt_label_is_found_and_what_cannot_be_is_said(page):
+    field, options = page.get_by_role("combobox", name="Add a label"), page.locator("#l2d-options").get_by_role("option")
+    for text, said in (
+        ("motorcyle", ["motorcycle"]),
+        ("spon", ["spoon"]),
+        ("unicorn", ["No label of that name"]),
+        ("spoon, Chair, unicorn", ["Enter adds spoon, chair"]),
+        (list_rows(page)[0], ["Already shown"]),
+    ):
+        field.fill(text)
+        assert [option.split("\n")[0] for option in options.all_inner_texts()] == said
+    assert field.get_attribute("aria-activedescendant") is None
+    field.fill("motorcyle")
+    field.press("Enter")
+    assert list_rows(page)[-1] == "motorcycle"
+
+
 def test_further_labels_add_to_what_the_photograph_cost(page):
     upload(page, draw_photograph(190, 120))
     time = page.locator(".head .time").first

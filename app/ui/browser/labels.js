@@ -13,12 +13,16 @@ function watchLabels(element, { listLabels, isShown, add }) {
     close();
     add([label]);
   };
-  /** Take labels by their whole names, between commas; what is no label's name stays in the field. */
-  const chooseNamed = () => {
+  /** The labels whose whole names stand in the field, between commas, and what is no label's name. */
+  const readNames = () => {
     const names = input.value.split(",").map((name) => name.trim()).filter(Boolean);
     const labels = new Map(listLabels().map(({ label }) => [label.toLowerCase(), label]));
-    const found = names.map((name) => labels.get(name.toLowerCase())).filter(Boolean);
-    input.value = names.filter((name) => !labels.has(name.toLowerCase())).join(", ");
+    return { found: names.map((name) => labels.get(name.toLowerCase())).filter(Boolean), unknown: names.filter((name) => !labels.has(name.toLowerCase())) };
+  };
+  /** Take the labels that are named; what is no label's name stays in the field. */
+  const chooseNamed = () => {
+    const { found, unknown } = readNames();
+    input.value = unknown.join(", ");
     if (found.length) add(found);
     if (input.value) open();
     else close();
@@ -26,15 +30,18 @@ function watchLabels(element, { listLabels, isShown, add }) {
   const render = () => {
     const text = input.value.trim().toLowerCase();
     const starts = ({ label }) => (label.toLowerCase().startsWith(text) ? 0 : 1);
+    const { found } = readNames();
     options = listLabels().filter(({ label }) => label.toLowerCase().includes(text) && !isShown(label));
     if (text) options.sort((a, b) => starts(a) - starts(b));
+    if (!options.length && !found.length) options = listLabels().filter(({ label }) => isMisspelt(text, label.toLowerCase()) && !isShown(label));
     active = clamp(active, 0, Math.max(0, options.length - 1));
     list.replaceChildren(...options.map(describe));
-    const known = listLabels().some(({ label }) => label.toLowerCase() === text);
-    if (!options.length) list.append(make("li", { class: "none" }, known ? "Already shown" : "No label of that name"));
+    const added = found.filter((label) => !isShown(label)).join(", ");
+    if (!options.length) list.append(make("li", { class: "none", role: "option", "aria-disabled": "true" }, added ? `Enter adds ${added}` : found.length ? "Already shown" : "No label of that name"));
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
     if (options.length) input.setAttribute("aria-activedescendant", "l2d-option-" + active);
+    else input.removeAttribute("aria-activedescendant");
     list.children[active]?.scrollIntoView({ block: "nearest" });
   };
   const describe = ({ label, score }, index) => {
@@ -69,6 +76,17 @@ function watchLabels(element, { listLabels, isShown, add }) {
     else if (event.key === "Enter") chooseNamed();
     else if (event.key === "Escape") close();
   });
+}
+
+/** Whether a text becomes a label's name by changing, adding or leaving out no more than a third of its letters. */
+function isMisspelt(text, name) {
+  let edits = Array.from({ length: name.length + 1 }, (_, place) => place);
+  for (const [row, letter] of [...text].entries()) {
+    const next = [row + 1];
+    for (let i = 0; i < name.length; i++) next.push(Math.min(edits[i + 1] + 1, next[i] + 1, edits[i] + (name[i] === letter ? 0 : 1)));
+    edits = next;
+  }
+  return edits[name.length] <= Math.round(text.length / 3);
 }
 
 /** A probability as people read it: never 100% or 0% unless it is. */
