@@ -415,6 +415,22 @@ def test_nothing_chosen_is_said(page):
     expect(page.locator(".empty")).to_have_text("Add a label to see its maps.")
 
 
+def test_a_complaint_goes_with_its_cause(page):
+    boxes = page.locator(".models input").all()
+    for box in boxes:
+        box.uncheck()
+    page.get_by_text("Download", exact=True).click()
+    page.locator("[data-save=png]").click()
+    expect(page.locator(".notice")).to_contain_text("There is nothing to save")
+    boxes[0].check()
+    expect(page.locator(".notice")).to_be_hidden()
+
+
+def test_controls_stand_in_line(page):
+    tops = [page.locator(control).bounding_box()["y"] for control in ("#l2d-colour", "#l2d-opacity", ".save summary")]
+    assert max(tops) - min(tops) < 1
+
+
 def test_a_figure_is_asked_for_as_it_looks_here(page):
     page.locator("input[value=grid]").check(force=True)
     page.get_by_text("Cells", exact=True).click()
@@ -448,6 +464,13 @@ def test_on_a_phone_the_grid_begins_in_the_upper_half_and_nothing_hides(visit):
 
 
 def test_results_stand_beside_the_papers(page):
+def test_on_a_phone_buttons_do_not_grow_with_the_photograph(visit):
+    page = visit(390, 844)
+    height = page.locator(".camera").bounding_box()["height"]
+    upload(page, draw_photograph(60, 600))
+    assert page.locator(".camera").bounding_box()["height"] == height
+
+
     page.get_by_role("tab", name="Results").click()
     expect(page.get_by_role("region", name="Scores").first).to_contain_text("Paper: ")
     page.get_by_role("tab", name="Compare").click()

@@ -138,6 +138,7 @@ function addRows(labels) {
 
 function showRows(labels) {
   state.rows = labels;
+  complain("");
   complete();
 }
 
@@ -145,7 +146,7 @@ function toggleModel(model, on) {
   const full = on && chosen().length >= state.maxModels;
   model.on = on && !full;
   complete();
-  if (full) complain(`At most ${state.maxModels} models can be compared at once; take another one away first.`);
+  complain(full ? `At most ${state.maxModels} models can be compared at once; take another one away first.` : "");
 }
 
 function changeLook() {
