@@ -43,7 +43,8 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
             fields, token, start, answer, command = _build_form(bench)
         with gr.Column(scale=3, min_width=320):
             chosen, status, buttons, curves, epoch, probes, log = _build_view()
-    seen = gr.State({})
+    # The slider itself may still be that of the job before.
+    seen, looked = gr.State({}), gr.State({})
     view = [chosen, status, *buttons.values(), curves, epoch, probes, log, seen]
     inputs, fitted = list(fields.values()), [fields[name] for name in FITTED]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -56,16 +57,16 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     gr.on(typed, bench.preview, inputs, command, trigger_mode="always_last", **quiet)
     resting = start.click(None, None, start, js=REST, **quiet)
     ordered = resting.then(bench.start, [token, *inputs], [chosen, *answer], **quiet)
-    ordered.then(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
+    ordered.then(bench.refresh, [token, chosen, looked, seen], view, **quiet)
     for ended in (ordered.success, ordered.failure):
         ended(None, None, start, js=WAKE, **quiet)
     answer[1].click(None, js=SHOW, **quiet)
     for verb, button in buttons.items():
         asked = button.click(bench.ask(verb), [token, chosen, answer[0]], list(answer), js=CONFIRM if verb == "delete" else None, **quiet)
-        asked.then(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
-    chosen.input(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
-    epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes], **quiet)
-    gr.Timer(POLL_SECONDS).tick(bench.refresh, [token, chosen, epoch, seen], view, **quiet)
+        asked.then(bench.refresh, [token, chosen, looked, seen], view, **quiet)
+    chosen.input(bench.refresh, [token, chosen, looked, seen], view, **quiet)
+    epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes, looked], **quiet)
+    gr.Timer(POLL_SECONDS).tick(bench.refresh, [token, chosen, looked, seen], view, **quiet)
 
 
 def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, tuple[gr.HTML, gr.Button], gr.Textbox]:
@@ -138,8 +139,12 @@ class Bench:
 
         return do
 
-    def refresh(self, token: str, chosen: str | None, epoch: float, seen: dict[str, str], request: gr.Request) -> list[Any]:
-        """Everything in the view that changed since it was shown last: list, status, four buttons, curves, slider, maps, log."""
+    def refresh(self, token: str, chosen: str | None, looked: dict[str, int], seen: dict[str, str], request: gr.Request) -> list[Any]:
+        """Everything in the view that changed since it was shown last: list, status, four buttons, curves, slider, maps, log.
+
+        Args:
+            looked: job -> the earlier epoch that somebody looks at.
+        """
         try:
             self._check(token, request)
             listed = self.workshop.queue.page(LISTED)
@@ -154,25 +159,26 @@ class Bench:
             if seen.get("chosen") == keys["chosen"]:
                 return [*[gr.skip()] * 10, keys]
             return [shown["chosen"], NO_JOB, *[gr.update(visible=False)] * 4, "", gr.update(visible=False), "", "", keys]
-        shown |= self._show(job, int(epoch), new=seen.get("job") != job.id)
-        keys |= {name: _digest(value) for name, value in shown.items() if name != "chosen"} | {"job": job.id}
+        shown |= self._show(job, looked.get(job.id))
+        keys |= {name: _digest(value) for name, value in shown.items() if name != "chosen"}
         values = [value if seen.get(name) != keys[name] else gr.skip() for name, value in shown.items()]
         return [*values, keys]
 
-    def scrub(self, token: str, chosen: str | None, epoch: float, request: gr.Request) -> tuple[str, str]:
-        """The curves with an epoch marked, and the maps after it."""
+    def scrub(self, token: str, chosen: str | None, epoch: float, request: gr.Request) -> tuple[str, str, dict[str, int]]:
+        """The curves with an epoch marked, the maps after it, and which one it is, unless it is the newest, which is followed."""
         if not chosen or self._is_shut(token, request):
-            return "", ""
+            return "", "", {}
         folder = self.workshop.folder(chosen)
-        return show_curves(recall_history(folder.path).follow(folder), int(epoch)), show_maps(folder.probes, int(epoch))
+        history = recall_history(folder.path).follow(folder)
+        looked = {chosen: int(epoch)} if epoch < max(list_epochs(folder.probes), default=0) else {}
+        return show_curves(history, int(epoch)), show_maps(folder.probes, int(epoch)), looked
 
-    def _show(self, job: Job, epoch: int, new: bool) -> dict[str, Any]:
+    def _show(self, job: Job, epoch: int | None) -> dict[str, Any]:
         states = {"stop": ("running",), "cancel": ("queued", "running", "interrupted"), "resume": RESUMABLE, "delete": ENDED}
         folder = self.workshop.folder(job.id)
         history, epochs = recall_history(folder.path).follow(folder), list_epochs(folder.probes)
         last = epochs[-1] if epochs else 1
-        # Follows the newest epoch, unless somebody looks at an earlier one of the same job.
-        at = last if new or epoch >= last - 1 else epoch
+        at = last if epoch is None else epoch
         slider = gr.update(maximum=max(last, 2), value=at, visible=len(epochs) > 1)
         return {
             "status": show_status(job),

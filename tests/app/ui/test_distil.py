@@ -91,7 +91,7 @@ def test_what_was_asked_for_is_not_offered_again(bench: Bench, workshop: Worksho
     workshop.queue.claim("w", job)
 
     def offered() -> list[bool]:
-        return [button["visible"] for button in bench.refresh("", job, 1, {}, OWN)[2:6]]
+        return [button["visible"] for button in bench.refresh("", job, {}, {}, OWN)[2:6]]
 
     assert offered() == [True, True, False, False]
     bench.ask("stop")("", job, "", OWN)
@@ -133,9 +133,9 @@ def test_without_the_token_nothing_is_done_or_shown(workshop: Workshop):
     for verb in ("cancel", "stop", "resume", "delete"):
         with pytest.raises(gr.Error, match="token"):
             shut.ask(verb)("wrong", job, "", OWN)
-    assert job not in str(shut.refresh("wrong", job, 1, {}, OWN))
-    assert shut.scrub("wrong", job, 1, OWN) == ("", "")
-    assert job in str(shut.refresh("secret", job, 1, {}, OWN))
+    assert job not in str(shut.refresh("wrong", job, {}, {}, OWN))
+    assert shut.scrub("wrong", job, 1, OWN) == ("", "", {})
+    assert job in str(shut.refresh("secret", job, {}, {}, OWN))
 
 
 @pytest.mark.parametrize(
@@ -148,17 +148,17 @@ def test_without_a_token_no_other_sites_page_orders_or_sees_a_job(bench: Bench, 
     for verb in ("cancel", "stop", "resume", "delete"):
         with pytest.raises(gr.Error, match="Without a token"):
             bench.ask(verb)("", job, "", evil)
-    assert job not in str(bench.refresh("", job, 1, {}, evil))
-    assert bench.scrub("", job, 1, evil) == ("", "")
+    assert job not in str(bench.refresh("", job, {}, {}, evil))
+    assert bench.scrub("", job, 1, evil) == ("", "", {})
     assert [(known.id, known.state) for known in workshop.queue.page(10)] == [(job, "queued")]
 
 
 def test_a_refusal_is_escaped_and_gone_when_its_cause_is(bench: Bench, workshop: Workshop):
     job = start(bench)
-    first = bench.refresh("", job, 1, {}, OWN)
-    refused = bench.refresh("", job, 1, first[-1], gr.Request(headers={"host": "evil<b>.example"}))
+    first = bench.refresh("", job, {}, {}, OWN)
+    refused = bench.refresh("", job, {}, first[-1], gr.Request(headers={"host": "evil<b>.example"}))
     assert ("evil&lt;b&gt;.example" in refused[1], "<b>" in refused[1]) == (True, False)
-    assert "Waiting" in bench.refresh("", job, 1, refused[-1], OWN)[1]
+    assert "Waiting" in bench.refresh("", job, {}, refused[-1], OWN)[1]
 
 
 def test_a_queue_that_cannot_be_used_is_told_by_every_button(bench: Bench, workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
@@ -174,14 +174,29 @@ def test_a_queue_that_cannot_be_used_is_told_by_every_button(bench: Bench, works
 
 def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
     job = start(bench)
-    first = bench.refresh("", job, 1, {}, OWN)
+    first = bench.refresh("", job, {}, {}, OWN)
     assert "Waiting" in first[1]
-    again = bench.refresh("", job, 1, first[-1], OWN)
+    again = bench.refresh("", job, {}, first[-1], OWN)
     assert all(value == gr.skip() for value in again[:-1])
     bench.ask("cancel")("", job, "", OWN)
-    changed = bench.refresh("", job, 1, again[-1], OWN)
+    changed = bench.refresh("", job, {}, again[-1], OWN)
     assert "cancelled" in changed[1]
     assert changed[6] == gr.skip(), "the curves are as they were"
+
+
+def test_a_job_is_shown_after_its_newest_epoch_until_somebody_looks_at_an_earlier_one(bench: Bench, workshop: Workshop):
+    job = start(bench)
+    probes = JobFolder(workshop.places.jobs / job).probes
+    probes.mkdir(parents=True)
+    for epoch in (1, 2, 3):
+        (probes / f"{epoch:04}.json").write_text('{"pictures": []}')
+    # What is asked while the first answer is on its way, with the slider of the job before, changes nothing.
+    first = bench.refresh("", job, {"another": 1}, {}, OWN)
+    assert first[7]["value"] == 3
+    assert bench.refresh("", job, {"another": 1}, first[-1], OWN)[7] == gr.skip()
+    looked = bench.scrub("", job, 2, OWN)[-1]
+    assert bench.refresh("", job, looked, first[-1], OWN)[7]["value"] == 2
+    assert bench.scrub("", job, 3, OWN)[-1] == {}, "the newest one is followed"
 
 
 def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop: Workshop):
@@ -196,7 +211,7 @@ def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop
     Image.new("RGB", (40, 30), "white").save(folder.probes / "0.jpg")
     for name, content in {"pictures": {"pictures": [PICTURE]}, "0001": maps(1.0), "0002": maps(4.0), "teacher": maps(9.0)}.items():
         (folder.probes / f"{name}.json").write_text(json.dumps(content))
-    _, status, *buttons, curves, epoch, probes, log, _ = bench.refresh("", job, 1, {}, OWN)
+    _, status, *buttons, curves, epoch, probes, log, _ = bench.refresh("", job, {}, {}, OWN)
     assert 'value="0.2500"' in status
     assert "25%, about 75 s left" in status
     assert [button["visible"] for button in buttons] == [True, True, False, False]
@@ -206,9 +221,10 @@ def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop
     assert "&lt;b&gt;" in probes
     assert "<b>" not in probes
     assert "&lt;script&gt;" in log
-    marked, earlier = bench.scrub("", job, 1, OWN)
+    marked, earlier, looked = bench.scrub("", job, 1, OWN)
     assert earlier != probes
     assert 'class="mark"' in marked
+    assert looked == {job: 1}
 
 
 def test_names_are_escaped(bench: Bench, workshop: Workshop):
