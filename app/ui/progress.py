@@ -7,7 +7,7 @@ from app.orders import Order
 
 CSS = """
 .l2d-job { display: grid; gap: 6px; }
-.l2d-job h3, .l2d-job p { margin: 0; }
+.l2d-job h2, .l2d-job p { margin: 0; } .l2d-job h2 { font-size: 16px; }
 .l2d-state { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 13px; font-weight: 700; color: #fff !important; }
 .l2d-state { background: #57534e; }
 .l2d-state.running { background: #0f766e; } .l2d-state.succeeded { background: #15803d; } .l2d-state.failed { background: #b91c1c; }
@@ -24,7 +24,7 @@ CSS = """
 def show_status(job: Job) -> str:
     """State, reason, progress bar and time left of a job."""
     name = escape(Order.model_construct(**job.spec).name)
-    lines = [f'<h3>{name} <span class="l2d-state {job.state}">{job.state}</span></h3>']
+    lines = [f'<h2>{name} <span class="l2d-state {job.state}">{job.state}</span></h2>']
     if job.state == "running":
         what = {"teacher": "Training the teacher", "student": "Training the student", "scores": "Scoring"}.get(job.stage, "Starting")
         left = "" if job.seconds_left is None else f", about {describe_seconds(job.seconds_left)} left"

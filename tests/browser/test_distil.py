@@ -122,7 +122,7 @@ def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_p
         page.get_by_label(re.compile(f"^\\s*{name}")).press("Tab")
     page.get_by_role("button", name="Start").click()
     expect(state).to_have_text("running")
-    expect(page.locator(".l2d-job h3")).to_contain_text("Mine")
+    expect(page.locator(".l2d-job h2")).to_contain_text("Mine")
     first = page.locator(".l2d-job small").inner_text().split()[1].rstrip(",")
     expect(page.locator(".l2d-curves polyline").first).to_be_visible(timeout=TRAINING_MS)
 
