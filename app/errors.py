@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from http import HTTPStatus
 
+# Of longer names only the beginning is looked at: to liken one of megabytes to others would cost seconds, and many times its memory.
+MAX_NAME = 100
+
 
 class RequestError(ValueError):
     """A request that cannot be answered. The page shows the sentence, the API adds status and code.
@@ -163,6 +166,7 @@ class UnavailableError(RequestError):
 def describe_unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that a name is unknown, which one was probably meant, and which are known."""
     names = list(known)
+    name = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
     close = get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"Unknown {kind} {name!r}.{hint} Known are: {', '.join(names) or 'none'}."

@@ -1,5 +1,7 @@
 """What an answer holds: which labels, in which order, and what a model that does not know one does."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,16 @@ def test_label_that_no_chosen_model_knows_is_refused(engine: Engine, upload: byt
         compare(engine, upload, ["student-l2d"], ["zebra"])
     with pytest.raises(UnknownLabelError, match="Did you mean 'cat'"):
         compare(engine, upload, labels=["cta"])
+
+
+def test_of_an_endless_label_only_the_beginning_is_looked_at(engine: Engine, upload: bytes):
+    tracemalloc.start()
+    with pytest.raises(UnknownLabelError) as refused:
+        compare(engine, upload, labels=["cta" * 10**6])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(str(refused.value)) < 200
+    assert most < 20 * 2**20
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
