@@ -44,6 +44,7 @@ Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
 RETRY_SECONDS = 3
 MEDIA_TYPES = {"npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"]
+OTHERS = [method for method in METHODS if method != "POST"]
 
 # A still life of 8 x 8 grey pixels, so that "try it out" works.
 EXAMPLE = {
@@ -79,7 +80,7 @@ EngineOfApp = Annotated[Engine, Depends(get_engine)]
 ModelName = Annotated[str, Path(description="a model's name, from GET /v1/models", examples=["coco-mobilenetv2-l2d"])]
 
 router = APIRouter()
-# What answers where the other does not; asked last.
+# What answers where no other does.
 rest = APIRouter()
 
 
@@ -169,10 +170,10 @@ async def explain_pictures(request: Request, model: ModelName, engine: EngineOfA
     return ExplainAnswer(explanations=[_to_explanation(answer) for answer in answers])
 
 
-@router.get("/v1/models/{model}:predict", include_in_schema=False)
-@router.get("/v1/models/{model}:explain", include_in_schema=False)
-async def refuse_reading(request: Request) -> Response:
-    """Say that these answer to POST; the route below would take the verb for a part of the model's name."""
+@router.api_route("/v1/models/{model}:predict", methods=OTHERS, include_in_schema=False)
+@router.api_route("/v1/models/{model}:explain", methods=OTHERS, include_in_schema=False)
+async def refuse_method(request: Request) -> Response:
+    """Say that these answer to POST; the routes of a model would take the verb for a part of its name."""
     return await refuse_unknown(request)
 
 
@@ -235,10 +236,15 @@ def add_api(app: FastAPI) -> None:
 
     `app.state` holds `engine`, `threads` (a capacity limiter) and `leaving` (an event, set once the server is to stop).
     """
-    for routes in (router, answer_head(router), rest):
+    for routes in (router, answer_head(router)):
         app.include_router(routes)
     for kind, answer in HANDLERS.items():
         app.add_exception_handler(kind, answer)
+
+
+def refuse_rest(app: FastAPI) -> None:
+    """Answer for every address of the API that is unknown, after all its routes were registered."""
+    app.include_router(rest)
 
 
 async def _run(request: Request, work: Callable[[Ticket], T]) -> T:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app.access import Access, choose_token
-from app.api import add_api
+from app.api import add_api, refuse_rest
 from app.catalog import Catalog
 from app.engine import Engine
 from app.export import prepare_figures
@@ -69,9 +69,9 @@ def create_api(settings: Settings) -> FastAPI:
     app.state.access = Access(choose_token(settings.host, settings.token)[0])
     app.state.leaving = threading.Event()
     app.state.supervisor = Supervisor(places, list_seats(settings) if settings.workers else [])
-    # Before the API's own routes, whose last one answers for everything that is unknown.
-    add_jobs(app)
     add_api(app)
+    add_jobs(app)
+    refuse_rest(app)
     _add_middleware(app, settings)
     return app
 

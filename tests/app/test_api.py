@@ -362,12 +362,13 @@ def test_other_methods_are_refused_with_those_that_work(client: TestClient):
     assert refusal(client.request("QUERY", "/v1/models"), 405, "method_not_allowed")
 
 
-def test_reading_what_only_takes_pictures_is_refused_with_the_method(client: TestClient):
-    for verb in ("predict", "explain"):
-        response = client.get(f"/v1/models/alien:{verb}")
-        assert f"/v1/models/alien:{verb} answers to POST; got GET" in refusal(response, 405, "method_not_allowed")
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+def test_what_only_takes_pictures_refuses_all_else_with_the_method(client: TestClient, verb: str):
+    for method in ("GET", "PUT", "DELETE", "OPTIONS"):
+        response = client.request(method, f"/v1/models/alien:{verb}")
+        assert f"/v1/models/alien:{verb} answers to POST; got {method}" in refusal(response, 405, "method_not_allowed")
         assert response.headers["allow"] == "POST"
-        assert client.head(f"/v1/models/alien:{verb}").status_code == 405
+    assert client.head(f"/v1/models/alien:{verb}").status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/alien", "/v1/models/nobody", "/v1/methods"])

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app.access import Access
-from app.api import add_api
+from app.api import add_api, refuse_rest
 from app.catalog import Catalog
 from app.job_routes import add_jobs
 from app.jobs import ENDED, Progress
@@ -44,8 +44,9 @@ def workshop(places: Places) -> Workshop:
 def serve(workshop: Workshop, token: str | None = None) -> TestClient:
     app = FastAPI()
     app.state.workshop, app.state.access, app.state.leaving = workshop, Access(token), threading.Event()
-    add_jobs(app)
     add_api(app)
+    add_jobs(app)
+    refuse_rest(app)
     return TestClient(app, base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
 
 
