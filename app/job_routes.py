@@ -249,8 +249,7 @@ def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,6}|teacher
     """Maps of the probe pictures: `pictures` lists them, `teacher` and the epochs (`0001`, ...) hold the maps."""
     found = workshop.read_probe(job, name)
     if found is None:
-        known = sorted(path.stem for path in workshop.folder(job).probes.glob("*.json"))
-        raise UnknownProbeError(describe_unknown("probe", name, known))
+        raise UnknownProbeError(describe_unknown("probe", name, workshop.list_probes(job)))
     return Probes.model_validate(found)
 
 

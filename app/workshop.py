@@ -131,6 +131,13 @@ class Workshop:
         """The maps of one epoch ("0003"), or of the teacher; None if they are not there."""
         return read_json(self.folder(job).probes / f"{name}.json")
 
+    def list_probes(self, job: str) -> list[str]:
+        """The names of a job's probes, many epochs as one: "0001 to 0300"."""
+        names = sorted(path.stem for path in self.folder(job).probes.glob("*.json"))
+        epochs = [name for name in names if name.isdecimal()]
+        shown = epochs if len(epochs) < 3 else [f"{epochs[0]} to {epochs[-1]}"]
+        return shown + [name for name in names if name not in epochs]
+
     def _check(self, order: Order, facts: DatasetFacts) -> None:
         """Refuse what would fail, as far as it is known."""
         if facts.train is not None:
