@@ -1,8 +1,8 @@
 """The REST routes of jobs, data sets and methods: thin, over the same workshop that the page uses."""
 
-import json
 from collections.abc import AsyncIterator
 from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import anyio
@@ -30,8 +30,10 @@ MAX_PAGE = 200
 LOG_BYTES = 64 * 2**10
 MAX_LOG_BYTES = 4 * 2**20
 POLL_SECONDS = 0.5
-# What the queue and files can count to.
+# What the queue can count to.
 LARGEST = 2**62
+# In an event's id behind the place: this one told that the job had ended.
+TOLD = "-ended"
 
 DENIED = describe_errors({401: "this server wants its token", 403: "a wrong token, or a request from another site"})
 QUEUE = describe_errors({503: "the queue cannot be used now"})
@@ -74,6 +76,7 @@ ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/E
 FOUND_BESIDE_TEXT: Responses = {
     status: {"description": error["description"], "content": ERROR_CONTENT} for status, error in (DENIED | FOUND).items()
 }
+TOLD_ALL: Responses = {204: {"description": "the stream has told all, to its end"}}
 
 
 class JobAnswer(BaseModel):
@@ -134,11 +137,15 @@ def check_access(request: Request) -> None:
 
 WorkshopOfApp = Annotated[Workshop, Depends(get_workshop)]
 JobId = Annotated[str, Path(description="a job's id, from GET /v1/jobs", examples=["3f9a2c41b0d7"], max_length=40)]
+EventId = Annotated[str, Header(description="where to go on; everything since the start without it", pattern=rf"^\d{{1,18}}({TOLD})?$")]
 
 
-def find_job(job: JobId, workshop: WorkshopOfApp) -> Job:
-    """The job of an address."""
-    return workshop.queue.find(job)
+def find_place(job: JobId, response: Response, workshop: WorkshopOfApp, last_event_id: EventId = "0") -> int:
+    """Where a stream of events goes on, in bytes. One that told its job's end gets 204, on which a browser asks no more."""
+    found, place = workshop.queue.find(job), int(last_event_id.removesuffix(TOLD))
+    if last_event_id.endswith(TOLD) and found.state in ENDED and not workshop.read(job, place):
+        response.status_code = HTTPStatus.NO_CONTENT
+    return place
 
 
 # Only told here, for clients and for the page's Authorize button; `check_access` judges.
@@ -253,38 +260,35 @@ def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,6}|teacher
     return Probes.model_validate(found)
 
 
-@router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=FOUND_BESIDE_TEXT)
+@router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=FOUND_BESIDE_TEXT | TOLD_ALL)
 async def follow_job(
-    request: Request,
-    found: Annotated[Job, Depends(find_job)],
-    workshop: WorkshopOfApp,
-    last_event_id: Annotated[int, Header(description="where to go on; everything since the start without it", ge=0, le=LARGEST)] = 0,
+    request: Request, response: Response, job: JobId, workshop: WorkshopOfApp, place: Annotated[int, Depends(find_place)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Everything that the training reported since its start (`attempt`, `stage`, `step`, `epoch`, `scored`, `failed`), then what follows.
 
     `state` tells every change of the job itself; the stream ends when the job has ended and all is told, or when the server stops.
-    Close it on a `state` of `succeeded`, `failed`, `cancelled` or `interrupted`: a browser's EventSource would else ask again for ever.
+    Its last `state` is then `succeeded`, `failed`, `cancelled` or `interrupted`; whoever asks again with that event's id gets 204.
     """
-    if request.method == "HEAD":
+    if request.method == "HEAD" or response.status_code == HTTPStatus.NO_CONTENT:
         return
     told: tuple[Any, ...] = ()
-    place = last_event_id
     while True:
         # The job first: what it reported before it ended is then read for certain.
         try:
-            job = await anyio.to_thread.run_sync(workshop.queue.find, found.id)
-            lines = await anyio.to_thread.run_sync(workshop.read, found.id, place)
+            found = await anyio.to_thread.run_sync(workshop.queue.find, job)
+            lines = await anyio.to_thread.run_sync(workshop.read, job, place)
         except RequestError:  # deleted by now, or the queue cannot be read: whoever still wants it asks again, and is told
             return
         for record, place in lines:
             yield ServerSentEvent(event=record["event"], id=str(place), data=record)
         if lines:
             continue
-        if told != (now := (job.state, job.attempts, job.request, job.reason)):
+        if told != (now := (found.state, found.attempts, found.request, found.reason)):
             told = now
-            answer = describe_job(workshop, job)
-            yield ServerSentEvent(event="state", id=str(place), raw_data=json.dumps(answer.model_dump(mode="json")))
-        if job.state in ENDED or request.app.state.leaving.is_set():
+            answer = describe_job(workshop, found)
+            name = f"{place}{TOLD}" if found.state in ENDED else str(place)
+            yield ServerSentEvent(event="state", id=name, raw_data=answer.model_dump_json())
+        if found.state in ENDED or request.app.state.leaving.is_set():
             return
         await anyio.sleep(POLL_SECONDS)
 

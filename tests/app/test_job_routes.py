@@ -290,13 +290,13 @@ def test_the_log_is_plain_text_and_limited(client: TestClient, workshop: Worksho
     assert client.get(f"/v1/jobs/{job}/log", params={"limit": 30}).text == "<script>alert(1)</script>\n"
 
 
-def read_events(answer: httpx.Response) -> list[tuple[str, int, dict[str, Any]]]:
+def read_events(answer: httpx.Response) -> list[tuple[str, str, dict[str, Any]]]:
     """(kind, id, data) of every event of a stream that has ended."""
     events = []
     for block in answer.text.strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
         if fields:
-            events.append((fields["event"], int(fields["id"]), json.loads(fields["data"])))
+            events.append((fields["event"], fields["id"], json.loads(fields["data"])))
     return events
 
 
@@ -369,11 +369,34 @@ def test_events_tell_everything_since_the_start_and_then_what_follows(client: Te
 
     again = read_events(client.get(f"/v1/jobs/{job}/events"))
     assert [kind for kind, _, _ in again] == ["stage", "epoch", "epoch", "state"], "reconnecting tells everything"
-    rest = read_events(client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(again[1][1])}))
+    rest = read_events(client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": again[1][1]}))
     assert [data.get("epoch") for _, _, data in rest] == [2, 0], "or what came after the last one seen"
-    for place in (5, 10**9):
+    for place in (5, 10**9, "5-ended"):
         assert read_events(client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(place)})) == again
     refusal(client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(10**20)}), 422)
+
+
+def test_whoever_was_told_of_the_end_is_told_to_ask_no_more_until_it_goes_on(client: TestClient, workshop: Workshop):
+    job = order(client)
+    workshop.queue.claim("w", job)
+    folder = JobFolder(workshop.places.jobs / job)
+    folder.prepare()
+    folder.append({"event": "attempt", "attempt": 1})
+    workshop.queue.finish(job, "w", "failed", "No memory.")
+
+    def ask(last: str) -> httpx.Response:
+        return client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": last})
+
+    (_, before, _), (_, last, data) = read_events(client.get(f"/v1/jobs/{job}/events"))
+    assert data["state"] == "failed"
+    assert [data["state"] for _, _, data in read_events(ask(before))] == ["failed"], "everything but the end was told"
+    ended = ask(last)
+    assert (ended.status_code, ended.content) == (204, b"")
+    workshop.queue.resume(job)
+    workshop.queue.claim("w", job)
+    folder.append({"event": "attempt", "attempt": 2})
+    workshop.queue.finish(job, "w", "succeeded", "Done.")
+    assert [kind for kind, _, _ in read_events(ask(last))] == ["attempt", "state"]
 
 
 def test_head_of_a_stream_does_not_wait_for_its_job(client: TestClient):
