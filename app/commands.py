@@ -1,6 +1,7 @@
 """What `python -m app` does besides serving: `worker` runs jobs; `job` and `group` train for one and are started by workers."""
 
 import argparse
+import re
 from collections.abc import Sequence
 
 from app.places import Places
@@ -17,7 +18,9 @@ def run_command(words: Sequence[str], settings: Settings, places: Places) -> int
     )
     commands = parser.add_subparsers(dest="command", required=True)
     worker = commands.add_parser("worker", help="run jobs, on this machine, for every server that shares the folder L2D_STATE")
-    worker.add_argument("--device", help="ray, cpu, cuda:0, ...; by default the cluster L2D_ENGINE, else the first GPU, else the CPU")
+    worker.add_argument(
+        "--device", type=_parse_device, help="ray, cpu, cuda:0, ...; by default the cluster L2D_ENGINE, else the first GPU, else the CPU"
+    )
     worker.add_argument("--attached", action="store_true", help="leave when standard input ends; set by the server that starts a worker")
     job = commands.add_parser("job", help="train for one job; started by a worker")
     job.add_argument("id")
@@ -41,6 +44,13 @@ def run_command(words: Sequence[str], settings: Settings, places: Places) -> int
     from app.worker import main as work
 
     return work(settings, places, options.device, options.attached)
+
+
+def _parse_device(name: str) -> str:
+    # Not left to the trainings: every job that the worker took would fail.
+    if not re.fullmatch(r"ray|cpu|cuda:\d+", name):
+        raise argparse.ArgumentTypeError(f"unknown device {name!r}; use ray, cpu or cuda:NUMBER")
+    return name
 
 
 def _describe_settings() -> str:

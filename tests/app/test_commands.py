@@ -16,3 +16,9 @@ def test_help_names_every_variable_and_its_default(tmp_path: Path, capsys: pytes
     assert [name for name in Settings.model_fields if f"L2D_{name.upper()} " not in told] == []
     assert "(7860)" in told
     assert "coco-edgetpu-teacher,coco-mobilenetv2-vanilla" in told
+
+
+def test_a_worker_on_a_device_that_cannot_be_takes_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        run_command(["worker", "--device", "gpu"], Settings(), Places(tmp_path, tmp_path, tmp_path))
+    assert "unknown device 'gpu'; use ray, cpu or cuda:NUMBER" in capsys.readouterr().err
