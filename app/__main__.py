@@ -31,8 +31,8 @@ def main() -> None:
     settings = _read_settings()
     if sys.argv[1:]:
         raise SystemExit(run_command(sys.argv[1:], settings, Places(settings.state, settings.data, settings.checkpoints)))
-    settings = _settle_token(settings)
     listener = listen(settings)
+    settings = _settle_token(settings)
     # Here, not above: a wrong setting is told at once, not after torch and gradio are loaded.
     from app.server import create_app
 
@@ -81,7 +81,7 @@ def _read_settings() -> Settings:
             variable = "L2D_PORT or PORT" if name == "L2D_PORT" else f"L2D_{name.upper()}"
             # A token that is almost right is almost a secret.
             got = "" if name == "token" else f"; got {problem['input']!r}"
-            print(f"The environment's {variable}: {problem['msg']}{got}.", file=sys.stderr)
+            print(f"The environment's {variable}: {problem['msg'].removeprefix('Value error, ')}{got}.", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -99,7 +99,9 @@ def listen(settings: Settings) -> socket.socket:
     try:
         listener = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
-        print(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. Choose another with PORT=...", file=sys.stderr)
+        # What Python adds says the same address again.
+        reason = str(error.strerror).partition(" (while")[0]
+        print(f"Cannot listen on {settings.host} port {settings.port}: {reason}. Choose others with L2D_HOST, L2D_PORT.", file=sys.stderr)
         raise SystemExit(1) from None
     # Connections inherit it. asyncio leaves it off for sockets that others made, and then every second answer's body waits
     # for the acknowledgement of its head.

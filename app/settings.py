@@ -1,5 +1,6 @@
 """Everything that can be set from outside: environment variables `L2D_...`, refused in words where they make no sense."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,8 @@ from app.logs import Format
 
 # What Pillow decodes without being told that it is no attack.
 MOST_PIXELS = 178_956_970
+# What a header carries unchanged.
+TOKEN = re.compile(r"[!-~]{16,}")
 SOURCE_TREE = Path(__file__).resolve().parent.parent
 
 
@@ -19,7 +22,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="L2D_", populate_by_name=True, frozen=True)
 
-    host: str = Field(default="127.0.0.1", description="address to listen on; the default is reachable from this machine alone")
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; by default one of this machine alone")
     port: int = Field(default=7860, ge=0, le=65535, validation_alias=AliasChoices("L2D_PORT", "PORT"), description="0 takes a free one")
     checkpoints: Path = Field(default=SOURCE_TREE / "checkpoints", description="folder with one folder per model")
     default_models: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -37,7 +40,7 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(default=256 * 2**20, ge=0, description="memory for what models saw in recent pictures")
     state: Path = Field(default=SOURCE_TREE / "runs", description="folder that jobs write to: their queue, logs and models")
     data: Path = Field(default=SOURCE_TREE / "data", description="folder with one folder per data set that jobs may name")
-    token: SecretStr | None = Field(default=None, min_length=16, description="needed for jobs; made and printed when others can reach us")
+    token: SecretStr | None = Field(default=None, description="needed for jobs; made and printed when others can reach us")
     workers: bool = Field(default=True, description="start and supervise the processes that run jobs: one per GPU, or one on the CPU")
     log: Format = Field(default="text", description="lines of the log for people (text) or for machines (json)")
     threads: int | None = Field(default=None, ge=1, description="pictures read at once, one processor thread each; by default one per core")
@@ -50,6 +53,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split_names(cls, names: object) -> object:
         return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+    @field_validator("token")
+    @classmethod
+    def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not TOKEN.fullmatch(token.get_secret_value()):
+            raise ValueError("expected at least 16 letters, digits and signs of ASCII, without blanks and line breaks")
+        return token
 
     @field_validator("engine")
     @classmethod

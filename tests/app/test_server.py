@@ -19,6 +19,7 @@ from typing import IO
 import httpx
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from app.__main__ import listen
 from app.server import create_app
@@ -282,11 +283,14 @@ def test_terminate_ends_it_cleanly(made_checkpoints: Path):
     [
         ({"PORT": "many", "L2D_MAX_PIXELS": "0"}, "L2D_PORT or PORT: .*; got 'many'.*L2D_MAX_PIXELS: .*; got '0'"),
         ({"L2D_MAX_PIXELS": "200000000", "L2D_TOKEN": "my-secret"}, "L2D_MAX_PIXELS: .* 178956970.*L2D_TOKEN: .* at least 16"),
+        ({"L2D_HOST": ""}, "L2D_HOST: .* at least 1 character"),
+        ({"L2D_HOST": "no.invalid", "L2D_PORT": "1"}, r"^Cannot listen on no.invalid port 1: [^(]*\. Choose others with L2D_HOST, "),
     ],
 )
 def test_wrong_setting_ends_it_with_a_sentence(environment: dict[str, str], sentence: str):
-    _, log = start(**environment).communicate(timeout=60)
+    told, log = start(**environment).communicate(timeout=60)
     assert re.search(sentence, log, re.DOTALL)
+    assert told == ""
     assert "my-secret" not in log
     assert "Traceback" not in log
 
@@ -312,6 +316,13 @@ def test_own_name_of_the_port_wins(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("L2D_PORT", "4321")
     assert Settings().port == 4321
     assert Settings(port=1).port == 1
+
+
+@pytest.mark.parametrize("token", ["fifteen-letters", "abcdefghijklmnop\n", "two words of mine", "schlüssel-schlüssel"])
+def test_a_token_is_what_a_header_can_carry(token: str):
+    with pytest.raises(ValidationError, match="expected at least 16 letters, digits and signs of ASCII, without blanks and line breaks"):
+        Settings.model_validate({"token": token})
+    assert Settings.model_validate({"token": "sixteen-letters!"}).token
 
 
 def test_names_of_models_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch):
