@@ -189,7 +189,8 @@ def _find_converted(openvino: Any, whole: Whole, card: ModelCard, cache: Path | 
         model = _convert_checked(openvino, whole)
     try:
         _keep(openvino, model, path)
-    except OSError as error:
+    # OpenVINO's writer says RuntimeError for a full disk.
+    except (OSError, RuntimeError) as error:
         logger.warning("A converted network cannot be kept in %s, so the next start takes longer (%s).", path.parent, error)
     return model
 

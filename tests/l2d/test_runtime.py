@@ -1,6 +1,7 @@
 """One network in every engine: the same answers from any number of threads, and torch where an engine is missing."""
 
 import logging
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,6 +115,17 @@ def test_a_cache_that_cannot_be_written_is_one_line_in_the_log(network: LabelNet
     (tmp_path / "file").touch()
     assert isinstance(prepare(network, CARD, CPU, tmp_path / "file"), OpenVino)
     assert [record.message[:40] for record in caplog.records] == ["A converted network cannot be kept in " + str(tmp_path)[:2]]
+
+
+def test_so_is_a_full_disk(network: LabelNet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        assert isinstance(prepare(network, CARD, CPU, tmp_path), OpenVino)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [record.message[:37] for record in caplog.records] == ["A converted network cannot be kept in"]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_without_the_package_torch_answers_and_the_log_says_so_once(
