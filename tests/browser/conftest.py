@@ -98,6 +98,7 @@ def _wait_until_ready(address: str) -> None:
             with urllib.request.urlopen(f"{address}/readyz"):
                 return
         except urllib.error.HTTPError as error:
+            error.close()
             if time.monotonic() > until:
                 raise AssertionError(f"The server is not ready after {START_SECONDS} seconds.") from error
         time.sleep(0.2)
