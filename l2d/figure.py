@@ -91,7 +91,7 @@ def draw_figure(
     FigureCanvasAgg(figure)
     _draw_names(figure, layout)
     layers = build_layers([answer.maps for answer in answers], labels, scale, minus)
-    limits = find_limits(layers, scale, minus)
+    limits = find_limits(layers, scale, minus, smooth)
     photographs = Photographs.of(image)
     for row, label in enumerate(labels):
         figure.add_artist(Tile(layout.picture(row, 0), photographs.plain, DPI))
@@ -155,7 +155,7 @@ def _draw_cell(
     if layer is None:
         figure.add_artist(Rectangle(box[:2], *box[2:], color="#f5f5f5", linewidth=0, transform=figure.transFigure))
         return _remark(figure, box, "label not known")
-    if layer.peak <= 0:
+    if layer.find_peak(look.smooth) <= 0:
         figure.add_artist(Tile(box, photographs.pale, DPI))
         return _remark(figure, box, "no evidence" if layer.other is None else "no difference")
     # The photograph is grey below a map, so that no colour of its own is read as evidence.

@@ -28,13 +28,15 @@ class Layer(NamedTuple):
     evidence: Numbers
     other: Numbers | None = None
 
-    @property
-    def peak(self) -> float:
-        """What full colour stands for on a scale of its own: the largest evidence, or the largest difference of either sign; 0 for none."""
+    def find_peak(self, smooth: bool) -> float:
+        """What full colour stands for on a scale of its own: the largest evidence, or the largest difference of either sign; 0 for none.
+
+        Maps of different sizes differ by other numbers between their cells' centres than cell by cell, as `spread` gives them.
+        """
         if self.other is None:
-            return max(float(self.evidence.max(initial=0)), 0.0)
+            return _find_largest(self.evidence)
         height, width = np.maximum(self.evidence.shape, self.other.shape).tolist()
-        return float(np.abs(self.spread((width, height), smooth=True)).max())
+        return float(np.abs(self.spread((width, height), smooth)).max())
 
     def spread(self, size: tuple[int, int], smooth: bool) -> Numbers:
         """The numbers at (width, height) pixels: bilinear between the centres of the cells, or the cells as they are."""
@@ -62,9 +64,9 @@ def build_layers(
     return rows
 
 
-def find_limits(layers: Sequence[Sequence[Layer | None]], scale: str, minus: int | None = None) -> list[list[float]]:
+def find_limits(layers: Sequence[Sequence[Layer | None]], scale: str, minus: int | None = None, smooth: bool = True) -> list[list[float]]:
     """The end of every cell's scale, row by row. What is subtracted from the others has a scale of its own."""
-    peaks = np.array([[0.0 if layer is None else layer.peak for layer in row] for row in layers])
+    peaks = np.array([[0.0 if layer is None else layer.find_peak(smooth) for layer in row] for row in layers])
     others = peaks if minus is None else np.delete(peaks, minus, axis=1)
     shared = {"row": others.max(1, keepdims=True, initial=0), "map": peaks, "grid": others.max(initial=0)}[scale]
     limits = np.broadcast_to(shared, peaks.shape).copy()
@@ -80,8 +82,12 @@ def _subtract(evidence: Numbers | None, other: Numbers | None, scale: str, itsel
     if itself:
         return Layer(evidence)
     if scale == "map":
-        return Layer(evidence / (Layer(evidence).peak or 1), other / (Layer(other).peak or 1))
+        return Layer(evidence / (_find_largest(evidence) or 1), other / (_find_largest(other) or 1))
     return Layer(evidence, other)
+
+
+def _find_largest(evidence: Numbers) -> float:
+    return max(float(evidence.max(initial=0)), 0.0)
 
 
 def _clean(evidence: NDArray[Any]) -> Numbers:

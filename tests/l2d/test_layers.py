@@ -44,7 +44,15 @@ def test_maps_of_different_sizes_are_subtracted_place_by_place() -> None:
     np.testing.assert_array_equal(difference, [[-1, 1], [0, 2]])
 
 
+def test_a_scale_ends_at_the_largest_difference_as_it_is_drawn() -> None:
+    maps = [{"cat": np.array([[1.0, 2.0]])}, {"cat": np.array([[0.0, 4.0, 0.0, 0.0]])}]
+    layers = build_layers(maps, ["cat"], "row", minus=0)
+    assert find_limits(layers, "row", minus=0, smooth=False) == [[2, 3]]
+    # At the second of four places the smaller map is 1.25 where it is interpolated, and 1 cell by cell.
+    assert find_limits(layers, "row", minus=0, smooth=True) == [[2, 2.75]]
+
+
 def test_what_is_not_a_number_is_no_evidence() -> None:
     ((layer,),) = build_layers([{"cat": np.array([[np.nan, -1.0]])}], ["cat"], "row")
     assert layer is not None
-    assert layer.peak == 0
+    assert layer.find_peak(smooth=True) == 0
