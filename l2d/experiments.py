@@ -108,7 +108,7 @@ def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
 
 
 def sweep(
-    teacher: Annotated[Path, typer.Option(help="the teacher's checkpoint folder; best one that did not see the pictures held out")],
+    teacher: Annotated[Path, typer.Option(help="the teacher's checkpoint folder; better not one trained on the pictures held out")],
     student: Annotated[str, typer.Option(help="timm name of the student's backbone")],
     data: Data,
     out: Annotated[Path, typer.Option(help="folder of all trainings and results")],
