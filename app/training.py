@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from l2d import processes
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, read_card, write_card
 from l2d.data import read_index
 from l2d.device import lacks_memory
+from l2d.disk import replace_file
 from l2d.evaluate import evaluate
 from l2d.runs import STATE, choose_device, execute, load_network
 from l2d.train import EpochReport, StepReport
@@ -189,7 +191,8 @@ class _Work:
         names: dict[str, str] = {}
         for stage in self.stages:
             # The teacher is the one that taught, which was at its end.
-            best = self.task.stop and stage.name == STUDENT
+            # If a training was ended just while its last student took the best one's place, there is none there.
+            best = self.task.stop and stage.name == STUDENT and is_checkpoint(self.folder.best(STUDENT))
             source = self.folder.best(stage.name) if best else stage.plan.out
             if not is_checkpoint(source):
                 continue
@@ -248,13 +251,24 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def link_checkpoint(source: Path, target: Path) -> None:
-    """A second name for a checkpoint: costs no space, and stays what it is when the first one is replaced."""
-    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    """A second name for a checkpoint, which stays what it is when the first one is replaced; costs no space where there are hard links."""
+    fresh, old = (target.with_name(f".{target.name}.{mark}{os.getpid()}") for mark in ("", "old."))
     fresh.mkdir(parents=True)
     for name in (WEIGHTS, CARD):
-        os.link(source / name, fresh / name)
-    remove_folder(target)
+        _link_file(source / name, fresh / name)
+    # Two renames with nothing slow in between: a training that is ended there leaves no target.
+    if target.exists():
+        target.rename(old)
     fresh.rename(target)
+    remove_folder(old)
+
+
+def _link_file(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Not every network file system knows hard links.
+        replace_file(target, lambda part: shutil.copyfile(source, part))
 
 
 def list_versions() -> dict[str, str]:
