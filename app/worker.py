@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from app.queue import Queue
 from app.records import JobFolder, Summary, remove_folder, sweep_temporary
 from app.seats import CLUSTER, CPU, hold_seat, list_seats
 from app.settings import Settings
+from l2d.disk import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +62,8 @@ class Worker:
     def _serve(self, found: deque[Job]) -> None:
         """One job after the other; first those that an earlier worker left running."""
         try:
-            with contextlib.suppress(IndexError):
-                while True:
-                    self.work(found.popleft(), started=True)
+            for job in _take_each(found):
+                self.work(job, started=True)
             while not self._leaving():
                 if not self.work_once():
                     self.leave.wait(POLL_SECONDS)
@@ -132,7 +133,10 @@ class Worker:
             logger.warning("%s", error)
 
     def _find(self, job: Job, folder: JobFolder) -> tuple[bool, Training]:
-        stop = json.loads(folder.order.read_text(encoding="utf-8"))["stop"]
+        try:
+            stop = json.loads(folder.order.read_text(encoding="utf-8"))["stop"]
+        except ValueError as error:
+            raise OSError(f"{folder.order} is damaged") from error
         return stop, self.machine.find(job, stop)
 
     def _train(self, job: Job, folder: JobFolder, stop: bool = False, training: Training | None = None) -> tuple[State, str] | None:
@@ -159,7 +163,8 @@ class Worker:
     def _start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
         folder.prepare()
         task = {"job": job.id, "attempt": job.attempts, "spec": job.spec, "device": self.machine.device, "stop": stop}
-        folder.order.write_text(json.dumps(task), encoding="utf-8")
+        # Whole or not at all: if this worker is killed now, the next one reads it.
+        replace_file(folder.order, lambda part: part.write_text(json.dumps(task), encoding="utf-8"))
         return self.machine.start(job, folder, stop)
 
     def _watch(self, training: Training, job: Job, folder: JobFolder, summary: Summary, stop: bool) -> Exit | str:
@@ -200,6 +205,13 @@ class Worker:
 
     def _leaving(self) -> bool:
         return self.leave.is_set() or self.leave_after.is_set()
+
+
+def _take_each(found: deque[Job]) -> Iterator[Job]:
+    """Jobs until none is left; other threads take theirs from the same ones."""
+    with contextlib.suppress(IndexError):
+        while True:
+            yield found.popleft()
 
 
 def publish(folder: JobFolder, places: Places) -> tuple[str, ...]:

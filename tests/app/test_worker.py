@@ -1,5 +1,7 @@
 """What a worker keeps until a job's end is on record; workers as real processes are in jobs/."""
 
+import json
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from app.errors import UnavailableError
 from app.jobs import Job, LostClaimError
 from app.places import Places
 from app.processes import LocalMachine, MachineError
+from app.records import JobFolder
 from app.worker import Worker, clear
 
 
@@ -104,3 +107,51 @@ def test_whoever_takes_a_seat_over_gives_up_and_clears_what_ran_there(worker: Wo
     assert worker.queue.find(job.id).state == "interrupted"
     assert [gone.id for gone in abandoned] == [job.id]
     assert not half.exists()
+
+
+def claim(worker: Worker) -> Job:
+    """A job that this worker began."""
+    job, _ = worker.queue.submit({"data": "shapes"})
+    claimed = worker.queue.claim(worker.name, job.id)
+    assert claimed
+    (worker.places.jobs / job.id).mkdir(parents=True)
+    return claimed
+
+
+@pytest.mark.parametrize("left", [b"", b'{"job": "1', b"\xff"])
+def test_a_job_whose_order_is_damaged_fails_and_ends_no_worker(worker: Worker, left: bytes):
+    job = claim(worker)
+    (worker.places.jobs / job.id / "order.json").write_bytes(left)
+    worker.work(job, started=True)
+    ended = worker.queue.find(job.id)
+    assert ended.state == "failed"
+    assert ended.reason.endswith("order.json is damaged.")
+
+
+def test_an_order_is_written_whole_or_not_at_all(worker: Worker, monkeypatch: pytest.MonkeyPatch):
+    started: list[str] = []
+    monkeypatch.setattr(worker.machine, "start", lambda job, folder, stop: started.append(job.id))
+    job = claim(worker)
+    folder = JobFolder(worker.places.jobs / job.id)
+    worker._start(job, folder, stop=False)
+    before = folder.order.read_text()
+    write = Path.write_text
+
+    def fill_the_disk(path: Path, text: str, **options: Any) -> None:
+        write(path, text[:10], **options)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fill_the_disk)
+    with pytest.raises(OSError, match="No space"):
+        worker._start(job, folder, stop=True)
+    assert folder.order.read_text() == before
+    assert json.loads(before)["stop"] is False
+    assert started == [job.id]
+
+
+def test_a_mistake_within_a_job_that_was_found_is_not_taken_for_the_end_of_them(worker: Worker, monkeypatch: pytest.MonkeyPatch):
+    worked: list[Job] = []
+    monkeypatch.setattr(worker, "work", lambda job, started: worked.append(job) or [][0])
+    with pytest.raises(IndexError):
+        worker._serve(deque([claim(worker), claim(worker)]))
+    assert len(worked) == 1
