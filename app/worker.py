@@ -253,15 +253,8 @@ def can_stop(folder: JobFolder) -> bool:
 def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, str]:
     """The state that a training's end means, and why."""
     code = ended.code
-    best = summary.progress.best_score
-    score = "" if best is None else f" (mAP {best:.1f} on the pictures held out)"
-    if code == 0 and stopped:
-        return "succeeded", f"Stopped as asked; the student of epoch {summary.progress.best_epoch} is kept{score}."
     if code == 0:
-        return (
-            "succeeded",
-            f"Trained to the end, which is kept; the best epoch was {summary.progress.best_epoch}{score}.",
-        )
+        return "succeeded", _describe_student(summary.progress, stopped)
     if summary.failure:
         return "failed", summary.failure
     if code is None:
@@ -271,6 +264,17 @@ def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, s
         hint = " The system does so when memory runs out: order a smaller batch_size or image_size." if name == "SIGKILL" else ""
         return "failed", f"The training process was ended by {name} in epoch {summary.progress.epoch}.{hint} Resume goes on from there."
     return "failed", f"The training process ended with code {code}; its log says more. {ended.message}".rstrip()
+
+
+def _describe_student(progress: Progress, stopped: bool) -> str:
+    """Which student a finished job keeps. Where nothing is held out, no epoch is better than another, and the last one goes as the best."""
+    epoch, score = progress.best_epoch, progress.best_score
+    measured = "" if score is None else f" (mAP {score:.1f} on the pictures held out)"
+    if stopped:
+        return f"Stopped as asked; the student of epoch {epoch} is kept{measured or ', its last finished one'}."
+    if score is None:
+        return "Trained to the end, which is kept."
+    return f"Trained to the end, which is kept; the best epoch was {epoch}{measured}."
 
 
 def create_machine(settings: Settings, places: Places, seat: str) -> Machine:
