@@ -53,13 +53,14 @@ def choose_labels(index: Index, row: int) -> list[int]:
 
 
 def save_maps(folder: Path, name: str, model: LabelNet, card: ModelCard, index: Index, rows: Sequence[int]) -> None:
-    """Map a network's evidence on every probe, and keep it as `name`.json; leaves the network's mode as it was."""
-    training = model.training
+    """Map a network's evidence on every probe, and keep it as `name`.json; leaves the mode of every module as it was."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         _write(folder / f"{name}.json", {"pictures": [_map_picture(model, card, index, row) for row in rows]})
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def _map_picture(model: LabelNet, card: ModelCard, index: Index, row: int) -> list[dict[str, Any]]:
