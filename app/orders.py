@@ -230,17 +230,14 @@ def plan_stages(order: dict[str, Any], spec: str, find_model: Callable[[str], Pa
     return [*stages, Stage(STUDENT, dataclasses.replace(plan, teacher=teacher))]
 
 
-def write_commands(stages: list[Stage], folder: Path, places: dict[str, Path], processes: int = 1) -> list[str]:
-    """The command lines that give the same checkpoints, one per stage, to be run in a folder of one's own.
+def write_commands(stages: list[Stage], places: dict[str, Path], processes: int = 1) -> list[str]:
+    """The command lines that give the same checkpoints, one per stage.
 
     Args:
         places: what folders are called in the shell, as "$L2D_DATA", and the folders.
     """
     program = "l2d" if processes == 1 else f"torchrun --nproc-per-node {processes} -m l2d"
-    return [
-        _write_command(program, stage.plan, {f"{folder}/": ""} | {f"{place}/": f"{name}/" for name, place in places.items()})
-        for stage in stages
-    ]
+    return [_write_command(program, stage.plan, {f"{place}/": f"{name}/" for name, place in places.items()}) for stage in stages]
 
 
 def _write_command(program: str, plan: Plan, shorter: dict[str, str]) -> str:

@@ -1,6 +1,7 @@
 """Everything that page and API do with jobs: order, look, cancel, stop, resume, delete."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import threading
@@ -113,8 +114,11 @@ class Workshop:
         return self.folder(job).read(start)
 
     def describe_command(self, order: dict[str, Any]) -> list[str]:
-        """The commands that do the same by hand; none if they cannot be told any more, for want of the data set or teacher."""
-        folder = Path("job")
+        """The commands that do the same by hand; none if they cannot be told any more, for want of the data set or teacher.
+
+        What they write lies in the folder of jobs, which the repository ignores, and apart from what those of other orders write.
+        """
+        folder = self.places.state / "by-hand" / hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()[:8]
         try:
             stages = plan_stages(order, self.datasets.find(order["data"]).spec, self.places.find_model, folder)
         except (RequestError, ValueError):
@@ -125,7 +129,7 @@ class Workshop:
             "${L2D_CHECKPOINTS:-checkpoints}": self.places.checkpoints,
             "${L2D_STATE:-runs}": self.places.state,
         }
-        return write_commands(stages, folder, named, order.get("processes", 1))
+        return write_commands(stages, named, order.get("processes", 1))
 
     def read_probe(self, job: str, name: str) -> dict[str, Any] | None:
         """The maps of one epoch ("0003"), or of the teacher; None if they are not there."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def test_an_order_is_accepted_with_its_place(client: TestClient):
     assert client.get(answer.headers["location"]).json() == job
     assert (job["state"], job["progress"], job["models"], job["title"]) == ("queued", 0, [], "resnet18, vanilla, on shapes")
     assert job["order"]["epochs"] == 3
-    assert job["commands"][0].startswith("l2d train --backbone resnet18 --data shapes --out student ")
+    assert job["commands"][0].startswith('l2d train --backbone resnet18 --data shapes --out "${L2D_STATE:-runs}/by-hand/')
 
 
 def test_the_first_order_of_the_page_is_accepted(client: TestClient):
@@ -83,7 +84,9 @@ def test_the_first_order_of_the_page_is_accepted(client: TestClient):
     assert answer.status_code == 202, answer.text
     teacher, student = answer.json()["commands"]
     assert teacher.startswith("l2d train --backbone")
-    assert "--teacher teacher" in student
+    out = re.search(r'--out ("\$.+?/teacher") ', teacher)
+    assert out
+    assert f"--teacher {out[1]} " in student
 
 
 def test_the_example_of_the_document_is_accepted_and_its_choices_are_told(client: TestClient):

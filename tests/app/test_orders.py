@@ -33,7 +33,7 @@ def test_a_known_teacher_sees_pictures_at_its_own_size(made_checkpoints: Path):
 
 def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Path):
     stages = plan(made_checkpoints, teacher_backbone="resnet34", method="mld", weights={"mld": 3.5}, start_from="alien", pretrained=True)
-    commands = write_commands(stages, Path("job"), PLACES | {"$L2D_STATE": made_checkpoints})
+    commands = write_commands(stages, PLACES | {"$L2D_STATE": made_checkpoints})
     known = typer.main.get_command(cli).commands
     for stage, command in zip(stages, commands, strict=True):
         program, verb, *words = shlex.split(command)
@@ -42,7 +42,7 @@ def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Pat
         values = dict(itertools.pairwise(words))
         assert int(values["--epochs"]) == stage.plan.recipe.epochs
         assert values["--data"] == "coco:$L2D_DATA/mini"
-        assert values["--out"] == stage.name
+        assert values["--out"] == f"job/{stage.name}"
     assert 'init "$L2D_STATE/alien/model.safetensors"' in commands[1]
     assert ["--pretrained" in command for command in commands] == [True, False]
     assert "--weight mld=3.5" in commands[1]
@@ -52,9 +52,9 @@ def test_only_the_beginning_of_a_path_is_told_by_its_variable(made_checkpoints: 
     order = Order.model_validate({"student": "resnet18", "method": "vanilla"})
     for place in ("/srv/job/data", "/srv/myjob"):
         stages = plan_stages(order.model_dump(), f"coco:{place}/mine", lambda name: made_checkpoints / name, Path("job"))
-        (command,) = write_commands(stages, Path("job"), {"$L2D_DATA": Path(place)})
+        (command,) = write_commands(stages, {"$L2D_STATE": Path("job"), "$L2D_DATA": Path(place)})
         assert '--data "coco:$L2D_DATA/mine"' in command
-        assert "--out student" in command
+        assert '--out "$L2D_STATE/student"' in command
 
 
 def test_a_teacher_without_trained_weights_keeps_none_of_them(made_checkpoints: Path):
@@ -65,7 +65,7 @@ def test_a_teacher_without_trained_weights_keeps_none_of_them(made_checkpoints: 
 
 
 def test_several_processes_are_started_by_torchrun(made_checkpoints: Path):
-    commands = write_commands(plan(made_checkpoints, method="vanilla"), Path("job"), PLACES, 4)
+    commands = write_commands(plan(made_checkpoints, method="vanilla"), PLACES, 4)
     assert commands[0].startswith("torchrun --nproc-per-node 4 -m l2d train --backbone")
 
 

@@ -1,5 +1,7 @@
 """The check before an order: what the preview refuses, and what that costs."""
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +70,15 @@ def test_the_preview_looks_at_no_picture(workshop: Workshop, monkeypatch: pytest
     for name in ("check_data", "_take_stamp"):
         monkeypatch.setattr(datasets, name, lambda *_: pytest.fail("a look at every file for every letter that is typed"))
     assert workshop.preview(ALONE)
+
+
+def test_the_commands_of_two_orders_write_to_two_folders_that_the_repository_ignores(workshop: Workshop):
+    def find_out(order: Order) -> str:
+        (command,) = workshop.preview(order)
+        return shlex.split(command)[shlex.split(command).index("--out") + 1]
+
+    out = find_out(ALONE)
+    assert re.fullmatch(r"\$\{L2D_STATE:-runs\}/by-hand/\w+/student", out)
+    assert find_out(ALONE.model_copy(update={"epochs": 4})) != out
+    job, _ = workshop.submit(ALONE)
+    assert out in workshop.describe_command(job.spec)[0], "what was seen before it was ordered"
