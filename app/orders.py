@@ -88,7 +88,10 @@ class Order(BaseModel):
     averaging: float = Field(default=0.0, ge=0, le=0.99999, description="Decay of an exponential average of the weights; 0 for none.")
     holdout: float = Field(default=0.1, ge=0, le=0.5, description="Share of the training pictures set aside to follow the score by.")
     processes: int = Field(
-        default=1, ge=1, le=64, description="Processes that train together, each on its share of every batch, on a GPU of its own."
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that train together, each on its share of every batch: on a GPU each, or on processors where there is none.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="The same seed gives the same student.")
 
