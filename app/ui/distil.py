@@ -11,6 +11,7 @@ from app.access import Access
 from app.errors import RequestError
 from app.jobs import ENDED, RESUMABLE, Job
 from app.orders import Order
+from app.records import JobFolder
 from app.ui import curves, form, maps, progress
 from app.ui.curves import recall_history, show_curves
 from app.ui.form import FITTED, FITTING, MORE, SHOWN, Form
@@ -116,10 +117,14 @@ class Bench:
 
     def start(self, token: str, request: gr.Request, *values: Any) -> list[Any]:
         """Order what the form says, and look at it: the list, a sentence beneath the button, and the way to the job."""
-        job = self._try(token, request, lambda: self.workshop.submit(self.form.read(values))[0])
-        before = self.workshop.queue.count()["queued"] - 1
+
+        def order() -> tuple[Job, int, list[tuple[str, str]]]:
+            job, _ = self.workshop.submit(self.form.read(values))
+            return job, self.workshop.queue.count()["queued"] - 1, self._list_jobs()
+
+        job, before, listed = self._try(token, request, order)
         place = "next in line" if before < 1 else f"{before} {'other waits' if before == 1 else 'others wait'} before it"
-        return [gr.update(choices=self._list_jobs(), value=job.id), f"<p>Ordered as job {job.id}: {place}.</p>", gr.update(visible=True)]
+        return [gr.update(choices=listed, value=job.id), f"<p>Ordered as job {job.id}: {place}.</p>", gr.update(visible=True)]
 
     def ask(self, verb: str) -> Callable[[str, str | None, str, gr.Request], list[Any]]:
         """The function of a button; what was told about an order goes with its job."""
@@ -166,16 +171,21 @@ class Bench:
 
     def scrub(self, token: str, chosen: str | None, epoch: float, request: gr.Request) -> tuple[str, str, dict[str, int]]:
         """The curves with an epoch marked, the maps after it, and which one it is, unless it is the newest, which is followed."""
-        if not chosen or self._is_shut(token, request):
+        if not chosen:
             return "", "", {}
-        folder = self.workshop.folder(chosen)
+        try:
+            self._check(token, request)
+            folder = self.workshop.folder(chosen)
+        except RequestError:
+            return "", "", {}
         history = recall_history(folder.path).follow(folder)
         looked = {chosen: int(epoch)} if epoch < max(list_epochs(folder.probes), default=0) else {}
         return show_curves(history, int(epoch)), show_maps(folder.probes, int(epoch)), looked
 
     def _show(self, job: Job, epoch: int | None) -> dict[str, Any]:
         states = {"stop": ("running",), "cancel": ("queued", "running", "interrupted"), "resume": RESUMABLE, "delete": ENDED}
-        folder = self.workshop.folder(job.id)
+        # Without asking the queue again: another tab may have deleted the job since it was listed.
+        folder = JobFolder(self.workshop.places.jobs / job.id)
         history, epochs = recall_history(folder.path).follow(folder), list_epochs(folder.probes)
         last = epochs[-1] if epochs else 1
         at = last if epoch is None else epoch
@@ -196,13 +206,6 @@ class Bench:
     def _check(self, token: str, request: gr.Request) -> None:
         """The rule of the API's routes: without a token, another site's page may not order jobs through this one's events either."""
         self.access.check_request(f"Bearer {token}", request.headers.get("host"), request.headers.get("origin"))
-
-    def _is_shut(self, token: str, request: gr.Request) -> bool:
-        try:
-            self._check(token, request)
-        except RequestError:
-            return True
-        return False
 
     def _try(self, token: str, request: gr.Request, act: Callable[[], Any]) -> Any:
         try:

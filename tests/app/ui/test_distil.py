@@ -15,6 +15,7 @@ from app.errors import UnavailableError
 from app.jobs import Progress
 from app.orders import choose_first_order
 from app.places import Places
+from app.queue import Queue
 from app.records import JobFolder
 from app.ui.distil import Bench, build_distil_tab
 from app.ui.form import fill_fields
@@ -170,6 +171,26 @@ def test_a_queue_that_cannot_be_used_is_told_by_every_button(bench: Bench, works
     monkeypatch.setattr(Workshop, "queue", property(fail))
     with pytest.raises(gr.Error, match="cannot be used now"):
         bench.ask("cancel")("", job, "", OWN)
+
+
+@pytest.mark.parametrize("method", ["count", "page"])
+def test_a_queue_that_fails_once_the_order_is_placed_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str):
+    def fail(*_: object) -> None:
+        raise UnavailableError("The queue cannot be used now.")
+
+    monkeypatch.setattr(Queue, method, fail)
+    with pytest.raises(gr.Error, match="cannot be used now"):
+        start(bench)
+
+
+def test_a_job_that_another_tab_deletes_meanwhile_is_no_error(bench: Bench, workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    job = start(bench)
+    bench.ask("cancel")("", job, "", OWN)
+    listed = workshop.queue.page(10)
+    workshop.delete(job)
+    assert bench.scrub("", job, 1, OWN) == ("", "", {})
+    monkeypatch.setattr(Queue, "page", lambda *_: listed)
+    assert "cancelled" in bench.refresh("", job, {}, {}, OWN)[1]
 
 
 def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
