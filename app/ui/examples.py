@@ -37,13 +37,13 @@ def read_example(name: str) -> bytes:
     """The file of an example photograph, as it would be uploaded.
 
     Raises:
-        ValueError: for an unknown name; it lists the known ones.
-        FileNotFoundError: if the installed version of its package no longer ships the file.
+        ValueError: for a name that is unknown, or whose file the installed version of its package no longer ships; it lists the others.
     """
-    for example in EXAMPLES:
+    known = list_examples()
+    for example in known:
         if example.name == name:
             return _find(example).read_bytes()
-    raise ValueError(f"Unknown example {name!r}; known are {', '.join(example.name for example in EXAMPLES)}.")
+    raise ValueError(f"Unknown example {name!r}; known are {', '.join(example.name for example in known)}.")
 
 
 def list_examples() -> tuple[Example, ...]:

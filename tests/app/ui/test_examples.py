@@ -5,6 +5,7 @@ from importlib import metadata
 import pytest
 from PIL import Image
 
+from app.ui import examples
 from app.ui.examples import EXAMPLES, list_examples, read_example
 
 
@@ -29,3 +30,9 @@ def test_every_example_is_a_photograph_with_its_maker_named(example):
 def test_an_unknown_example_lists_the_known_ones():
     with pytest.raises(ValueError, match="Unknown example 'dog'; known are officer, coffee"):
         read_example("dog")
+
+
+def test_an_example_that_the_installed_wheel_lacks_is_unknown(monkeypatch):
+    monkeypatch.setattr(examples, "EXAMPLES", (EXAMPLES[0], EXAMPLES[1]._replace(file="data/gone.png")))
+    with pytest.raises(ValueError, match=r"Unknown example 'coffee'; known are officer\."):
+        read_example("coffee")
