@@ -217,7 +217,6 @@ class Engine:
                 raise UnavailableError(f"The model {flight.entry.name!r} gives no numbers for this picture; its weights may be damaged.")
             stages = Stages(decode, time.perf_counter() - start)
             self.metrics.time_stages(network=stages.network)
-            self.metrics.batch_size.observe(1)
             self._land(flight, Sight(flight.entry, flight.key[0], inputs.width, inputs.height, reading, scores, stages))
         except BaseException as error:
             self._land(flight, error)

@@ -44,7 +44,6 @@ def test_requests_stages_and_cache_are_counted(client: TestClient, upload: bytes
     assert numbers["l2d_looks_total", "hit"] == 4
     assert [numbers["l2d_stage_seconds_count", stage] for stage in ("decode", "network", "maps")] == [1, 2, 3]
     assert all(numbers["l2d_stage_seconds_sum", stage] > 0 for stage in ("decode", "network", "maps"))
-    assert numbers["l2d_batch_size_sum", ""] == 2
     assert numbers["l2d_queue_depth", ""] == 0
     assert numbers["process_open_fds", ""] > 0
 
