@@ -25,7 +25,7 @@ class Supervisor:
     When the server dies without a word, they finish the job that they are at, and leave.
 
     Args:
-        devices: "cpu", "cuda:0", ...; one worker each.
+        devices: "cpu", "cuda:0", ..., or "ray" for a cluster; one worker each.
     """
 
     def __init__(self, places: Places, devices: Sequence[str]):
@@ -49,12 +49,6 @@ class Supervisor:
                 worker.terminate()
         for thread in self._threads:
             thread.join()
-
-    @property
-    def alive(self) -> int:
-        """How many workers run."""
-        with self._lock:
-            return sum(worker.poll() is None for worker in self._workers.values())
 
     def _keep(self, device: str) -> None:
         pause = FIRST_PAUSE

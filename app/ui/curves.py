@@ -119,7 +119,7 @@ def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bo
     if not values:
         return f"<figure><figcaption>{title}: after the first epoch</figcaption></figure>"
     last = max(epoch for curve in curves for epoch, _ in curve.points)
-    low, high = (math.log10(min(values)), math.log10(max(values))) if logarithmic else (0.0, max(100.0 if max(values) > 50 else 50.0, 1))
+    low, high = (math.log10(min(values)), math.log10(max(values))) if logarithmic else (0.0, 100.0 if max(values) > 50 else 50.0)
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
 
