@@ -11,7 +11,7 @@ import numpy as np
 from l2d.layers import KINDS, SCALES
 
 # In the order of use: all of them run in one scope, the last one starts.
-SCRIPTS = ("draw.js", "photograph.js", "labels.js", "address.js", "tabs.js", "look.js", "grid.js", "compare.js", "opening.js")
+SCRIPTS = ("dom.js", "draw.js", "photograph.js", "labels.js", "address.js", "tabs.js", "look.js", "grid.js", "compare.js", "opening.js")
 
 
 class ColourMap(NamedTuple):

@@ -5,7 +5,7 @@ from importlib import resources
 import pytest
 
 BROWSER = resources.files("app.ui") / "browser"
-SCRIPTS = "\n".join((BROWSER / name).read_text(encoding="utf-8") for name in ("draw.js", "labels.js", "grid.js"))
+SCRIPTS = "\n".join((BROWSER / name).read_text(encoding="utf-8") for name in ("dom.js", "draw.js", "grid.js"))
 SCENE = """
 const model = (name, labels, score, map) => {
   const maps = map ? { cat: map } : {};
