@@ -26,15 +26,10 @@ from app.ui.tables import (
     wrap_table,
 )
 from l2d.distill import TITLES
+from l2d.reproduce import read_recipes
 
-# The paper's name of a student's backbone: finds the rows of its table that are nearest to ours.
-PAPER_NAMES = {
-    "mobilenetv2_100": "MobileNet v2",
-    "repvgg_a0": "RepVGG-A0",
-    "resnet18": "ResNet-18",
-}
-# Its table of pairs with different architectures, as ours are.
-NEAREST_TABLE = 4
+# The paper's table of pairs with different architectures, as ours are, and its smallest student.
+NEAREST_TABLE, SMALLEST = 4, "MobileNet v2"
 LOCALIZATION_SCORES = {"pointing_game": "Pointing game", "energy_in_box": "Energy in box"}
 SIZES = ("small", "medium", "large")
 # Method, title and scores of a row.
@@ -82,10 +77,11 @@ def _read_style() -> str:
 
 
 def find_nearest(backbones: Iterable[str]) -> list[dict[str, Any]]:
-    """The paper's rows, of different architectures, for these students; for MobileNet v2, its smallest one, if there are none."""
+    """The paper's rows, of different architectures, for these students; for its smallest one if there are none."""
     rows = [row for row in read_reference()["rows"] if row["table"] == NEAREST_TABLE]
-    names = {PAPER_NAMES[backbone] for backbone in backbones if backbone in PAPER_NAMES} or {"MobileNet v2"}
-    return [row for row in rows if row["student"] in names]
+    known, ours = read_recipes()["backbones"], set(backbones)
+    nearest = [row for row in rows if known[row["student"]] in ours]
+    return nearest or [row for row in rows if row["student"] == SMALLEST]
 
 
 def read_scores(scores: dict[str, Any]) -> dict[str, float]:

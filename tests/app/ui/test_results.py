@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.ui.results import find_nearest, read_reference, read_scores, render_results
+from app.ui.results import NEAREST_TABLE, find_nearest, read_reference, read_scores, render_results
+from l2d.reproduce import read_recipes
 
 NOWHERE = Path("nowhere")
 
@@ -41,7 +42,15 @@ def test_nearest_rows_have_the_same_student():
         ("Swin-T", "MobileNet v2"),
     ]
     assert [row["student"] for row in find_nearest(["resnet18", "a_network_of_mine"])] == ["ResNet-18"]
-    assert [row["student"] for row in find_nearest(["a_network_of_mine"])] == ["MobileNet v2", "MobileNet v2"]
+    # A network of other tables of the paper is as strange to this one as any other.
+    for strange in ("a_network_of_mine", "resnet101"):
+        assert [row["student"] for row in find_nearest([strange])] == ["MobileNet v2", "MobileNet v2"]
+
+
+def test_every_student_of_that_table_finds_its_rows():
+    students = {row["student"] for row in read_reference()["rows"] if row["table"] == NEAREST_TABLE}
+    for student in students:
+        assert {row["student"] for row in find_nearest([read_recipes()["backbones"][student]])} == {student}
 
 
 def test_scores_that_are_absent_or_broken_are_left_out():
