@@ -16,7 +16,7 @@ from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, media_type, 
 from app.compare import compare, explain, predict, read_each
 from app.engine import Engine
 from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError
-from app.export import export_figure, export_numbers, find_reference
+from app.export import MEDIA_TYPES, export_figure, export_numbers, find_reference
 from app.schemas import (
     CompareAnswer,
     CompareForm,
@@ -42,7 +42,6 @@ Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
 
 # For whoever waits for the models: loading takes seconds.
 RETRY_SECONDS = 3
-MEDIA_TYPES = {"npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"]
 OTHERS = [method for method in METHODS if method != "POST"]
 
@@ -188,7 +187,8 @@ def show_model(model: ModelName, engine: EngineOfApp) -> ModelDetail:
     tags=["compare"],
     dependencies=[Depends(refuse_query)],
     response_model=CompareAnswer,
-    responses=ERRORS | {200: {"content": {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()}}},
+    responses=ERRORS
+    | {200: {"content": {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values() if media != JSON}}},
     openapi_extra=describe_body(CompareForm),
 )
 async def compare_models(request: Request, engine: EngineOfApp) -> Response:

@@ -9,6 +9,9 @@ from PIL import Image
 from app.errors import ParameterError
 from app.schemas import CompareAnswer, FigureLook, ModelAnswer
 
+# What an answer may be saved as.
+MEDIA_TYPES = {"json": "application/json", "npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}
+
 
 def export_numbers(answer: CompareAnswer) -> bytes:
     """An .npz without pickles.

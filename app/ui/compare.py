@@ -13,7 +13,7 @@ from pydantic import ConfigDict, ValidationError
 from app.catalog import Catalog
 from app.compare import compare as compare_models
 from app.engine import Engine
-from app.export import export_figure, export_numbers
+from app.export import MEDIA_TYPES, export_figure, export_numbers
 from app.schemas import CompareAnswer, FigureLook, MapKind
 from app.settings import Settings
 from app.ticket import Ticket
@@ -30,8 +30,6 @@ NAMED_LABELS, LONGEST_NAME = 3, 120
 
 # What the script needs to know of a model before it was asked.
 MODEL_FIELDS = {"name", "title", "role", "method", "backbone", "image_size", "mAP", "default", "labels", "job"}
-
-MEDIA_TYPES = {"png": "image/png", "pdf": "application/pdf", "npz": "application/octet-stream", "json": "application/json"}
 
 FORGOTTEN = "The server no longer remembers the photograph of this address; choose it again."
 

@@ -153,7 +153,7 @@ def test_everything_shown_can_be_saved(desk, upload):
     numbers = np.load(io.BytesIO(content["npz"]), allow_pickle=False)
     maps = json.loads(content["json"])["models"][0]["maps"]
     np.testing.assert_allclose(numbers["student-l2d/maps"], [maps["cat"], maps["sky"]], rtol=1e-5)
-    assert saved["npz"]["type"] == "application/octet-stream"
+    assert [saved[kind]["type"] for kind in ("png", "npz", "json")] == ["image/png", "application/x-npz", "application/json"]
 
 
 def test_a_saved_figure_looks_as_the_page_does(desk, upload):
