@@ -3,6 +3,7 @@
 import hmac
 import ipaddress
 import secrets
+from http import HTTPStatus
 
 from pydantic import SecretStr
 
@@ -14,7 +15,7 @@ TOKEN_BYTES = 24
 class UnauthorizedError(RequestError):
     """No token, where one is needed."""
 
-    status = 401  # type: ignore[assignment]
+    status = HTTPStatus.UNAUTHORIZED
     code = "token_needed"
 
     @property
@@ -25,7 +26,7 @@ class UnauthorizedError(RequestError):
 class ForbiddenError(RequestError):
     """A wrong token, or a request that some other site made a browser send."""
 
-    status = 403  # type: ignore[assignment]
+    status = HTTPStatus.FORBIDDEN
     code = "forbidden"
 
 

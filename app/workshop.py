@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import threading
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 class ShippedModelError(RequestError):
     """A model that no job made."""
 
-    status = 403  # type: ignore[assignment]
+    status = HTTPStatus.FORBIDDEN
     code = "shipped_model"
 
 
