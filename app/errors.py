@@ -56,6 +56,10 @@ class TooLargeError(RequestError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "too_large"
 
+
+class LargeBodyError(TooLargeError):
+    """A body of more bytes than allowed, which is not read to its end."""
+
     @property
     def headers(self) -> dict[str, str]:
         # What is still on its way will not be read.

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.answers import refuse
-from app.errors import BusyError, RequestError, SlowBodyError, TooLargeError
+from app.errors import BusyError, LargeBodyError, RequestError, SlowBodyError
 
 # So many times the limit is read and forgotten before a sender of too much is hung up on: who is hung up on seldom reads the answer.
 PATIENCE = 4
@@ -90,8 +90,8 @@ class _Body:
             if self._ended or self._received > PATIENCE * self._limit:
                 return self._refuse(self._describe_size())
 
-    def _describe_size(self) -> TooLargeError:
-        return TooLargeError(
+    def _describe_size(self) -> LargeBodyError:
+        return LargeBodyError(
             f"Expected a body of at most {self._limit} bytes; got {self._said or 'more'}. Send less, a smaller picture for example."
         )
 
