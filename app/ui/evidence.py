@@ -10,7 +10,14 @@ from app.ui.tables import find_best, render_group, render_row, render_table
 from l2d.distill import TITLES
 
 FILES = "evidence*.json"
-DATA_TITLES = {"coco": "MS-COCO 2014", "voc": "VOC 2007", "nuswide": "NUS-WIDE", "shapes": "drawn shapes", "csv": "a table of pictures"}
+# No file says whose pictures they are, or how many of the original's.
+DATA_TITLES = {
+    "coco": "pictures laid out as MS-COCO",
+    "voc": "pictures laid out as VOC 2007",
+    "nuswide": "pictures laid out as NUS-WIDE",
+    "shapes": "drawn shapes",
+    "csv": "a table of pictures",
+}
 
 
 class Method(BaseModel):
