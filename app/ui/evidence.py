@@ -12,9 +12,9 @@ from l2d.distill import TITLES
 FILES = "evidence*.json"
 # No file says whose pictures they are, or how many of the original's.
 DATA_TITLES = {
-    "coco": "pictures laid out as MS-COCO",
-    "voc": "pictures laid out as VOC 2007",
-    "nuswide": "pictures laid out as NUS-WIDE",
+    "coco": "pictures in MS-COCO's layout",
+    "voc": "pictures in VOC 2007's layout",
+    "nuswide": "pictures in NUS-WIDE's layout",
     "shapes": "drawn shapes",
     "csv": "a table of pictures",
 }

@@ -38,8 +38,8 @@ def render(folder, report):
 def test_every_method_stands_with_its_spread_beside_the_papers(tmp_path):
     page = render(tmp_path, make_report())
     # Anybody's pictures, or a part of the original's.
-    assert "Methods on pictures laid out as MS-COCO: a-teacher to mobilenetv2_100<" in page
-    short = "Methods on pictures laid out as MS-COCO: a-teacher to mobilenetv2_100, short recipe"
+    assert "Methods on pictures in MS-COCO&#x27;s layout: a-teacher to mobilenetv2_100<" in page
+    short = "Methods on pictures in MS-COCO&#x27;s layout: a-teacher to mobilenetv2_100, short recipe"
     assert all(part in render(tmp_path, make_report(recipe="short")) for part in (f"<h2>{short}</h2>", f'aria-label="{short}"'))
     assert "Mean of 0 to 3 trainings a method" in page
     assert '<td class="best">44.2 <small>± 0.2</small></td><td><small>+1.4</small></td>' in page
