@@ -1,5 +1,6 @@
 """What happens to every request, whatever it asks: it gets an id, a line in the log and a count; its answer gets headers."""
 
+import asyncio
 import logging
 import re
 import secrets
@@ -13,8 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from app.answers import fail, refuse
-from app.errors import UnknownRouteError
+from app.errors import UnavailableError, UnknownRouteError
 from app.metrics import Metrics
+from app.ticket import CLOSING
 
 logger = logging.getLogger("app.requests")
 
@@ -77,6 +79,11 @@ class Observe:
                 if status:
                     raise
                 await fail(scope["method"], _read_path(scope), error)(scope, receive, send_with_id)
+            except asyncio.CancelledError:
+                if status:
+                    raise
+                # The server stops, and waited for this one long enough.
+                await refuse(UnavailableError(CLOSING))(scope, receive, send_with_id)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", PAGE)

@@ -45,6 +45,22 @@ def test_only_what_the_page_needs_of_gradio_is_open(path: str, closed: bool):
     assert asyncio.run(ask()) == (404 if closed else 200)
 
 
+def test_a_request_that_the_end_cuts_off_is_told_so():
+    async def never_answers(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(Observe(never_answers, Metrics(), []))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            asked = asyncio.create_task(client.get("/"))
+            await asyncio.sleep(0)
+            asked.cancel()
+            return await asked
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
 def test_permission_for_other_sites_is_taken_back_and_a_route_keeps_its_own_policy():
     generous = PlainTextResponse("x", headers={"Access-Control-Allow-Origin": "*", "Referrer-Policy": "no-referrer"})
 

@@ -217,7 +217,7 @@ def test_terminate_lets_a_running_request_end(made_checkpoints: Path, tmp_path: 
     process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
     assert process.stdout is not None
     url = process.stdout.readline().split()[3]
-    instances = [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(8)]
+    instances = [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(3)]
     with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(1) as other:
         wait_until_ready(client)
         running = other.submit(httpx.post, f"{url}/v1/models/alien:predict", json={"instances": instances}, timeout=60)
@@ -229,7 +229,7 @@ def test_terminate_lets_a_running_request_end(made_checkpoints: Path, tmp_path: 
         ready, alive = client.get("/readyz"), client.get("/healthz")
         assert not running.done()
         assert (ready.status_code, ready.json()["error"]["code"], alive.status_code) == (503, "unavailable", 200)
-        assert len(running.result(60).json()["predictions"]) == 8
+        assert len(running.result(60).json()["predictions"]) == 3
         process.communicate(timeout=30)
         assert time.monotonic() - began < 10
     with pytest.raises(httpx.ConnectError):
