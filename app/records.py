@@ -14,6 +14,7 @@ from app.jobs import STUDENT, TEACHER, Progress
 # Files are written beside their place under such a name, and then renamed.
 TEMPORARY = re.compile(r"\..+\.(\d+|partial)")
 MAX_BYTES_READ = 2**20
+BEST = "best-student-"
 
 
 class Line(NamedTuple):
@@ -41,9 +42,15 @@ class JobFolder:
         self.probes = path / "probes"
         self.ready = path / "ready"
 
-    def best(self, stage: str) -> Path:
-        """The checkpoint folder of a stage's best epoch so far."""
-        return self.path / f"best-{stage}"
+    def best(self, epoch: int) -> Path:
+        """The checkpoint folder of the student of an epoch that was the best one. It is the job's best if the metrics tell so."""
+        return self.path / f"{BEST}{epoch:04}"
+
+    def forget_best(self, but: int | None = None) -> None:
+        """Remove the students that were the best ones once, except that of one epoch."""
+        for folder in self.path.glob(f"{BEST}*"):
+            if but is None or folder != self.best(but):
+                remove_folder(folder)
 
     def prepare(self) -> None:
         """Make the folder, and clear what a killed attempt left behind: temporary files, and half a line of metrics."""
@@ -95,9 +102,9 @@ class JobFolder:
     def forget_training(self) -> None:
         """Remove what was needed to resume; metrics, log and probes stay."""
         remove_folder(self.ready)
+        self.forget_best()
         for stage in (TEACHER, STUDENT):
             remove_folder(self.path / stage)
-            remove_folder(self.best(stage))
 
     def _end_last_line(self) -> None:
         if not self.metrics.exists():

@@ -123,7 +123,7 @@ class _Work:
         main = processes.is_main()
         if stage.name == STUDENT and main:
             self._show_probes(stage)
-        best = self._find_best(stage.name)
+        _, best = self._find_best(stage.name)
         keep_steps = self._write_steps(stage)
         for report in execute(stage.plan, device=self.task.device, resume=True, on_step=keep_steps):
             score = read_score(report)
@@ -148,10 +148,13 @@ class _Work:
             "images_per_second": round(report.images_per_second, 2),
         }
         place = {"stage": stage.name, "epoch": report.epoch, "epochs": stage.plan.recipe.epochs}
-        if better:
-            # With nothing slow in between: a training that is ended there would keep another student than it told of.
-            link_checkpoint(stage.plan.out, self.folder.best(stage.name))
+        # Whenever a training is ended, the student that it told of as the best one is there.
+        keep = better and stage.name == STUDENT
+        if keep:
+            link_checkpoint(stage.plan.out, self.folder.best(report.epoch))
         self.tell({"event": "epoch", **place, **numbers, "at": time.time(), **self.clock.measure(stage.name, report.epoch)})
+        if keep:
+            self.folder.forget_best(but=report.epoch)
         logger.info("%s epoch %d/%d: %s, held-out mAP %s", stage.name, report.epoch, place["epochs"], numbers["losses"], numbers["mAP"])
 
     def _write_steps(self, stage: Stage) -> Callable[[StepReport], None]:
@@ -175,12 +178,12 @@ class _Work:
             teacher, card = load_network(stage.plan.teacher, choose_device(self.task.device))
             save_maps(self.folder.probes, TEACHER, teacher, card, self.test, self.probes)
 
-    def _find_best(self, stage: str) -> float | None:
-        """The best score of earlier attempts."""
-        best = None
+    def _find_best(self, stage: str) -> tuple[int | None, float | None]:
+        """The best epoch of all attempts so far, and its score."""
+        best = None, None
         for line in self.folder.read_all():
             if line["event"] == "epoch" and line["stage"] == stage and line["best"]:
-                best = line["mAP"]
+                best = line["epoch"], line["mAP"]
         return best
 
     def _finish(self) -> None:
@@ -191,11 +194,8 @@ class _Work:
         names: dict[str, str] = {}
         for stage in self.stages:
             # The teacher is the one that taught, which was at its end.
-            # If a training was ended just while its last student took the best one's place, there is none there.
-            best = self.task.stop and stage.name == STUDENT and is_checkpoint(self.folder.best(STUDENT))
-            source = self.folder.best(stage.name) if best else stage.plan.out
-            if not is_checkpoint(source):
-                continue
+            epoch, _ = self._find_best(STUDENT) if self.task.stop and stage.name == STUDENT else (None, None)
+            source = stage.plan.out if epoch is None else self.folder.best(epoch)
             names[stage.name] = name_model(self.task, stage)
             scores = self._score(source)
             if not processes.is_main():
@@ -242,25 +242,17 @@ def read_score(report: EpochReport) -> float | None:
 
 def is_trained(out: Path) -> bool:
     """Whether a stage is over: its checkpoint is there, and nothing more to go on from."""
-    return is_checkpoint(out) and not (out / STATE).exists()
-
-
-def is_checkpoint(folder: Path) -> bool:
-    """Whether both files of a checkpoint are there."""
-    return (folder / CARD).exists() and (folder / WEIGHTS).exists()
+    return (out / CARD).exists() and (out / WEIGHTS).exists() and not (out / STATE).exists()
 
 
 def link_checkpoint(source: Path, target: Path) -> None:
     """A second name for a checkpoint, which stays what it is when the first one is replaced; costs no space where there are hard links."""
-    fresh, old = (target.with_name(f".{target.name}.{mark}{os.getpid()}") for mark in ("", "old."))
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
     fresh.mkdir(parents=True)
     for name in (WEIGHTS, CARD):
         _link_file(source / name, fresh / name)
-    # Two renames with nothing slow in between: a training that is ended there leaves no target.
-    if target.exists():
-        target.rename(old)
+    remove_folder(target)
     fresh.rename(target)
-    remove_folder(old)
 
 
 def _link_file(source: Path, target: Path) -> None:

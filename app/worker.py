@@ -16,7 +16,7 @@ from pathlib import Path
 
 from app.cluster import Need, RayCluster
 from app.errors import RequestError, UnavailableError
-from app.jobs import STUDENT, Job, LostClaimError, Progress, State
+from app.jobs import Job, LostClaimError, Progress, State
 from app.logs import configure_logs
 from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
@@ -180,7 +180,7 @@ class Worker:
                 # Somebody holds the file: the training goes on, the books are kept later.
                 logger.warning("%s", error)
                 continue
-            if request == "cancel" or (request == "stop" and not stop and can_stop(folder)):
+            if request == "cancel" or (request == "stop" and not stop and progress.best_epoch is not None):
                 return request
         self._beat_once_more(job, summary.update(folder))
         return ended
@@ -243,11 +243,6 @@ def clear(job: Job, places: Places, machine: Machine) -> None:
 def find_models(places: Places, job: str) -> list[Path]:
     """The models of a job in the catalogue."""
     return sorted(places.models.glob(f"*-{job}"))
-
-
-def can_stop(folder: JobFolder) -> bool:
-    """Whether there is a student to keep."""
-    return folder.best(STUDENT).exists()
 
 
 def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, str]:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def read_title(folder: Path) -> str:
 
 
 def test_a_second_name_stays_what_it_is_when_the_first_one_is_replaced(tmp_path: Path):
-    source, best = tmp_path / "student", tmp_path / "best-student"
+    source, best = tmp_path / "student", tmp_path / "best-student-0001"
     save(source, "first")
     link_checkpoint(source, best)
     assert (source / "model.safetensors").samefile(best / "model.safetensors")
@@ -36,25 +35,7 @@ def test_a_second_name_stays_what_it_is_when_the_first_one_is_replaced(tmp_path:
     assert read_title(best) == "first"
     link_checkpoint(source, best)
     assert read_title(best) == "second"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-student", "student"]
-
-
-def test_a_training_that_is_ended_while_the_old_best_is_removed_has_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    source, best = tmp_path / "student", tmp_path / "best-student"
-    save(source, "first")
-    link_checkpoint(source, best)
-    save(source, "second")
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", end)
-        with pytest.raises(KeyboardInterrupt):
-            link_checkpoint(source, best)
-    JobFolder(tmp_path).sweep()
-    assert read_title(best) == "second"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-student", "student"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-student-0001", "student"]
 
 
 def test_where_there_are_no_hard_links_checkpoints_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -62,18 +43,48 @@ def test_where_there_are_no_hard_links_checkpoints_are_copied(tmp_path: Path, mo
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     monkeypatch.setattr(os, "link", refuse)
-    source, best = tmp_path / "student", tmp_path / "best-student"
+    source, best = tmp_path / "student", tmp_path / "best-student-0001"
     save(source, "first")
     link_checkpoint(source, best)
     save(source, "second")
     assert read_title(best) == "first"
 
 
-def test_stopped_without_a_best_student_it_keeps_the_last_one(tmp_path: Path, write_table: Callable[..., None]):
+@pytest.fixture
+def training(tmp_path: Path, write_table: Callable[..., None]) -> Callable[..., JobFolder]:
+    """Trains, or with `stop` keeps the best student so far."""
     places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
     write_table(places.data / "mine")
     folder = JobFolder(places.jobs / "1f")
-    save(folder.path / "student", "last")
-    order = Order.model_construct(data="mine", student="test_resnet", method="vanilla", image_size=32, title="Mine")
-    assert run_job(folder, places, Task("1f", 1, order.model_dump(), "cpu", stop=True)) == 0
-    assert read_title(folder.ready / "mine-test_resnet-vanilla-1f") == "Mine"
+    folder.prepare()
+
+    def train(stop: bool = False, **changes: object) -> JobFolder:
+        order = Order.model_construct(data="mine", student="test_resnet", method="vanilla", image_size=32, **changes)
+        assert run_job(folder, places, Task("1f", 1, order.model_dump(), "cpu", stop=stop)) == 0
+        return folder
+
+    return train
+
+
+def list_best(folder: JobFolder) -> list[str]:
+    return sorted(path.name for path in folder.path.glob("best-*"))
+
+
+def test_the_best_student_alone_is_kept_beside_the_last(training: Callable[..., JobFolder]):
+    folder = training(epochs=3, holdout=0, batch_size=2)
+    # Nothing is held out here, so that every epoch counts as the best one.
+    assert list_best(folder) == ["best-student-0003"]
+    folder.forget_training()
+    assert list_best(folder) == []
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["before it told of it", "before it removed the one before"])
+def test_a_training_that_is_ended_at_a_new_best_student_keeps_the_one_that_it_told_of(training: Callable[..., JobFolder], told: bool):
+    folder = training(epochs=1, holdout=0, batch_size=2)
+    save(folder.best(1), "first")
+    save(folder.best(2), "second")
+    if told:
+        folder.append({"event": "epoch", "stage": "student", "epoch": 2, "best": True, "mAP": None})
+    folder = training(stop=True)
+    (model,) = folder.ready.iterdir()
+    assert model.joinpath("model.safetensors").samefile(folder.best(2 if told else 1) / "model.safetensors")

@@ -43,7 +43,7 @@ def train(worker: Worker) -> tuple[str, Path]:
     """Run a job; returns it and its folder."""
     job, _ = worker.queue.submit({"data": "shapes"})
     folder = worker.places.jobs / job.id
-    for name in (f"ready/shapes-l2d-{job.id}", "student", "best-student"):
+    for name in (f"ready/shapes-l2d-{job.id}", "student", "best-student-0001"):
         (folder / name).mkdir(parents=True)
     claimed = worker.queue.claim(worker.name, job.id)
     assert claimed
@@ -66,7 +66,7 @@ def test_until_then_it_stays_for_whoever_gives_the_job_up(worker: Worker, monkey
     (given_up,) = worker.queue.give_up_seat(worker.prefix)
     clear(given_up, worker.places, worker.machine)
     assert list(worker.places.models.iterdir()) == [], "nobody was told of it"
-    assert {path.name for path in folder.iterdir()} >= {"student", "best-student"}
+    assert {path.name for path in folder.iterdir()} >= {"student", "best-student-0001"}
     assert worker.queue.resume(job).state == "queued"
 
 
