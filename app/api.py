@@ -15,7 +15,7 @@ from app.answers import HANDLERS, answer_head, describe_errors
 from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, media_type, parse_fields, read_form, read_json, refuse_query
 from app.compare import compare, explain, predict, read_each
 from app.engine import Engine
-from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError
+from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError, describe_unknown
 from app.export import MEDIA_TYPES, export_figure, export_numbers, find_reference
 from app.schemas import (
     CompareAnswer,
@@ -44,6 +44,7 @@ Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
 RETRY_SECONDS = 3
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"]
 OTHERS = [method for method in METHODS if method != "POST"]
+VERBS = (":predict", ":explain")
 
 # A still life of 8 x 8 grey pixels, so that "try it out" works.
 EXAMPLE = {
@@ -174,6 +175,12 @@ async def explain_pictures(request: Request, model: ModelName, engine: EngineOfA
 async def refuse_method(request: Request) -> Response:
     """Say that these answer to POST; the routes of a model would take the verb for a part of its name."""
     return await refuse_unknown(request)
+
+
+@router.api_route("/v1/models/{model}:{verb}", methods=METHODS, include_in_schema=False)
+async def refuse_verb(verb: str) -> Response:
+    """Name the verbs that there are; no model's name holds a colon."""
+    raise UnknownRouteError(describe_unknown("verb of a model", f":{verb}", VERBS))
 
 
 @router.get("/v1/models/{model}", tags=["models"], responses=UNKNOWN_MODEL)

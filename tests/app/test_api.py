@@ -374,6 +374,12 @@ def test_what_only_takes_pictures_refuses_all_else_with_the_method(client: TestC
     assert client.head(f"/v1/models/alien:{verb}").status_code == 405
 
 
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+def test_an_unknown_verb_of_a_model_is_told_the_known_ones(client: TestClient, method: str):
+    sentence = refusal(client.request(method, "/v1/models/alien:predct"), 404, "unknown_route")
+    assert sentence == "Unknown verb of a model ':predct'. Did you mean ':predict'? Known are: :predict, :explain."
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/alien", "/v1/models/nobody", "/v1/methods"])
 def test_head_is_answered_as_get_without_a_body(client: TestClient, path: str):
     read, probed = client.get(path), client.head(path)
