@@ -2,17 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 from starlette.routing import compile_path
 
 from app.answers import HANDLERS, answer_head, describe_errors
-from app.bodies import IMAGE_FIELD, JSON, MULTIPART, decode_base64, media_type, parse_fields, read_form, read_json, refuse_query
+from app.bodies import JSON, MULTIPART, decode_base64, describe_body, media_type, parse_fields, read_form, read_json, refuse_query
 from app.compare import compare, explain, predict, read_each
 from app.engine import Engine
 from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError, describe_unknown
@@ -46,13 +45,6 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 OTHERS = [method for method in METHODS if method != "POST"]
 VERBS = (":predict", ":explain")
 
-# A still life of 8 x 8 grey pixels, so that "try it out" works.
-EXAMPLE = {
-    "instances": [
-        {"image": {"b64": "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mNsaGhgwAaYGHCAwSkBADAXAZDUexXGAAAAAElFTkSuQmCC"}}
-    ]
-}
-
 ERRORS = describe_errors(
     {
         400: "the picture is empty, damaged or too small, or the body cannot be read",
@@ -82,34 +74,6 @@ ModelName = Annotated[str, Path(description="a model's name, from GET /v1/models
 router = APIRouter()
 # What answers where no other does.
 rest = APIRouter()
-
-
-def describe_body(form: type[BaseModel], json: type[BaseModel] | None = None) -> dict[str, Any]:
-    """The part of the OpenAPI document about a body that the route reads by itself, so that it may stop at the limit."""
-    properties = {IMAGE_FIELD: {"type": "string", "format": "binary", "description": "the picture's file; its limits are told at the top"}}
-    for name, field in form.model_json_schema()["properties"].items():
-        lists = field.get("type") == "array" or any(option.get("type") == "array" for option in field.get("anyOf", []))
-        properties[name] = {"type": "string", "description": field.get("description", "")} if lists else field
-    content: dict[str, Any] = {MULTIPART: {"schema": {"type": "object", "required": [IMAGE_FIELD], "properties": properties}}}
-    if json is not None:
-        content[JSON] = {"schema": _inline(json.model_json_schema()), "example": EXAMPLE}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _inline(schema: dict[str, Any]) -> dict[str, Any]:
-    definitions = schema.pop("$defs", {})
-
-    def resolve(node: Any) -> Any:
-        if isinstance(node, list):
-            return [resolve(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return resolve(definitions[node["$ref"].rpartition("/")[2]])
-        return {key: resolve(value) for key, value in node.items()}
-
-    resolved: dict[str, Any] = resolve(schema)
-    return resolved
 
 
 @router.get("/healthz", tags=["process"])

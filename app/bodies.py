@@ -1,4 +1,4 @@
-"""Bodies of requests and their parameters, refused in words. How much of a body is read at all, `limits` decides."""
+"""Bodies of requests and their parameters, documented, and refused in words. How much of a body is read at all, `limits` decides."""
 
 import base64
 import binascii
@@ -14,7 +14,15 @@ from app.errors import MediaTypeError, ParameterError, PictureError, RequestErro
 
 JSON, MULTIPART = "application/json", "multipart/form-data"
 IMAGE_FIELD = "image"
-MAX_FIELDS = 16
+# Each label may be one.
+MAX_FIELDS = 256
+
+# A still life of 8 x 8 grey pixels, so that "try it out" works.
+EXAMPLE = {
+    "instances": [
+        {"image": {"b64": "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mNsaGhgwAaYGHCAwSkBADAXAZDUexXGAAAAAElFTkSuQmCC"}}
+    ]
+}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -97,7 +105,7 @@ async def read_json(request: Request, model: type[Model]) -> Model:
 
 
 def parse_fields(model: type[Model], fields: Mapping[str, Sequence[str]], lists: Sequence[str] = ()) -> Model:
-    """Read form fields as a pydantic model; those named in `lists` may be repeated, and hold several values between commas.
+    """Read form fields as a pydantic model; those named in `lists` may be repeated.
 
     Raises:
         ParameterError: for unknown or repeated fields, and values out of range.
@@ -108,7 +116,7 @@ def parse_fields(model: type[Model], fields: Mapping[str, Sequence[str]], lists:
             known = ", ".join([IMAGE_FIELD, *model.model_fields])
             raise ParameterError(f"Unknown field {name!r}. Known are: {known}.")
         if name in lists:
-            values[name] = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+            values[name] = [text.strip() for text in texts if text.strip()]
         elif len(texts) > 1:
             raise ParameterError(f"The field {name!r} came {len(texts)} times; send it once.")
         elif texts[0].strip():
@@ -129,6 +137,16 @@ def decode_base64(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise PictureError(f"Expected the picture's bytes in base64, without a 'data:' prefix and line breaks; {error}.") from error
+
+
+def describe_body(form: type[BaseModel], json: type[BaseModel] | None = None) -> dict[str, Any]:
+    """The part of the OpenAPI document about a body that the route reads by itself, so that it may stop at the limit."""
+    image = {"type": "string", "format": "binary", "description": "the picture's file; its limits are told at the top"}
+    properties = {IMAGE_FIELD: image} | {name: _leave_out_null(field) for name, field in form.model_json_schema()["properties"].items()}
+    content: dict[str, Any] = {MULTIPART: {"schema": {"type": "object", "required": [IMAGE_FIELD], "properties": properties}}}
+    if json is not None:
+        content[JSON] = {"schema": _inline(json.model_json_schema()), "example": EXAMPLE}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def describe_validation(errors: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -152,3 +170,27 @@ def _describe_field(error: Mapping[str, Any]) -> str:
 def _explain_validation(error: ValidationError) -> ParameterError:
     details = describe_validation(error.errors(include_url=False))
     return ParameterError(f"The request does not have the shape that is expected here: {' '.join(details[:3])}", details)
+
+
+def _leave_out_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A form's field is there or not: it cannot be null."""
+    kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+    if not kinds:
+        return field
+    return {key: value for key, value in field.items() if key not in ("anyOf", "default")} | kinds[0]
+
+
+def _inline(schema: dict[str, Any]) -> dict[str, Any]:
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolve(definitions[node["$ref"].rpartition("/")[2]])
+        return {key: resolve(value) for key, value in node.items()}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved

@@ -13,6 +13,7 @@ from app.errors import ParameterError, PictureError, PictureFormatError, TooLarg
 from app.schemas import CompareAnswer, ImageFacts, MapKind, ModelAnswer, Prediction, Timings
 from app.sights import Sight, Stages, View
 from app.ticket import Ticket
+from l2d.explain import split_labels
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -38,7 +39,8 @@ def compare(
     Args:
         data: the encoded picture, as uploaded.
         models: names in the catalogue, in the order of the answer; the catalogue's default ones by default.
-        labels: labels to map; by default what any model predicts, by best score, at most 8, and if there is none, the 3 most probable.
+        labels: to map, as `l2d.explain.split_labels` reads them; by default what any model predicts, by best score, at most 8, and if
+            there is none, the 3 most probable.
         threshold: probability from which a label counts as predicted.
         kind: of the maps, one of `l2d.cam.OWN_KINDS`.
         ticket: how long to wait; as the settings say by default.
@@ -163,7 +165,7 @@ def _check(labels: Sequence[str], threshold: float, entries: Sequence[Entry], li
     if not 0 <= threshold <= 1:
         raise ParameterError(f"The threshold is a probability from 0 to 1; got {threshold}.")
     known = list(dict.fromkeys(label for entry in entries for label in entry.card.labels))
-    wanted = list(dict.fromkeys(labels))
+    wanted = split_labels(labels, known)
     if len(wanted) > limit:
         raise ParameterError(f"At most {limit} labels can be mapped at once; got {len(wanted)}.")
     for label in wanted:

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 
 # What a map may hold, by the names of `l2d.cam.OWN_KINDS`.
 MapKind = Literal["layercam", "attention"]
+LABELS = "labels to map, repeated or between commas; a value that is a label as a whole is that one, any other is split at its commas"
 MAP_KIND = "layercam: evidence for the label; attention: where the head attends for the label, present or not, summing to 1"
 
 
@@ -158,13 +159,18 @@ class FigureLook(BaseModel):
 class CompareForm(FigureLook):
     """What a form may say besides the picture."""
 
-    models: list[str] = Field(default=[], description="names between commas; without them the default ones")
+    models: list[str] = Field(default=[], description="names, repeated or between commas; without them the default ones")
     labels: list[str] = Field(
-        default=[], description="labels to map, between commas; without them what any model predicts, at most 8, else the 3 most probable"
+        default=[], description=f"{LABELS}; without them what any model predicts, at most 8, else the 3 most probable"
     )
     threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a label counts as predicted")
     kind: MapKind = Field(default="layercam", description=MAP_KIND)
     format: Literal["json", "npz", "png", "pdf"] = Field(default="json", description="numbers (json, npz) or the figure (png, pdf)")
+
+    @field_validator("models")
+    @classmethod
+    def _split_names(cls, texts: list[str]) -> list[str]:
+        return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 class PredictParameters(BaseModel):
@@ -182,7 +188,7 @@ class ExplainParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     labels: list[str] | None = Field(
-        default=None, description="labels to map; without them, those above the threshold, at most 8, else the 3 most probable"
+        default=None, description=f"{LABELS}; without them those above the threshold, at most 8, else the 3 most probable"
     )
     threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a label counts as predicted")
     kind: MapKind = Field(default="layercam", description=MAP_KIND)

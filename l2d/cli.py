@@ -171,15 +171,17 @@ def explain(
     image: Annotated[Path, typer.Argument(help="picture file")],
     models: Annotated[str, typer.Option(help="checkpoint folders, separated by commas")],
     out: Annotated[Path, typer.Option(help="figure to write: .png or .pdf")],
-    labels: Annotated[str | None, typer.Option(help="labels to show, separated by commas; what the models predict if not given")] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(help="labels to show, separated by commas or in several such options; what the models predict if not given"),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Draw the paper's figure: a row per label, the picture and a column per network, with its map and its probability."""
     from l2d.explain import explain_image
 
     with sentences():
-        shown = split_names(labels) if labels is not None else None
-        explain_image(image, [Path(folder) for folder in split_names(models)], out, shown, device)
+        explain_image(image, [Path(folder) for folder in split_names(models)], out, labels, device)
         say(f"Wrote {out}")
 
 

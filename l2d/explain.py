@@ -1,7 +1,7 @@
 """The paper's figure for one picture: what several networks predict, and where they look for it."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
         image: a picture file.
         folders: the networks' checkpoint folders, from left to right.
         out: the figure to write; its suffix, .png or .pdf, says how.
-        labels: the rows; by default what any of the networks predicts, most probable first, at most 8.
+        labels: the rows, as `split_labels` reads them; by default what any of the networks predicts, most probable first, at most 8.
         device: as `l2d.runs.choose_device` takes it.
 
     Raises:
@@ -58,10 +58,11 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
     networks = [load_network(folder, choose_device(device)) for folder in folders]
     known = list(dict.fromkeys(label for network in networks for label in network.card.labels))
     if labels is not None:
+        labels = split_labels(labels, known)
         check_known(labels, known)
     picture = read_image(image)
     answers = [read_picture(network, read_image(image, network.card.image_size)) for network in networks]
-    rows = list(dict.fromkeys(labels)) if labels is not None else choose_rows([answer.probabilities for answer in answers])
+    rows = labels if labels is not None else choose_rows([answer.probabilities for answer in answers])
     out.parent.mkdir(parents=True, exist_ok=True)
     figure = draw_figure(picture, [_fill_column(answer, rows) for answer in answers], rows, threshold=THRESHOLD)
     replace_file(out, lambda path: save_figure(figure, path, kind), durable=False)
@@ -85,6 +86,12 @@ def choose_rows(predictions: Sequence[dict[str, float]]) -> list[str]:
             best[label] = max(probability, best.get(label, 0.0))
     ordered = sorted(best, key=lambda label: best[label], reverse=True)
     return [label for label in ordered if best[label] >= THRESHOLD][:MOST_ROWS] or ordered[:FEWEST_ROWS]
+
+
+def split_labels(texts: Sequence[str], known: Collection[str]) -> list[str]:
+    """The labels that texts name, each once: a text that is a known label is that one, any other names several between commas."""
+    parts = [[text] if text in known else text.split(",") for text in texts]
+    return list(dict.fromkeys(part.strip() for split in parts for part in split if part.strip()))
 
 
 def check_known(labels: Sequence[str], known: Sequence[str]) -> None:

@@ -105,6 +105,27 @@ def test_names_may_be_repeated_instead_of_separated(client: TestClient, upload: 
     assert [model["name"] for model in answer["models"]] == ["alien", "student-l2d"]
 
 
+def test_a_label_that_holds_a_comma_can_be_asked_for(settings: Settings, checkpoints: Path, upload: bytes):
+    card = checkpoints / "alien" / "card.json"
+    card.write_text(card.read_text().replace('"zebra"', '"zebra, plains"'))
+    with TestClient(create_api(settings)) as client:
+        explain = "/v1/models/alien:explain"
+        (whole,) = post(client, upload, explain, labels=["zebra, plains", "cat"]).json()["explanations"]
+        assert whole["labels"] == ["zebra, plains", "cat"]
+        assert (
+            client.post(explain, json=to_json(upload, labels=["zebra, plains", "cat"])).json()["explanations"][0]["maps"] == whole["maps"]
+        )
+        assert post(client, upload, models="student-l2d,alien", labels="zebra, plains").json()["labels"] == ["zebra, plains"]
+        # Between commas it is no value of its own.
+        sentence = refusal(post(client, upload, explain, labels="cat,zebra, plains"), 422, "unknown_label")
+        assert sentence.startswith("Unknown label 'zebra'.")
+
+
+def test_every_label_of_a_request_may_be_a_field(client: TestClient, upload: bytes):
+    answer = post(client, upload, labels=["cat", "dog"] * 64, models="student-l2d")
+    assert answer.json()["labels"] == ["cat", "dog"]
+
+
 def test_compare_as_numbers(client: TestClient, upload: bytes):
     fields = {"labels": "zebra,cat", "models": "alien,student-l2d"}
     answer = post(client, upload, **fields).json()
@@ -465,9 +486,12 @@ def test_document_describes_every_route_with_bodies_and_errors(client: TestClien
     look = {"scale", "colormap", "smooth", "opacity", "minus"}
     assert set(form["properties"]) == {"image", "models", "labels", "threshold", "kind", "format"} | look
     assert form["properties"]["format"]["enum"] == ["json", "npz", "png", "pdf"]
+    assert form["properties"]["labels"]["type"] == "array"
+    assert "split at its commas" in form["properties"]["labels"]["description"]
     body = document["paths"]["/v1/models/{model}:explain"]["post"]["requestBody"]["content"]
     assert set(body) == {"multipart/form-data", "application/json"}
     assert body["application/json"]["example"]["instances"][0]["image"]["b64"]
+    assert "null" not in json.dumps(body["multipart/form-data"]["schema"]), "a field of a form is there or not"
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert "$defs" not in json.dumps(document)
 

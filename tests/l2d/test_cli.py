@@ -124,7 +124,8 @@ def test_explain(teacher: Path, coco: Path, tmp_path: Path) -> None:
     result = run("explain", image, "--models", f"{teacher},{teacher}", "--labels", "red, blue", "--out", out, "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     assert out.read_bytes().startswith(b"%PDF")
-    assert "close are red" in refuse("explain", image, "--models", teacher, "--labels", "redd", "--out", out, "--device", "cpu")
+    named = ("--labels", "redd", "--labels", "blue")
+    assert "close are red" in refuse("explain", image, "--models", teacher, *named, "--out", out, "--device", "cpu")
 
 
 def test_what_is_wrong_is_said_in_a_sentence(teacher: Path, coco: Path, tmp_path: Path) -> None:
