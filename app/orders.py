@@ -155,6 +155,8 @@ class Order(BaseModel):
 
 
 FIRST_BACKBONE = "mobilenetv2_100"
+# Of a backbone that starts from trained weights, unless somebody says otherwise.
+FIRST_FROZEN = 3
 
 
 def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
@@ -179,7 +181,7 @@ def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
         batch_size=32,
         lr=1e-3,
         image_size=144,
-        freeze_stages=3 if start else 0,
+        freeze_stages=FIRST_FROZEN if start else 0,
         width=128,
         feedforward=256,
         min_area=0.6,

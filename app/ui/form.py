@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from app.orders import OFFERED, Order, choose_first_order, parse_order
+from app.orders import FIRST_FROZEN, OFFERED, Order, choose_first_order, parse_order
 from app.workshop import Workshop
 from l2d.distill import METHODS
 
@@ -34,6 +34,8 @@ STARTS = ("start_from", "teacher_start_from")
 FITTED = ("data", "teacher", "student", "start_from", "teacher_start_from", "freeze_stages", "pretrained")
 # Those of them that somebody changes to fit the others; a number that is being typed is left alone.
 FITTING = ("teacher", "student", "start_from", "teacher_start_from", "pretrained")
+# What stands in a number's field that is empty, where that says something.
+EMPTY = {"freeze_stages": "none"}
 # Fields that take a whole line: names of models are long.
 LONG = ("title", "teacher", "student", "start_from", "teacher_start_from", "pretrained")
 
@@ -72,13 +74,14 @@ class Form:
         if isinstance(field.default, str):
             return gr.Textbox(max_length=80, **about)
         # Without its bounds: Gradio would complain about each digit of a number that is being typed. The order's own sentence tells them.
-        return gr.Number(precision=0 if isinstance(field.default, int) else None, **about)
+        return gr.Number(precision=0 if isinstance(field.default, int) else None, placeholder=EMPTY.get(name), **about)
 
     def fit(self, *values: Any) -> list[Any]:
         """Updates of the fields `FITTED`, from what they hold.
 
         What is not there any more is not chosen any more. A model to start from that is of another kind than what is to be trained gives
-        way to the first one that fits, or to none; and where the student starts from nothing that was trained, no stage is frozen.
+        way to the first one that fits, or to none. Where the student starts from nothing that was trained there is no stage to freeze; once
+        it starts from something again, as many are as in the form's first order.
         """
         held = dict(zip(FITTED, values, strict=True))
         offered = self._list_choices(held)
@@ -88,7 +91,9 @@ class Form:
             # Nothing to choose from is no choice of "": the next student that has a model of its kind starts from it again.
             held[name] = held[name] if held[name] in offered[name] else next(iter(offered[name][1:]), None)
         if not (held["start_from"] or held["pretrained"]):
-            held["freeze_stages"] = 0
+            held["freeze_stages"] = None
+        elif held["freeze_stages"] is None:
+            held["freeze_stages"] = FIRST_FROZEN
         lists: dict[str, dict[str, Any]] = {name: {"choices": choices} for name, choices in offered.items()}
         return [gr.update(value=held[name], info=_describe_field(name, held), **lists.get(name, {})) for name in FITTED]
 
@@ -99,7 +104,7 @@ class Form:
             ParameterError: if they make none.
         """
         named = dict(zip((*SHOWN, *MORE), values, strict=True))
-        named |= {name: named[name] or None for name in STARTS}
+        named |= {name: named[name] or None for name in STARTS} | {"freeze_stages": named["freeze_stages"] or 0}
         teacher = named.pop("teacher") or ""
         if METHODS.get(named["method"]) and teacher.startswith(TRAIN):
             return parse_order(named | {"teacher_backbone": teacher.removeprefix(TRAIN)})

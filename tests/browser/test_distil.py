@@ -69,7 +69,7 @@ def test_the_student_before_is_chosen_again_with_the_model_it_started_from(page:
         page.get_by_role("option", name=student, exact=True).click()
         expect(command).to_have_value(re.compile(f"--student {student} "))
     expect(page.get_by_text("It starts from coco-mobilenetv2-vanilla.")).to_be_visible()
-    expect(command).to_have_value(re.compile("l2d distill .*--init"))
+    expect(command).to_have_value(re.compile("l2d distill .*--init.*--freeze-stages 3"))
 
 
 def test_another_student_is_ordered_once_whatever_the_first_one_started_from(browser: Browser, fresh: str):

@@ -39,17 +39,22 @@ def test_another_student_starts_from_a_model_of_its_kind(form: Form):
 
 def test_where_no_model_is_of_its_kind_it_starts_from_none_and_freezes_nothing(form: Form):
     fitted = fit(form, student="resnet18")
-    assert (fitted["start_from"]["value"], fitted["start_from"]["choices"], fitted["freeze_stages"]["value"]) == (None, [""], 0)
+    assert (fitted["start_from"]["value"], fitted["start_from"]["choices"], fitted["freeze_stages"]["value"]) == (None, [""], None)
     assert fitted["student"]["info"].endswith("It starts from random weights.")
     held = HELD | {"student": "resnet18"} | {name: update["value"] for name, update in fitted.items()}
-    assert form.workshop.preview(form.read(tuple(held.values())))
+    assert "--freeze-stages 0" in form.workshop.preview(form.read(tuple(held.values())))[-1]
 
 
 def test_the_student_before_is_chosen_again_with_a_model_to_start_from(form: Form):
     nowhere = fit(form, student="resnet18", teacher=f"{TRAIN}resnet18", teacher_start_from="gone")
     held = {name: update["value"] for name, update in nowhere.items()}
     assert (held["start_from"], held["teacher_start_from"]) == (None, None)
-    assert fit(form, **held | {"student": "test_efficientnet"})["start_from"]["value"] == "student-l2d"
+    again = fit(form, **held | {"student": "test_efficientnet"})
+    assert (again["start_from"]["value"], again["freeze_stages"]["value"]) == ("student-l2d", HELD["freeze_stages"])
+
+
+def test_no_frozen_stage_that_somebody_chose_stays_none(form: Form):
+    assert fit(form, student="test_byobnet", freeze_stages=0)["freeze_stages"]["value"] == 0
 
 
 def test_imagenet_weights_can_be_frozen_too(form: Form):
