@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from l2d.layers import KINDS, SCALES, Layer, build_layers, find_limits
+from l2d.layers import KINDS, SCALES, Layer, build_layers, find_limits, format_probability
 from l2d.layout import Box, Layout
 from l2d.tiles import DIVERGING, DPI, MAP_DPI, Look, Photographs, Tile, paint_map, paint_ramp
 
@@ -170,7 +170,7 @@ def _remark(figure: Figure, box: Box, words: str) -> None:
 def _draw_probability(figure: Figure, place: tuple[float, float], probability: float, sure: bool) -> None:
     patch = {"boxstyle": "round,pad=0.22,rounding_size=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.88 if sure else 0.7}
     look: dict[str, Any] = {"weight": "bold", "color": INK} if sure else {"weight": "normal", "color": PALE}
-    figure.text(*place, f"{probability:.2f}", size=8.5, va="bottom", bbox=patch, **look)
+    figure.text(*place, format_probability(probability), size=8.5, va="bottom", bbox=patch, **look)
 
 
 def _draw_bar(figure: Figure, layout: Layout, box: Box, limit: float, colormap: str, upright: bool, signed: bool) -> None:

@@ -44,6 +44,13 @@ class Layer(NamedTuple):
         return field if self.other is None else field - _resize(self.other, size, smooth)
 
 
+def format_probability(probability: float) -> str:
+    """A probability as people read it: with two decimals, but 0.00 or 1.00 only where it is just that."""
+    if 0 < probability < 0.005:
+        return "<0.01"
+    return ">0.99" if 0.995 <= probability < 1 else f"{probability:.2f}"
+
+
 def build_layers(
     maps: Sequence[Mapping[str, NDArray[Any]]], labels: Sequence[str], scale: str, minus: int | None = None
 ) -> list[list[Layer | None]]:

@@ -15,6 +15,7 @@ from app.jobs import TEACHER
 from app.probes import INDEX
 from app.ui.grid import sample_colours
 from app.workshop import read_json
+from l2d.layers import format_probability
 
 COLOUR_MAP, OPACITY = "inferno", 0.85
 # How many views are kept: whoever polls, or moves back and forth between epochs, has them drawn once.
@@ -113,7 +114,7 @@ def _find_peak(found: dict[str, Any]) -> float:
 
 def _show_map(image: Image.Image, found: dict[str, Any], scale: float) -> str:
     picture = paint(image, np.array(found["rows"], np.float32), scale)
-    text = f"{100 * found['score']:.0f}% <small>{f'0 to {scale:.2g}' if scale > 0 else 'no evidence'}</small>"
+    text = f"{escape(format_probability(found['score']))} <small>{f'0 to {scale:.2g}' if scale > 0 else 'no evidence'}</small>"
     return f'<img src="{encode(picture)}" alt="map for {escape(found["label"])}"><span>{text}</span>'
 
 

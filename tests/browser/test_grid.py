@@ -4,6 +4,8 @@ from importlib import resources
 
 import pytest
 
+from l2d.layers import format_probability
+
 BROWSER = resources.files("app.ui") / "browser"
 SCRIPTS = "\n".join((BROWSER / name).read_text(encoding="utf-8") for name in ("dom.js", "draw.js", "grid.js"))
 SCENE = """
@@ -63,3 +65,11 @@ def test_differences_are_signed_and_the_reference_keeps_its_evidence(draw):
     sure, _, blind, *_ = draw("{ minus: 'sure' }")
     assert "max 4.0" in sure["text"]
     assert "±4.0" in blind["text"]
+
+
+def test_probabilities_read_as_in_a_figure(browser):
+    page = browser.new_page()
+    probabilities = [0, 1e-9, 0.0049, 0.006, 0.5, 0.9949, 0.997, 1]
+    texts = page.evaluate(f"((scores) => {{ {SCRIPTS} return scores.map(formatProbability); }})", probabilities)
+    assert texts == [format_probability(probability) for probability in probabilities]
+    page.close()

@@ -27,7 +27,7 @@ def fill(value: float, size: tuple[int, int] = (2, 2)) -> NDArray[np.float32]:
 
 
 def make_columns() -> list[Column]:
-    vanilla = Column("Vanilla", {"cat": fill(0.2), "traffic light": fill(0.6)}, {"cat": 0.914, "traffic light": 0.5})
+    vanilla = Column("Vanilla", {"cat": fill(0.2), "traffic light": fill(0.6)}, {"cat": 0.998, "traffic light": 0.5})
     l2d = Column("L2D", {"cat": fill(0.4), "traffic light": fill(0.8)}, {"cat": 0.499, "traffic light": 0.0})
     return [vanilla, l2d]
 
@@ -106,7 +106,7 @@ def test_probabilities_are_bold_from_the_threshold_on() -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS, threshold=0.5)
     written = [(text.get_text(), text.get_weight()) for text in figure.texts if text.get_fontsize() == 8.5]
     # The second one is 0.499.
-    assert written == [("0.91", "bold"), ("0.50", "normal"), ("0.50", "bold"), ("0.00", "normal")]
+    assert written == [(">0.99", "bold"), ("0.50", "normal"), ("0.50", "bold"), ("0.00", "normal")]
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from l2d.layers import Layer, build_layers, find_limits
+from l2d.layers import Layer, build_layers, find_limits, format_probability
 
 MAPS = [{"cat": np.array([[0.0, 2.0]]), "dog": np.array([[1.0]])}, {"cat": np.array([[1.0], [4.0]]), "dog": np.array([[-3.0]])}, {}]
 LABELS = ["cat", "dog"]
@@ -56,3 +56,20 @@ def test_what_is_not_a_number_is_no_evidence() -> None:
     ((layer,),) = build_layers([{"cat": np.array([[np.nan, -1.0]])}], ["cat"], "row")
     assert layer is not None
     assert layer.find_peak(smooth=True) == 0
+
+
+PROBABILITIES = [
+    (0.0, "0.00"),
+    (1e-9, "<0.01"),
+    (0.0049, "<0.01"),
+    (0.006, "0.01"),
+    (0.914, "0.91"),
+    (0.9949, "0.99"),
+    (0.997, ">0.99"),
+    (1.0, "1.00"),
+]
+
+
+@pytest.mark.parametrize(("probability", "text"), PROBABILITIES)
+def test_no_probability_reads_as_certain_that_is_not(probability: float, text: str) -> None:
+    assert format_probability(probability) == text

@@ -237,7 +237,7 @@ function showChips() {
     find(".chips"),
     [...state.rows, ...likely.map(([label]) => label)].map((label) => {
       const score = scores.get(label);
-      const chip = make("button", { type: "button", class: "chip", "data-key": label, "aria-pressed": String(state.rows.includes(label)) }, make("span", {}, label), make("small", {}, score === undefined ? "" : formatShare(score)));
+      const chip = make("button", { type: "button", class: "chip", "data-key": label, "aria-pressed": String(state.rows.includes(label)) }, make("span", {}, label), make("small", {}, score === undefined ? "" : formatProbability(score)));
       chip.addEventListener("click", () => toggleRow(label));
       return chip;
     }),

@@ -18,9 +18,8 @@ function swap(container, children) {
   (now.find((each) => each.dataset.key === key) ?? now[Math.min(index, now.length - 1)])?.focus({ preventScroll: true });
 }
 
-/** A probability as people read it: never 100% or 0% unless it is. */
-function formatShare(score) {
-  if (score > 0 && score < 0.01) return "<1%";
-  if (score < 1 && score >= 0.995) return ">99%";
-  return Math.round(100 * score) + "%";
+/** A probability as people read it: with two decimals, but 0.00 or 1.00 only where it is just that. */
+function formatProbability(score) {
+  if (score > 0 && score < 0.005) return "<0.01";
+  return score >= 0.995 && score < 1 ? ">0.99" : score.toFixed(2);
 }

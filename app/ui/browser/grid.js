@@ -109,7 +109,7 @@ function createGrid(root, { remove, say }) {
     const { layer, model, label } = cell;
     const score = model.scores.get(label);
     const sure = score >= view.threshold;
-    cell.probability.textContent = score === undefined ? "" : score.toFixed(2);
+    cell.probability.textContent = score === undefined ? "" : formatProbability(score);
     cell.node.classList.toggle("sure", sure);
     cell.note.textContent = layer ? (layer.empty ? "no positive evidence" : "") : explainAbsence(cell, view);
     cell.node.classList.toggle("without", !layer || layer.empty);

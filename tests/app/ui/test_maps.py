@@ -14,9 +14,9 @@ from app.ui.maps import find_scales, list_epochs, paint, show_maps
 PICTURE = {"file": "0.jpg", "width": 40, "height": 30, "labels": ["<b>"]}
 
 
-def write(folder: Path, name: str, value: float) -> None:
+def write(folder: Path, name: str, value: float, score: float = 0.75) -> None:
     """As `app.probes` does it: a new file under the old name."""
-    content = {"pictures": [[{"label": "<b>", "score": 0.75, "rows": [[0.0, value], [0.0, 0.0]]}]]}
+    content = {"pictures": [[{"label": "<b>", "score": score, "rows": [[0.0, value], [0.0, 0.0]]}]]}
     (folder / ".part").write_text(json.dumps(content))
     (folder / ".part").replace(folder / f"{name}.json")
     # As if some time had passed since the last one.
@@ -53,6 +53,12 @@ def test_scales_and_what_they_are_for_are_told(folder: Path):
     assert ("0 to 4<" in taught, "0 to 9<" in taught) == (True, True)
     assert "its own strongest" in taught
     assert "<b>" not in taught
+
+
+@pytest.mark.parametrize(("score", "told"), [(0.75, "0.75"), (0.9971, "&gt;0.99"), (0.0031, "&lt;0.01")])
+def test_no_probability_reads_as_certain_that_is_not(folder: Path, score: float, told: str):
+    write(folder, "0003", 1.0, score)
+    assert f"<span>{told} <small>" in show_maps(folder, 3)
 
 
 def test_a_map_without_evidence_says_so(folder: Path):
