@@ -209,44 +209,44 @@ function showPhoto() {
   const source = photo.preview ?? photo.url ?? "";
   if (picture.getAttribute("src") !== source) picture.src = source;
   picture.alt = photo.name;
-  find(".photo-name").textContent = photo.name;
+  Object.assign(find(".photo-name"), { textContent: photo.name, title: photo.name });
   find(".credit").textContent = photo.credit ?? "";
   for (const button of element.querySelectorAll(".examples button")) button.setAttribute("aria-pressed", String(button.dataset.name === photo.example));
 }
 
 function showModels() {
   find(".count").textContent = `${chosen().length} of ${state.models.length}`;
-  swap(
-    find(".models"),
-    state.models.map((model) => {
-      const box = make("input", { type: "checkbox", checked: model.on, "data-key": model.name });
-      box.addEventListener("change", () => toggleModel(model, box.checked));
-      const score = typeof model.mAP === "number" ? `mAP ${model.mAP.toFixed(1)}` : "";
-      // Scores on different data do not compare: those that are not the first model's name theirs.
-      const data = model.data === state.models[0].data ? "" : make("small", { class: "data" }, `on ${model.data}`);
-      const title = `${model.name}: ${model.backbone}, ${model.image_size} pixels, trained and scored on ${model.data}`;
-      return make("li", {}, make("label", { title }, box, make("span", {}, model.title, data), make("small", {}, score)));
-    }),
-  );
+  const list = find(".models");
+  if (differs(list, state.models.map(({ name, title, mAP, data }) => [name, title, mAP, data]))) swap(list, state.models.map(showModel));
+  for (const model of state.models) list.querySelector(`[data-key="${model.name}"]`).checked = model.on;
+}
+
+function showModel({ name, title, mAP, data, backbone, image_size: size }) {
+  const box = make("input", { type: "checkbox", "data-key": name });
+  box.addEventListener("change", () => toggleModel(state.models.find((model) => model.name === name), box.checked));
+  // Scores on different data do not compare: those that are not the first model's name theirs.
+  const other = data === state.models[0].data ? "" : make("small", { class: "data" }, `on ${data}`);
+  const about = `${name}: ${backbone}, ${size} pixels, trained and scored on ${data}`;
+  return make("li", {}, make("label", { title: about }, box, make("span", {}, title, other), make("small", {}, typeof mAP === "number" ? `mAP ${mAP.toFixed(1)}` : "")));
 }
 
 function showChips() {
   const scores = new Map(listLabels().map(({ label, score }) => [label, score]));
   const likely = [...scores].filter(([label, score]) => score >= look.view.threshold && !state.rows.includes(label)).slice(0, LIKELY_CHIPS);
-  swap(
-    find(".chips"),
-    [...state.rows, ...likely.map(([label]) => label)].map((label) => {
-      const score = scores.get(label);
-      const chip = make("button", { type: "button", class: "chip", "data-key": label, "aria-pressed": String(state.rows.includes(label)) }, make("span", {}, label), make("small", {}, score === undefined ? "" : formatProbability(score)));
-      chip.addEventListener("click", () => toggleRow(label));
-      return chip;
-    }),
-  );
+  const chips = [...state.rows, ...likely.map(([label]) => label)].map((label) => [label, formatProbability(scores.get(label)), state.rows.includes(label)]);
+  if (differs(find(".chips"), chips)) swap(find(".chips"), chips.map(showChip));
+}
+
+function showChip([label, probability, shown]) {
+  const chip = make("button", { type: "button", class: "chip", "data-key": label, "aria-pressed": String(shown) }, make("span", {}, label), make("small", {}, probability));
+  chip.addEventListener("click", () => toggleRow(label));
+  return chip;
 }
 
 /** Predicted labels beyond the rows that a new photograph starts with. */
 function showMore() {
   const rest = listLabels().filter(({ label, score }) => score >= look.view.threshold && !state.rows.includes(label)).map(({ label }) => label);
+  if (!differs(find(".more"), rest)) return;
   const button = make("button", { type: "button", class: "button" }, rest.length === 1 ? `Show ${rest[0]} too` : `Show ${rest.length} more predicted labels`);
   button.addEventListener("click", () => showRows([...state.rows, ...rest]));
   find(".more").replaceChildren(...(rest.length ? [button] : []));
