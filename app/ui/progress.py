@@ -36,7 +36,9 @@ def show_status(job: Job) -> str:
     else:
         lines.append(f"<p>{escape(job.reason)}</p>")
     if job.models:
-        lines.append(f"<p>In Compare as {', '.join(f'<b>{escape(model)}</b>' for model in job.models)}.</p>")
+        names = ", ".join(f"<b>{escape(model)}</b>" for model in job.models)
+        # Models have long names; Compare lists them by their titles, with as much of the job's id beside it.
+        lines.append(f"<p>In Compare, marked ({escape(job.id[:6])}); as a teacher and in the API: {names}.</p>")
     tries = f", attempt {job.attempts}" if job.attempts > 1 else ""
     lines.append(f"<p><small>Job {escape(job.id)}{tries}</small></p>")
     return f'<div class="l2d-job">{"".join(lines)}</div>'
