@@ -95,6 +95,46 @@ def test_a_photograph_is_uploaded_and_compared(page):
     assert shape == pytest.approx(1.6, abs=0.03)
 
 
+def test_a_long_name_is_cut_and_moves_nothing(page):
+    width = page.locator(".examples").bounding_box()["width"]
+    upload(page, draw_photograph(), "holiday " * 20 + ".png")
+    assert page.locator(".examples").bounding_box()["width"] == width
+    assert page.locator(".photo-name").get_attribute("title") == "holiday " * 20 + ".png"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_panorama_has_room(visit, width):
+    page = visit(width, 844)
+    upload(page, draw_photograph(1000, 100))
+    cells = [cell.bounding_box() for cell in page.locator(".grid .row").first.locator(".cell:visible").all()]
+    assert len({cell["y"] for cell in cells}) == len(cells) > 1
+    assert min(cell["width"] for cell in cells) > width * 0.7
+    expect(page.locator(".cell[data-model] .name").first).to_be_visible()
+    upload(page, draw_photograph(299, 100), "not so wide.png")
+    first, second = (page.locator(".grid .row .cell:visible").nth(place).bounding_box() for place in (0, 1))
+    assert first["y"] == second["y"]
+
+
+def test_a_click_is_not_lost_to_an_answer_that_comes_meanwhile(page):
+    held, box = [], page.locator(".models input").first
+    page.route("**/component_server/**", lambda route: held.append(route))
+    page.get_by_role("combobox", name="Add a label").fill("car")
+    page.keyboard.press("Enter")
+    box.hover()
+    page.mouse.down()
+    held[0].continue_()
+    page.wait_for_selector(".desk[data-busy=false]")
+    page.mouse.up()
+    expect(box).not_to_be_checked()
+    expect(page.locator(".grid .row[data-label=car] .cell[data-model]")).to_have_count(page.locator(".models input:checked").count())
+
+
+def test_the_list_of_labels_opens_in_sight(page):
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.get_by_role("combobox", name="Add a label").click()
+    expect(page.locator("#l2d-options")).to_be_in_viewport(ratio=1)
+
+
 def test_a_label_is_added_by_name_and_costs_one_request_without_the_photograph(page):
     upload(page, draw_photograph())
     before, sent = list_rows(page), []

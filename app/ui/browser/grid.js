@@ -2,6 +2,8 @@
 
 /** Pixels of a smooth map along its longer side; the browser enlarges them. */
 const FINE = 144;
+/** Times as wide as high: photographs from here on stand below one another. */
+const WIDE = 3;
 
 function createGrid(root, { remove, say }) {
   let rows = [], shown = null;
@@ -13,6 +15,7 @@ function createGrid(root, { remove, say }) {
     root.style.setProperty("--columns", scene.models.length + 1);
     root.style.setProperty("--shape", `${scene.photo.width} / ${scene.photo.height}`);
     root.style.setProperty("--ratio", scene.photo.width / scene.photo.height);
+    root.classList.toggle("wide", scene.photo.width >= WIDE * scene.photo.height);
     rows = scene.labels.map((label) => buildRow(label, scene));
     swap(root, [buildHead(scene), ...rows.map((row) => row.node)]);
   }
@@ -109,7 +112,7 @@ function createGrid(root, { remove, say }) {
     const { layer, model, label } = cell;
     const score = model.scores.get(label);
     const sure = score >= view.threshold;
-    cell.probability.textContent = score === undefined ? "" : formatProbability(score);
+    cell.probability.textContent = formatProbability(score);
     cell.node.classList.toggle("sure", sure);
     cell.note.textContent = layer ? (layer.empty ? "no positive evidence" : "") : explainAbsence(cell, view);
     cell.node.classList.toggle("without", !layer || layer.empty);

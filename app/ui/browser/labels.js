@@ -49,7 +49,7 @@ function watchLabels(element, { listLabels, isShown, add }) {
       "li",
       { role: "option", id: "l2d-option-" + index, "aria-selected": String(index === active) },
       make("span", {}, label),
-      make("small", {}, score === undefined ? "" : formatProbability(score)),
+      make("small", {}, formatProbability(score)),
     );
     // Before the input loses its focus, which would close the list.
     option.addEventListener("pointerdown", (event) => {
@@ -61,6 +61,7 @@ function watchLabels(element, { listLabels, isShown, add }) {
   const open = () => {
     active = 0;
     render();
+    list.scrollIntoView({ block: "nearest" });
   };
   input.addEventListener("focus", open);
   input.addEventListener("click", open);
