@@ -14,7 +14,7 @@ from app.orders import Order
 from app.records import JobFolder
 from app.ui import curves, form, maps, progress
 from app.ui.curves import recall_history, show_curves
-from app.ui.form import FITTED, FITTING, MORE, SHOWN, Form
+from app.ui.form import BASIS, FITTED, FITTING, MORE, SHOWN, Form
 from app.ui.maps import list_epochs, show_maps
 from app.ui.progress import show_log, show_status
 from app.workshop import Workshop
@@ -47,11 +47,11 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     # The slider itself may still be that of the job before.
     seen, looked = gr.State({}), gr.State({})
     view = [chosen, status, *buttons.values(), curves, epoch, probes, log, seen]
-    inputs, fitted = list(fields.values()), [fields[name] for name in FITTED]
+    inputs, basis, fitted = list(fields.values()), [fields[name] for name in BASIS], [fields[name] for name in FITTED]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     # What there is to choose from comes and goes.
-    fit = gr.on([tab.select, *(fields[name].input for name in FITTING)], bench.form.fit, fitted, fitted, **quiet)
+    fit = gr.on([tab.select, *(fields[name].input for name in FITTING)], bench.form.fit, basis, fitted, **quiet)
     fit.then(bench.preview, inputs, command, **quiet)
     # Only what a person changes: what was fitted is not all there yet when the first of it has changed.
     typed = [component.input for name, component in fields.items() if name not in FITTING]

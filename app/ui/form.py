@@ -32,8 +32,10 @@ MORE = (
 STARTS = ("start_from", "teacher_start_from")
 # Fields that must fit each other, or what is there at the moment.
 FITTED = ("data", "teacher", "student", "start_from", "teacher_start_from", "freeze_stages", "pretrained")
+# What they are fitted by: themselves, and whether there is a teacher at all.
+BASIS = (*FITTED, "method")
 # Those of them that somebody changes to fit the others; a number that is being typed is left alone.
-FITTING = ("teacher", "student", "start_from", "teacher_start_from", "pretrained")
+FITTING = ("method", "teacher", "student", "start_from", "teacher_start_from", "pretrained")
 # What stands in a number's field that is empty, where that says something.
 EMPTY = {"freeze_stages": "none"}
 # Fields that take a whole line: names of models are long.
@@ -77,13 +79,13 @@ class Form:
         return gr.Number(precision=0 if isinstance(field.default, int) else None, placeholder=EMPTY.get(name), **about)
 
     def fit(self, *values: Any) -> list[Any]:
-        """Updates of the fields `FITTED`, from what they hold.
+        """Updates of the fields `FITTED`, from what those of `BASIS` hold.
 
         What is not there any more is not chosen any more. A model to start from that is of another kind than what is to be trained gives
         way to the first one that fits, or to none. Where the student starts from nothing that was trained there is no stage to freeze; once
         it starts from something again, as many are as in the form's first order.
         """
-        held = dict(zip(FITTED, values, strict=True))
+        held = dict(zip(BASIS, values, strict=True))
         offered = self._list_choices(held)
         for name in ("data", "teacher"):
             held[name] = held[name] if held[name] in offered[name] else None
@@ -141,6 +143,8 @@ def _describe_field(name: str, held: dict[str, Any]) -> str:
     otherwise = "timm's ImageNet weights" if held["pretrained"] else "random weights"
     if name == "student":
         return f"{about} It starts from {held['start_from'] or otherwise}."
+    if name == "teacher" and not METHODS.get(held["method"]):
+        return f"The method {held['method']} learns without one."
     if name == "teacher" and (held["teacher"] or "").startswith(TRAIN):
         return f"{about} This one is trained first, from {held['teacher_start_from'] or otherwise}."
     return about

@@ -8,7 +8,7 @@ import pytest
 from app.catalog import Catalog
 from app.orders import choose_first_order
 from app.places import Places
-from app.ui.form import FITTED, TRAIN, Form, fill_fields
+from app.ui.form import BASIS, FITTED, TRAIN, Form, fill_fields
 from app.workshop import Workshop
 
 # The form as it opens where models are there.
@@ -22,7 +22,7 @@ def form(made_checkpoints: Path, tmp_path: Path) -> Form:
 
 def fit(form: Form, **changes: object) -> dict[str, dict[str, Any]]:
     held = HELD | changes
-    return dict(zip(FITTED, form.fit(*(held[name] for name in FITTED)), strict=True))
+    return dict(zip(FITTED, form.fit(*(held[name] for name in BASIS)), strict=True))
 
 
 def test_what_fits_is_left_as_it_is(form: Form):
@@ -73,6 +73,11 @@ def test_a_teacher_that_is_trained_first_starts_from_its_kind_as_well(form: Form
     assert fitted["teacher_start_from"]["value"] == "the-teacher"
     assert fitted["teacher"]["info"].endswith("This one is trained first, from the-teacher.")
     assert fit(form, teacher="the-teacher", teacher_start_from="alien")["teacher_start_from"]["value"] == "alien", "there is none to train"
+
+
+def test_a_method_without_a_teacher_says_so(form: Form):
+    assert fit(form, method="vanilla")["teacher"]["info"] == "The method vanilla learns without one."
+    assert fit(form)["teacher"]["info"] == fit(form, method="mld")["teacher"]["info"] != fit(form, method="vanilla")["teacher"]["info"]
 
 
 def test_what_is_gone_is_not_chosen_any_more(form: Form):
