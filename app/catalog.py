@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from app.errors import ParameterError, UnavailableError, UnknownModelError, describe_unknown
 from app.schemas import ModelDetail
 from l2d.checkpoint import CARD, WEIGHTS, CheckpointError, ModelCard, load_checkpoint, read_card
-from l2d.model import LabelNet
+from l2d.model import LabelNet, merge_branches
 from l2d.runtime import Runner, prepare
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -172,7 +172,7 @@ class Catalog:
             raise UnavailableError(f"The model {entry.name!r} cannot be loaded: {reason}") from error
         if _take_version(card) != entry.version:
             raise UnavailableError(f"The model {entry.name!r} was replaced just now; ask again.")
-        return network
+        return merge_branches(network)
 
     def _scan(self) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
 from l2d.head import LabelHead
@@ -103,6 +104,15 @@ def create_model(
     if init is not None:
         load_backbone(network, init)
     return LabelNet(network, LabelHead(network.num_features, num_labels, width, feedforward))
+
+
+def merge_branches(model: LabelNet) -> LabelNet:
+    """Make a trained network, in place, the one to predict with: parallel branches that add up to one convolution (RepVGG's) become it.
+
+    Other networks stay as they are. Not to be trained or saved afterwards: the statistics of batch normalisation are part of the weights.
+    """
+    model.backbone = reparameterize_model(model.backbone, inplace=True)
+    return model
 
 
 def load_backbone(network: Any, path: Path) -> None:

@@ -14,7 +14,7 @@ from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint,
 from l2d.data import read_index
 from l2d.data.images import Index
 from l2d.disk import check_writable
-from l2d.model import LabelNet, create_model, load_weights
+from l2d.model import LabelNet, create_model, load_weights, merge_branches
 from l2d.recipe import Recipe
 from l2d.train import EpochReport, Network, StepCallback, fit
 
@@ -152,9 +152,9 @@ def load_network_weights(model: LabelNet, folder: Path, labels: tuple[str, ...])
 
 
 def load_network(folder: Path, device: torch.device) -> Network:
-    """A checkpoint on a device."""
+    """A checkpoint on a device, to predict or to teach."""
     model, card = load_checkpoint(folder)
-    return Network(model.to(device).to(memory_format=torch.channels_last), card)
+    return Network(merge_branches(model).to(device).to(memory_format=torch.channels_last), card)
 
 
 def choose_device(name: str) -> torch.device:

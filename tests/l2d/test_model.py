@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from l2d.model import BACKBONES, LabelNet, create_model, load_backbone
+from l2d.model import BACKBONES, LabelNet, create_model, load_backbone, merge_branches
 
 TINY = ("test_resnet", "test_efficientnet", "test_byobnet", "test_convnext", "mobilenetv3_small_050")
 
@@ -47,6 +47,22 @@ def test_maps_are_made_of_what_the_head_was_trained_on(backbone: str) -> None:
     torch.testing.assert_close(seen, [outputs.features[-1], last])
     torch.testing.assert_close(last, outputs.features[-1])
     torch.testing.assert_close(model.head(last)[1], outputs.logits)
+
+
+@pytest.mark.parametrize("backbone", ["repvgg_a0", "test_resnet"])
+def test_merged_branches_predict_the_same(backbone: str) -> None:
+    model, images = make_model(backbone), make_images(images=8)
+    for module in model.train().modules():
+        # As after a training: statistics and scales that differ from branch to branch.
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    with torch.no_grad():
+        model(images)
+        expected, layers = model.eval()(images), len(list(model.modules()))
+        merged = merge_branches(model)(images)
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+    assert (len(list(model.modules())) < layers / 2) == (backbone == "repvgg_a0")
 
 
 def test_the_papers_backbones_are_timms() -> None:
