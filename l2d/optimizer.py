@@ -1,13 +1,14 @@
 """Which of a network's weights are trained, how fast, and which average of them is the result."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from l2d.model import LabelNet
 from l2d.recipe import Recipe
+
+# As torch types what it averages.
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def create_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -27,18 +28,26 @@ def create_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[torc
 
 
 def create_average(model: LabelNet, decay: float) -> AveragedModel | None:
-    """An exponential average of the weights and statistics, with this decay per step; None for 0."""
+    """An exponential average of the weights and statistics, with this decay per step; None for 0.
+
+    After n steps the decay is at most (1 + n) / (10 + n), as TensorFlow's: a short training would else end with hardly more than the
+    weights that it began with.
+    """
     if not decay:
         return None
-    return AveragedModel(model, multi_avg_fn=partial(_average, decay), use_buffers=True)
+    average = AveragedModel(model, use_buffers=True)
 
+    def blend(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            # The count on the host: to read the one that is passed would be to wait for a GPU.
+            steps = int(average.n_averaged)
+            torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + steps) / (10 + steps)))
+        else:
+            # Counts of batches: torch's own averages these, too, each in three operations.
+            torch._foreach_copy_(averages, values)
 
-def _average(decay: float, averages: list[Tensor], values: list[Tensor], _: Tensor | int) -> None:
-    """As torch's own, but for whole numbers (counts of batches): it averages these too, each in three operations."""
-    if averages[0].is_floating_point():
-        torch._foreach_lerp_(averages, values, 1 - decay)
-    else:
-        torch._foreach_copy_(averages, values)
+    average.multi_avg_fn = blend
+    return average
 
 
 def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Module]:
@@ -61,4 +70,6 @@ def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Modul
     early = {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
     for parameter in early:
         parameter.requires_grad_(False)
-    return [module for module in model.modules() if any(p in early for p in module.parameters(recurse=False))]
+    # With all that is inside them: what drops paths at random has no weights of its own.
+    owned = [(module, list(module.parameters())) for module in model.modules()]
+    return [module for module, weights in owned if weights and early.issuperset(weights)]

@@ -49,7 +49,7 @@ class Recipe:
         min_area, colour, cutout: strength of the augmentation, see `l2d.data.augmentation.augment`.
         freeze_stages: the first stages of the backbone stay as they were initialised, statistics included, which saves their
             backward pass (the usual choice in detection, where it is called FREEZE_AT).
-        averaging: decay per step of an exponential average of the weights, which is then the result; 0 for none.
+        averaging: decay per step of an exponential average of the weights, which is then the result; 0 for none. Less in the first steps.
         holdout: share of the training pictures set aside to follow the score during training and to choose settings by.
         share: of the training pictures that are not held out, this share is trained on, the same ones for every seed and method.
         seed: of initialisation, order, augmentation and dropout.

@@ -21,7 +21,7 @@ from l2d.checkpoint import ModelCard
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.model import LabelNet, create_model
-from l2d.optimizer import create_optimizer
+from l2d.optimizer import create_optimizer, freeze_stages
 from l2d.recipe import Recipe
 from l2d.train import DivergenceError, EpochReport, Network, StepReport, fit, prepare, split_index
 
@@ -238,6 +238,19 @@ def test_frozen_stages_stay_as_they_were(bands: Index, backbone: str) -> None:
     assert [name for name in late if torch.equal(before[name], after[name])] == []
 
 
+def test_frozen_stages_drop_no_paths() -> None:
+    torch.manual_seed(0)
+    model, images = create_model("swin_tiny_patch4_window7_224", 3, image_size=64, width=16, feedforward=16), torch.randn(8, 3, 64, 64)
+    frozen = freeze_stages(model, 3, 64)
+    model.train()
+    for module in frozen:
+        module.eval()
+    with torch.no_grad():
+        first, second = model(images).features, model(images).features
+    torch.testing.assert_close(first[2], second[2], rtol=0, atol=0)
+    assert not torch.equal(first[3], second[3]), "the later ones do"
+
+
 def stage_of_every_tensor(model: LabelNet, count: int) -> set[str]:
     """Names of what the first stages are computed from: changing anything else leaves them as they are."""
     found, images = set(), torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -262,15 +275,18 @@ def test_too_many_frozen_stages_are_refused(bands: Index) -> None:
         train_out(bands, make_recipe(freeze_stages=6))
 
 
-def test_the_average_is_the_exponential_one(bands: Index) -> None:
+@pytest.mark.parametrize(("decay", "first", "second"), [(0.15, 0.15, 0.15), (0.2, 2 / 11, 0.2), (0.9, 2 / 11, 3 / 12)])
+def test_the_average_is_the_exponential_one_and_forgets_the_first_steps_sooner(
+    bands: Index, decay: float, first: float, second: float
+) -> None:
     network, seen = make_network(), []
-    recipe = make_recipe(epochs=3, batch_size=24, averaging=0.75)
+    recipe = make_recipe(epochs=3, batch_size=24, averaging=decay)
     for report in fit(network, bands, recipe):
         assert report.model is not network.model
         seen.append(weights(network.model))
         averaged = weights(report.model)
     for name in ("head.bias", "backbone.bn1.running_mean"):
-        expected = 0.75 * (0.75 * seen[0][name] + 0.25 * seen[1][name]) + 0.25 * seen[2][name]
+        expected = second * (first * seen[0][name] + (1 - first) * seen[1][name]) + (1 - second) * seen[2][name]
         torch.testing.assert_close(averaged[name], expected)
 
 
