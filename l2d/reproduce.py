@@ -179,14 +179,16 @@ def _plan(backbone: str, name: str, settings: Settings, method: str = "vanilla",
     given |= {"epochs": settings.epochs} if settings.epochs is not None else {}
     weights = {loss: weight for loss, weight in chosen["weights"].items() if loss in METHODS[method]}
     recipe = Recipe(method, weights, **chosen["recipe"] | given | changes)
-    pretrained = settings.pretrained if settings.pretrained is not None else not drawn
+    pretrained = settings.init is None and (settings.pretrained if settings.pretrained is not None else not drawn)
+    # timm's weights by default are of longer recipes, Swin-S' of more pictures than the paper's.
+    tag = recipes["pretrained"].get(backbone) if pretrained else None
     return Plan(
-        backbone,
+        f"{backbone}.{tag}" if tag else backbone,
         settings.data,
         settings.out / name,
         recipe,
         init=settings.init / f"{backbone}.safetensors" if settings.init else None,
-        pretrained=pretrained and settings.init is None,
+        pretrained=pretrained,
         **chosen["network"] | {"image_size": size},
     )
 

@@ -79,7 +79,7 @@ def _read_style() -> str:
 def find_nearest(backbones: Iterable[str]) -> list[dict[str, Any]]:
     """The paper's rows, of different architectures, for these students; for its smallest one if there are none."""
     rows = [row for row in read_reference()["rows"] if row["table"] == NEAREST_TABLE]
-    known, ours = read_recipes()["backbones"], set(backbones)
+    known, ours = read_recipes()["backbones"], {name.partition(".")[0] for name in backbones}
     nearest = [row for row in rows if known[row["student"]] in ours]
     return nearest or [row for row in rows if row["student"] == SMALLEST]
 

@@ -82,6 +82,15 @@ def test_every_row_is_planned_as_published(table: str):
         assert (student.image_size, student.width, student.feedforward, student.pretrained) == (224, 768, 2048, True)
 
 
+def test_initial_weights_are_those_of_the_published_code_unless_they_are_given(tmp_path: Path):
+    (row,) = choose_rows(read_rows("table3"), ["3"])
+    teachers = [plan_teacher(name_pair(row)[0], make_settings(data="voc:ROOT", **changes)).plan for changes in ({}, {"init": tmp_path})]
+    assert [plan.backbone for plan in teachers] == ["wide_resnet101_2.tv_in1k", "wide_resnet101_2"]
+    assert (teachers[0].out.name, teachers[1].init) == ("teacher-wide_resnet101_2", tmp_path / "wide_resnet101_2.safetensors")
+    for backbone, tag in read_recipes()["pretrained"].items():
+        assert f"{backbone}.{tag}" in timm.list_pretrained(f"{backbone}.*")
+
+
 def test_recipes_name_readers_and_methods_that_exist():
     recipes = read_recipes()
     assert set(recipes["data"].values()) <= set(READERS)
@@ -263,7 +272,7 @@ def test_scores_that_are_not_defined_are_not_compared(tmp_path: Path):
 
 def test_figure1_holds_its_pictures_out_from_the_teacher_too():
     teacher, student = plan_figure1(make_settings(data="coco:ROOT"))
-    assert (teacher.plan.backbone, student.backbone, student.teacher) == ("resnet101", "resnet34", teacher.plan.out)
+    assert (teacher.plan.backbone, student.backbone, student.teacher) == ("resnet101.tv_in1k", "resnet34.tv_in1k", teacher.plan.out)
     assert teacher.plan.recipe.holdout == student.recipe.holdout == 0.1
     assert len(plan_sweep(student, read_recipes()["figure1"]["factors"])) == 3 * 5 - 2
 
