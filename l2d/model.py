@@ -8,12 +8,14 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
 from l2d.head import LabelHead
+from l2d.hub import check_weights
 from l2d.outputs import Outputs
 
 # The backbones of the paper, by timm name.
@@ -161,6 +163,8 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
         # Trained and used at different sizes, like any other network.
         options["strict_img_size"] = False
     try:
+        if pretrained:
+            check_weights(name)
         config = timm.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
             options["img_size"] = image_size
@@ -168,12 +172,12 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
     except (TypeError, AssertionError, NotImplementedError) as error:
         reason = str(error) or "it has no such option"
         raise ValueError(f"{name} cannot be built with {options}: {reason}.") from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, httpx.HTTPError) as error:
         if not pretrained:
             raise ValueError(f"{name} cannot be built: {error}") from error
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].removesuffix(".")
         raise ValueError(
-            f"No ImageNet weights for {name} from the hub ({reason}); give them as a file (--init) or train without."
+            f"No ImageNet weights for {name} from the hub ({reason}); give them as a file (--init FILE) or train without."
         ) from error
 
 
