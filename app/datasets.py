@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from app.errors import ParameterError, describe_unknown
 from l2d.data import LAYOUTS, SPLITS, find_spec
 from l2d.data.check import check_data
+from l2d.data.files import describe_differences
 from l2d.data.shapes import COUNT, LABELS, TEST_SHARE
 from l2d.disk import replace_file
 
@@ -167,8 +168,8 @@ class Datasets:
 
 
 def _find_problem(train: dict[str, Any], test: dict[str, Any]) -> str:
-    if list(train["labels"]) != list(test["labels"]):
-        return "The training and the test pictures do not have the same labels in the same order."
+    if differences := describe_differences(list(train["labels"]), list(test["labels"])):
+        return f"Its test pictures do not have the labels of its training pictures: {differences}."
     broken = [*train["broken"], *test["broken"]]
     return f"{len(broken)} of its pictures are missing or cannot be decoded, the first: {broken[0]}" if broken else ""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from l2d import processes
 from l2d.bootstrap import Intervals, find_intervals
 from l2d.checkpoint import ModelCard
-from l2d.data.files import name_some
+from l2d.data.files import describe_differences
 from l2d.data.images import Index, Pictures, normalise
 from l2d.device import keep_freed_memory
 from l2d.metrics import f1_scores, predict_oracle_k, score_report, weighted_precisions
@@ -66,13 +66,8 @@ def compare(ours: Tensor, theirs: Tensor, targets: Tensor, *, progress: Progress
 
 def check_labels(card: ModelCard, index: Index) -> None:
     """Refuse a data set whose labels are not the network's: scores by position would be meaningless."""
-    if card.labels != index.labels:
-        unknown = [label for label in index.labels if label not in card.labels]
-        missing = [label for label in card.labels if label not in index.labels]
-        others = {"unknown to it": unknown, "missing": missing}
-        reasons = [f"{len(labels)} {which} ({name_some(labels)})" for which, labels in others.items() if labels]
-        reason = ", ".join(reasons) or "the same labels in another order"
-        raise ValueError(f"{card.name} was trained for {len(card.labels)} labels; the data set has {len(index.labels)}: {reason}.")
+    if differences := describe_differences(card.labels, index.labels):
+        raise ValueError(f"{card.name} was trained for {len(card.labels)} labels; the data set has {len(index.labels)}: {differences}.")
 
 
 def _score_draws(scores: Tensor, targets: Tensor) -> Callable[[Tensor], dict[str, float]]:

@@ -210,15 +210,16 @@ def _work_through(
 
     `scored`: measure every finished network on the test pictures.
     """
-    from l2d.data import read_index
+    from l2d.data import check_splits, read_index
     from l2d.series import FINISHED, check_trainings, score_training
 
     index = read_index(data, "train")
+    check_splits(data, index.labels)
+    test = read_index(data, "test") if scored else None
     check_trainings(trainings, index)
     if dry_run:
         _print_plan(trainings, index, device)
         return
-    test = read_index(data, "test") if scored else None
     files = []
     for number, training in enumerate(trainings, 1):
         title = f"{number}/{len(trainings)} {training.plan.out.name}"

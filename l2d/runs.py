@@ -11,7 +11,7 @@ import torch
 
 from l2d import processes
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
-from l2d.data import read_index
+from l2d.data import check_splits, read_index
 from l2d.data.images import Index
 from l2d.disk import check_writable
 from l2d.model import LabelNet, create_model, load_weights, merge_branches
@@ -56,8 +56,8 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     Warns of losses that would have hardly anything to compare.
 
     Raises:
-        ValueError: if the folder holds a finished run, or an unfinished one and `resume` is not set, as `check_start`, or if anything
-            else of the plan does not fit.
+        ValueError: if the folder holds a finished run, or an unfinished one and `resume` is not set, as `check_start` and
+            `check_splits`, or if anything else of the plan does not fit.
         OSError: if the folder cannot be written.
     """
     state = plan.out / STATE
@@ -68,6 +68,7 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     check_start(plan)
     check_writable(plan.out)
     index = read_index(plan.data, "train")
+    check_splits(plan.data, index.labels)
     for doubt in plan.recipe.find_doubts(index.targets) if processes.is_main() else []:
         warnings.warn(doubt, stacklevel=2)
     chosen = choose_device(device)

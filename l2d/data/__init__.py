@@ -1,10 +1,11 @@
 """Data sets by name: what `--data` takes, and the reader behind it."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from l2d.data.coco import read_coco
-from l2d.data.files import require_files
+from l2d.data.files import EmptySplitError, describe_differences, require_files
 from l2d.data.images import Index
 from l2d.data.nuswide import read_nuswide
 from l2d.data.shapes import COUNT, read_shapes
@@ -73,8 +74,35 @@ def read_annotations(spec: str, split: str) -> Index:
         raise ValueError(f"Expected data as {known}, shapes or shapes:COUNT; got {spec!r}.")
     index = READERS[kind](Path(place).expanduser(), split)
     if not index.paths:
-        raise ValueError(f"{spec} names no picture for {split}; a data set needs at least one.")
+        raise EmptySplitError(f"{spec} names no picture for {split}; a data set needs at least one.")
     return index
+
+
+def check_splits(spec: str, labels: Sequence[str]) -> None:
+    """Refuse, before anything is trained, a data set whose test pictures could not be scored on.
+
+    One without test pictures passes. What the program draws always has the same labels, and is not drawn for this.
+
+    Args:
+        labels: those of the training pictures.
+
+    Raises:
+        ValueError: naming the labels that differ; or for test annotations that make no sense.
+    """
+    if spec.partition(":")[0] not in READERS:
+        return
+    try:
+        with warnings.catch_warnings():
+            # What is missing is told when it is scored on.
+            warnings.simplefilter("ignore")
+            found = read_annotations(spec, "test").labels
+    except (FileNotFoundError, EmptySplitError):
+        return
+    if differences := describe_differences(labels, found):
+        raise ValueError(
+            f"The test pictures of {spec} do not have the labels of its training pictures: {differences}. Name the same labels in the same "
+            "order for both."
+        )
 
 
 def _parse_count(text: str) -> int:
@@ -85,4 +113,4 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
-__all__ = ["LAYOUTS", "READERS", "SPLITS", "Index", "find_spec", "read_annotations", "read_index"]
+__all__ = ["LAYOUTS", "READERS", "SPLITS", "Index", "check_splits", "find_spec", "read_annotations", "read_index"]

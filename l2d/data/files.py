@@ -7,6 +7,10 @@ from pathlib import Path
 SHOWN = 3
 
 
+class EmptySplitError(ValueError):
+    """A data set that has no pictures for training, or none for testing."""
+
+
 def find_missing(paths: Sequence[Path]) -> list[Path]:
     """The paths that are no file, in their order. Each folder is listed once: 80,000 pictures take well under a second."""
     names: dict[Path, set[str]] = {}
@@ -47,6 +51,16 @@ def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
         wrong = f"{name_some(twice)} more than once" if twice else "none at all" if not labels else "one without a name"
         raise ValueError(f"{source} must name every label once; it names {wrong}.")
     return tuple(labels)
+
+
+def describe_differences(expected: Sequence[str], found: Sequence[str]) -> str:
+    """In words, how labels differ from those that are expected; empty if they do not, and stand in the same order."""
+    unknown = [label for label in found if label not in expected]
+    missing = [label for label in expected if label not in found]
+    parts = [f"{len(labels)} {which} ({name_some(labels)})" for which, labels in (("unknown", unknown), ("missing", missing)) if labels]
+    if not parts and (moved := [label for label, other in zip(expected, found, strict=True) if label != other]):
+        return f"the same labels in another order ({name_some(moved)})"
+    return ", ".join(parts)
 
 
 def name_some(things: Sequence[object]) -> str:

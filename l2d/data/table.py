@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from l2d.data.files import name_some, require_annotations, require_labels
+from l2d.data.files import EmptySplitError, name_some, require_annotations, require_labels
 from l2d.data.images import Index
 
 SPLITS = ("train", "test")
@@ -48,7 +48,7 @@ def read_table(path: Path, split: str) -> Index:
     _check_commas(labels, path)
     chosen = [row for row in rows if _split_of(row, path) == split]
     if not chosen:
-        raise ValueError(f"{path} has no picture for {split}; give its pictures a column split with train or test.")
+        raise EmptySplitError(f"{path} has no picture for {split}; give its pictures a column split with train or test.")
     paths = [path.parent / row["file"] for row in chosen]
     columns = {label: column for column, label in enumerate(labels)}
     targets = torch.zeros(len(paths), len(labels))

@@ -1,5 +1,6 @@
 """The check before an order: what the preview refuses, and what that costs."""
 
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -63,6 +64,18 @@ def test_a_broken_data_set_is_told_as_it_was_seen_last(workshop: Workshop):
     Image.new("RGB", (40, 40)).save(picture)
     workshop.submit(ALONE)
     assert workshop.preview(ALONE)
+
+
+def test_test_pictures_of_other_labels_are_named(workshop: Workshop):
+    root = workshop.places.data / "apart"
+    for folder, label in (("train2014", "cat"), ("val2014", "dog")):
+        content = {"images": [{"id": 1, "file_name": "1.png"}], "annotations": [], "categories": [{"id": 1, "name": label}]}
+        (root / folder).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(root / folder / "1.png")
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{folder}.json").write_text(json.dumps(content))
+    with pytest.raises(ParameterError, match=r"labels of its training pictures: 1 unknown \(dog\), 1 missing \(cat\)\."):
+        workshop.submit(ALONE.model_copy(update={"data": "apart"}))
 
 
 def test_the_preview_looks_at_no_picture(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):

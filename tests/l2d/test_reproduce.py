@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,18 @@ def test_a_teacher_of_other_labels_is_refused_before_a_plan_is_printed():
     index = read_index(settings.data, "train")
     with pytest.raises(ValueError, match=r"was trained for 9 labels; the data set has 9: the same labels in another order"):
         check_trainings(trainings[1:], index._replace(labels=index.labels[::-1]))
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_test_pictures_of_other_labels_are_refused_before_a_plan_is_printed(coco: Path, dry: list[str]):
+    shutil.copytree(coco, "coco")
+    path = Path("coco/annotations/instances_val2014.json")
+    path.write_text(path.read_text().replace('"blue"', '"pink"'))
+    words = ["--rows", "3", "--data", "coco:coco", "--no-pretrained", "--epochs", "1", "--device", "cpu", "--out", "out"]
+    code, said = run("reproduce", "table4", *words, *dry)
+    assert (code, "1 unknown (pink), 1 missing (blue)" in said) == (1, True), said
+    assert not Path("out").exists()
 
 
 def finish(training: Training, score: float) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,29 @@ def test_scores_of_the_saved_network_are_those_of_the_trained_one(coco: Path, tm
     index = read_index(f"coco:{coco}", "test")
     expected = evaluate(report.model, card, index)["mAP"]
     assert evaluate(model, card, index)["mAP"] == pytest.approx(expected, abs=0.5)
+
+
+def copy_coco(coco: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A data set that may be changed, and its test annotations."""
+    root = tmp_path / "coco"
+    shutil.copytree(coco, root)
+    return root, root / "annotations" / "instances_val2014.json"
+
+
+def test_test_pictures_of_other_labels_are_refused_before_anything_is_trained(coco: Path, tmp_path: Path) -> None:
+    root, path = copy_coco(coco, tmp_path)
+    path.write_text(path.read_text().replace('"blue"', '"pink"'))
+    with pytest.raises(ValueError, match=r"1 unknown \(pink\), 1 missing \(blue\)"):
+        next(execute(make_plan(root, tmp_path / "one"), device="cpu"))
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_data_set_without_test_pictures_trains(coco: Path, tmp_path: Path) -> None:
+    root, path = copy_coco(coco, tmp_path)
+    path.unlink()
+    shutil.rmtree(root / "val2014")
+    list(execute(make_plan(root, tmp_path / "one", recipe={"epochs": 1}), device="cpu"))
+    assert (tmp_path / "one" / CARD).exists()
 
 
 def test_devices() -> None:

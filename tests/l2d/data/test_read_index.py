@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from l2d.data import READERS, read_annotations, read_index
-from l2d.data.files import find_missing, name_some
+from l2d.data import READERS, check_splits, read_annotations, read_index
+from l2d.data.files import describe_differences, find_missing, name_some
 
 Save = Callable[..., Path]
 Write = Callable[[Path, str], Path]
@@ -65,6 +65,50 @@ def test_a_data_set_without_a_picture_is_refused(tmp_path: Path, write: Write):
     write(tmp_path / "annotations" / "instances_train2014.json", json.dumps(empty))
     with pytest.raises(ValueError, match=r"coco:.* names no picture for train"):
         read_annotations(f"coco:{tmp_path}", "train")
+
+
+def write_coco(root: Path, write: Write, split: str, *labels: str, images: int = 1) -> None:
+    categories = [{"id": number, "name": label} for number, label in enumerate(labels)]
+    pictures = [{"id": number, "file_name": f"{number}.png"} for number in range(images)]
+    content = {"images": pictures, "annotations": [], "categories": categories}
+    write(root / "annotations" / f"instances_{split}2014.json", json.dumps(content))
+
+
+def test_test_pictures_of_other_labels_are_refused(tmp_path: Path, write: Write):
+    spec = f"coco:{tmp_path}"
+    write_coco(tmp_path, write, "val", "cat", "dog", "cow")
+    check_splits(spec, ("cat", "dog", "cow"))
+    sentence = rf"The test pictures of {spec} do not have .* training pictures: 1 unknown \(cow\), 2 missing \(fox, hen\)\."
+    with pytest.raises(ValueError, match=sentence):
+        check_splits(spec, ("cat", "dog", "fox", "hen"))
+    with pytest.raises(ValueError, match=r"the same labels in another order \(dog, cat\)"):
+        check_splits(spec, ("dog", "cat", "cow"))
+
+
+def test_a_data_set_without_test_pictures_passes(tmp_path: Path, write: Write):
+    check_splits(f"coco:{tmp_path}", ("dog",))
+    write_coco(tmp_path, write, "val", "cat", images=0)
+    check_splits(f"coco:{tmp_path}", ("dog",))
+    table = write(tmp_path / "own.csv", "file,labels,split\na.png,dog,train\n")
+    check_splits(f"csv:{table}", ("dog",))
+
+
+def test_nothing_is_drawn_to_know_the_labels_of_drawn_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
+    check_splits("shapes:8", read_index("shapes:8", "train").labels)
+    assert [path.name for path in tmp_path.glob("cache/*/*")] == ["train"]
+
+
+def test_pictures_that_are_missing_for_testing_are_not_told_before_they_are_needed(tmp_path: Path, save_picture: Save, write: Write):
+    write(tmp_path / "ImageList" / "TestImagelist.txt", "a.jpg\ngone.jpg\n")
+    write(tmp_path / "Concepts81.txt", "sky\n")
+    write(tmp_path / "TrainTestLabels" / "Labels_sky_Test.txt", "1\n0\n")
+    save_picture(tmp_path / "Flickr" / "a.jpg")
+    check_splits(f"nuswide:{tmp_path}", ("sky",))
+
+
+def test_labels_that_do_not_differ():
+    assert describe_differences(("a", "b"), ["a", "b"]) == ""
 
 
 def test_missing_files_keep_their_order(tmp_path: Path, save_picture: Save):
