@@ -3,13 +3,14 @@
 Training on processors gains nothing by them: it takes far longer than decoding, and what it overwrites while they live, they still hold.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import chain
 
@@ -33,6 +34,10 @@ PARENT_SECONDS = 1.0
 Pixels = npt.NDArray[np.uint8]
 
 
+class StartError(OSError):
+    """Processes that the system does not let start, or not get as far as their first pictures."""
+
+
 def count_decoders(pictures: int) -> int:
     """Processes for so many pictures; 0 where threads do.
 
@@ -49,7 +54,8 @@ def decode_in_processes(decode: Callable[[int], Pixels], rows: Sequence[int], co
 
     Raises:
         ValueError: `decode`'s own.
-        RuntimeError: if a process is killed.
+        StartError: if not all processes get as far as their first pictures; some may have been given by then.
+        ChildProcessError: if one is killed later.
     """
     loader = DataLoader(
         _Decoding(decode),
@@ -61,16 +67,42 @@ def decode_in_processes(decode: Callable[[int], Pixels], rows: Sequence[int], co
         worker_init_fn=partial(_prepare_process, os.getpid()),
         generator=torch.Generator(),  # the default one belongs to the training
     )
+    given = 0
     try:
-        for found in chain.from_iterable(loader):
+        for found in chain.from_iterable(_start(loader)):
             if isinstance(found, ValueError):
                 raise found
             yield found
+            given += 1
         return
     except RuntimeError as error:
-        reason = str(error)
-    # Not from within: torch's traceback would hold on to the other processes.
-    raise RuntimeError(f"A process that decodes pictures was killed, perhaps for want of memory: {reason}.")
+        # Its last line is what happened; torch puts a process's traceback before it.
+        reason = str(error).strip().splitlines()[-1]
+        # torch's frames hold on to the other processes, and to this error.
+        error.__traceback__ = None
+    # Not from within, for the same reason.
+    if given < CHUNK * count:
+        raise StartError(reason)
+    raise ChildProcessError(f"A process that decodes pictures was killed, perhaps for want of memory: {reason}.")
+
+
+def _start(loader: DataLoader[Pixels | ValueError]) -> Iterator[list[Pixels | ValueError]]:
+    with _ignoring_unraisable():
+        try:
+            return iter(loader)
+        except (OSError, RuntimeError) as error:
+            reason = str(error)
+        # Here torch's half-made iterator is freed. It ends those that run, and then stumbles over what it did not come to set.
+    raise StartError(reason)
+
+
+@contextlib.contextmanager
+def _ignoring_unraisable() -> Iterator[None]:
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 class _Decoding(Dataset[Pixels | ValueError]):

@@ -1,6 +1,8 @@
 """Pictures between annotations and networks: the index of a data set, decoding, and batches."""
 
 import contextlib
+import functools
+import logging
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -15,7 +17,9 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from l2d import processes
-from l2d.data.decoders import Pixels, count_decoders, decode_in_processes
+from l2d.data.decoders import Pixels, StartError, count_decoders, decode_in_processes
+
+logger = logging.getLogger(__name__)
 
 # Decoded pictures are kept in memory up to this many bytes; a larger data set is decoded again in every epoch.
 MEMORY_LIMIT = 8 * 2**30
@@ -204,9 +208,15 @@ class Pictures:
         if not count:
             yield from map(self.read, order)
             return
+        done = 0
         with contextlib.closing(decode_in_processes(self._decode, list(chain(*missing)), count)) as decoded:
-            for rows, absent in zip(order, missing, strict=True):
-                yield self._collect(rows, absent, decoded)
+            try:
+                for rows, absent in zip(order, missing, strict=True):
+                    yield self._collect(rows, absent, decoded)
+                    done += 1
+            except StartError as error:
+                _tell_of_threads(str(error))
+        yield from map(self.read, order[done:])
 
     def _find_missing(self, rows: Sequence[int]) -> Sequence[int]:
         return rows if self.memory is None else [row for row in rows if not self.decoded[row]]
@@ -223,3 +233,9 @@ class Pictures:
 
     def _decode(self, row: int) -> Pixels:
         return _resize(read_image(self.paths[row], self.size), self.size)
+
+
+@functools.cache
+def _tell_of_threads(reason: str) -> None:
+    """Once, though every epoch tries anew."""
+    logger.warning("Pictures are decoded by threads, more slowly: processes for that cannot be started (%s).", reason)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 
 from l2d import processes
 from l2d.data import decoders
-from l2d.data.decoders import Pixels, count_decoders, decode_in_processes
+from l2d.data.decoders import Pixels, StartError, count_decoders, decode_in_processes
 
 # Since Python 3.12 a process that has threads is warned when it forks.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -67,10 +67,57 @@ def test_an_error_arrives_in_its_own_words() -> None:
 @forked
 def test_a_process_that_is_killed_ends_the_iteration_and_the_others() -> None:
     pictures = draw_all(3000)
-    next(pictures)
+    assert len(list(islice(pictures, 2 * decoders.CHUNK + 1))) == 33
     multiprocessing.active_children()[0].kill()
-    with pytest.raises(RuntimeError, match="A process that decodes pictures was killed, perhaps for want of memory"):
+    with pytest.raises(ChildProcessError, match="A process that decodes pictures was killed, perhaps for want of memory"):
         list(pictures)
+    assert multiprocessing.active_children() == []
+
+
+def refuse_third_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, fork = [], os.fork
+
+    def start() -> int:
+        if len(started) == 2:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        started.append(1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", start)
+
+
+def refuse_semaphores(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refuse)
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the processes; a limit on processes counts threads, too."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(decoders, "_prepare_process", refuse)
+
+
+@forked
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+@pytest.mark.parametrize(
+    ("refuse", "reason"),
+    [
+        (refuse_third_fork, "temporarily unavailable"),
+        (refuse_semaphores, "No such file or directory"),
+        (refuse_threads, "can't start new thread$"),
+    ],
+)
+def test_processes_that_cannot_be_started_are_told_apart_and_leave_none(
+    monkeypatch: pytest.MonkeyPatch, refuse: Callable[[pytest.MonkeyPatch], None], reason: str
+) -> None:
+    refuse(monkeypatch)
+    with pytest.raises(StartError, match=reason):
+        next(decode_in_processes(draw, range(300), 3))
     assert multiprocessing.active_children() == []
 
 

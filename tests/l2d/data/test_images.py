@@ -5,6 +5,7 @@ import multiprocessing
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from l2d.data import images
+from l2d.data.decoders import StartError
 from l2d.data.images import Index, Pictures, PixelKindError, choose_fraction, normalise, open_image, squash, to_input
 
 # Since Python 3.12 a process that has threads is warned when it forks.
@@ -195,6 +197,27 @@ def test_a_broken_file_is_named_at_its_turn(paths: list[Path], decoders: int) ->
         images.read_image(paths[5])
     assert str(error.value) == str(expected.value)
     assert readers() == []
+
+
+@pytest.mark.parametrize("given", [0, 4])
+@pytest.mark.parametrize("keep", [True, False])
+def test_threads_go_on_where_processes_cannot_be_started(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, keep: bool, given: int
+) -> None:
+    def start(decode: Callable[[int], Any], rows: list[int], count: int) -> Iterator[Any]:
+        yield from map(decode, rows[:given])
+        raise StartError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(images, "count_decoders", lambda pictures: 2)
+    monkeypatch.setattr(images, "decode_in_processes", start)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: batch)
+    images._tell_of_threads.cache_clear()
+    order, pictures = [[0, 1, 2], [3, 4], [9, 8, 7]], Pictures(paths, 16, keep=keep, pinned=True)
+    expected = [torch.stack([squash(open_image(paths[row]), 16) for row in rows]) for rows in order]
+    for _ in range(2):
+        assert all(torch.equal(batch, other) for batch, other in zip(pictures.batches(order), expected, strict=True))
+    told = ["Pictures are decoded by threads, more slowly: processes for that cannot be started (Resource temporarily unavailable)."]
+    assert [record.getMessage() for record in caplog.records] == told
 
 
 def test_threads_decode_what_is_not_for_a_gpu(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
