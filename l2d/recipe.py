@@ -115,5 +115,10 @@ def count_held_out(pictures: int, holdout: float) -> int:
     return max(round(holdout * pictures), int(holdout > 0))
 
 
+def count_trained(pictures: int, holdout: float, share: float) -> int:
+    """How many of the pictures are trained on."""
+    return round(share * (pictures - count_held_out(pictures, holdout)))
+
+
 def _count_pairs(members: Tensor) -> float:
     return float((members * (members - 1) / 2).sum())

@@ -13,6 +13,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from l2d.disk import replace_file
 from l2d.distill import TITLES
 from l2d.reproduce import MEASURES
+from l2d.series import describe_pictures, find_common
 
 OURS, PAPER, INK = "#3b5bdb", "#868e96", "#1c1c1e"
 # Inches.
@@ -53,7 +54,9 @@ def _row_as_markdown(row: dict[str, Any]) -> str:
         ]
         gains = [_signed(value) for value in (entry["difference"].get("mAP"), entry.get("gain"), entry.get("paper_gain"))]
         lines.append(_table_line([TITLES.get(method, method), *cells, *gains]))
-    return f"## {' → '.join(row['networks'])} (paper: {row['teacher']} → {row['student']} on {row['data']})\n\n" + "\n".join(lines)
+    title = f"## {' → '.join(row['networks'])} (paper: {row['teacher']} → {row['student']} on {row['data']})"
+    counts = [entry["pictures"] for name, entry in row["methods"].items() if name != "teacher" and entry["runs"]]
+    return "\n\n".join(part for part in (title, describe_pictures(find_common(counts)), "\n".join(lines)) if part)
 
 
 def plot_table(report: dict[str, Any]) -> Figure:
@@ -94,10 +97,11 @@ def sweep_as_markdown(report: dict[str, Any]) -> str:
 
 
 def _describe_sweep(report: dict[str, Any]) -> str:
-    return (
+    what = (
         f"{report['teacher']} → {report['student']}, method {report['method']}: each weight varied with the others as published. Scores on "
         f"{report['holdout']:.0%} of the training pictures, held out; the test pictures took no part."
     )
+    return f"{what} {describe_pictures(report['pictures'])}".strip()
 
 
 def plot_sweep(report: dict[str, Any]) -> Figure:

@@ -13,7 +13,7 @@ from l2d.data import READERS
 from l2d.distill import METHODS
 from l2d.recipe import Recipe
 from l2d.runs import Plan
-from l2d.series import FINISHED, Training
+from l2d.series import FINISHED, Training, count_pictures
 
 TABLES = ("table1", "table2", "table3", "table4")
 MEASURES = ("mAP", "OF1", "CF1")
@@ -214,8 +214,8 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings) -> dict[s
         `table`, `data`, `recipe` (its name), `notes` (sentences on what differs from the paper), `source`, and `rows`: per row the
         paper's names, those of the `networks` (teacher and student) that were really used, and under `methods` (the teacher first) for
         each method `ours` and `paper` (measure -> percent), `spread` (standard deviation over the seeds, where there are several),
-        `difference` (ours - paper), `gain` and `paper_gain` (mAP above the vanilla student), `runs` (the folders). What is not measured,
-        or not published, is missing.
+        `difference` (ours - paper), `gain` and `paper_gain` (mAP above the vanilla student), `runs` (the folders), `pictures` (as
+        `l2d.series.count_pictures`). What is not measured, or not published, is missing.
     """
     results = [
         {"number": row.number, "data": row.data, "teacher": row.teacher, "student": row.student}
@@ -263,7 +263,8 @@ def _compare(folders: Sequence[Path], paper: dict[str, float]) -> dict[str, Any]
     ours = {measure: statistics.fmean(numbers) for measure, numbers in values.items()}
     spread = {measure: statistics.stdev(numbers) for measure, numbers in values.items() if len(numbers) > 1}
     difference = {measure: ours[measure] - paper[measure] for measure in ours if measure in paper}
-    return {"ours": ours, "spread": spread, "paper": paper, "difference": difference, "runs": list(map(str, done))}
+    pictures = count_pictures([read_card(folder) for folder in done])
+    return {"ours": ours, "spread": spread, "paper": paper, "difference": difference, "runs": list(map(str, done)), "pictures": pictures}
 
 
 def read_scores(folder: Path) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Trainings that belong together: what is missing is run, what was interrupted is resumed, what is finished is read."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from l2d.checkpoint import CARD, ModelCard, read_card, write_card
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.evaluate import check_labels, evaluate
+from l2d.recipe import count_trained
 from l2d.runs import STATE, Plan, check_start, choose_device, create_network, execute, load_network
 from l2d.train import EpochReport, Network, StepCallback, fit
 
@@ -93,13 +94,43 @@ def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str
 
 
 def score_training(training: Training, index: Index, *, device: str = "auto") -> dict[str, Any]:
-    """The scores of a finished training on test pictures, measured once and then kept in its card."""
+    """The scores of a finished training on test pictures, measured once and kept in its card until their number changes."""
     card = read_card(training.plan.out)
-    if "mAP" not in card.scores:
+    if "mAP" not in card.scores or card.scores.get("images") != len(index.paths):
         model, card = load_network(training.plan.out, choose_device(device))
         card = dataclasses.replace(card, scores=card.scores | evaluate(model, card, index))
         write_card(training.plan.out, card)
     return card.scores
+
+
+def count_pictures(cards: Sequence[ModelCard], *, held_out: bool = False) -> dict[str, int]:
+    """How many pictures networks were trained on and scored on, where that is known and the same of all of them.
+
+    Args:
+        held_out: the scores are those on pictures held out, not those on test pictures.
+
+    Returns:
+        `trained` and `scored`, or what is known of them.
+    """
+    return find_common([_count_pictures(card, card.scores.get("held_out", {}) if held_out else card.scores) for card in cards])
+
+
+def _count_pictures(card: ModelCard, scores: Mapping[str, Any]) -> dict[str, int]:
+    counts = {"scored": scores["images"]} if "images" in scores else {}
+    if "images" in card.data:
+        counts["trained"] = count_trained(card.data["images"], card.recipe.get("holdout", 0.0), card.recipe.get("share", 1.0))
+    return counts
+
+
+def find_common(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The numbers of which all have the same."""
+    return {name: number for name, number in counts[0].items() if all(other.get(name) == number for other in counts)} if counts else {}
+
+
+def describe_pictures(counts: Mapping[str, int]) -> str:
+    """A sentence on students of whom `count_pictures` found this; empty where nothing is known."""
+    first, *second = [f"{verb} on {counts[verb]:,}" for verb in ("trained", "scored") if verb in counts] or [""]
+    return f"Students {', '.join([f'{first} pictures', *second])}." if first else ""
 
 
 class Estimate:
@@ -118,8 +149,8 @@ class Estimate:
         key = (training.plan.backbone, teacher.backbone if teacher is not None else None, training.plan.image_size)
         if key not in self.speeds:
             self.speeds[key] = self._measure(training.plan, teacher)
-        pictures = len(self.index.paths) * (1 - training.plan.recipe.holdout) * training.plan.recipe.share
-        return training.epochs * pictures / self.speeds[key]
+        recipe = training.plan.recipe
+        return training.epochs * count_trained(len(self.index.paths), recipe.holdout, recipe.share) / self.speeds[key]
 
     def _measure(self, plan: Plan, teacher: Plan | None) -> float:
         """Pictures per second."""

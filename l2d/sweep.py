@@ -10,7 +10,7 @@ from typing import Any
 from l2d.checkpoint import read_card
 from l2d.distill import METHODS
 from l2d.runs import Plan
-from l2d.series import FINISHED, Training
+from l2d.series import FINISHED, Training, count_pictures
 
 # Multiples of the published weight.
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -45,11 +45,12 @@ def collect_sweep(template: Plan, factors: Sequence[float] = FACTORS) -> dict[st
     Returns:
         `data`, `teacher`, `student`, `method`, `holdout` (share of the training pictures), and `curves`: for every loss `published` and
         `best` (weights; None before anything is measured) and `points`: `weight`, `mAP` (percent on the pictures held out, None while
-        not measured), `run` (the folder).
+        not measured), `run` (the folder); and `pictures`, as `l2d.series.count_pictures` of all points so far.
     """
     published = METHODS[template.recipe.method]
     curves = {loss: _collect_curve(template, loss, factors) for loss in published}
     recipe = template.recipe
+    cards = [read_card(training.plan.out) for training in plan_sweep(template, factors) if training.state == FINISHED]
     return {
         "data": template.data,
         "teacher": template.teacher.name if template.teacher is not None else None,
@@ -57,6 +58,7 @@ def collect_sweep(template: Plan, factors: Sequence[float] = FACTORS) -> dict[st
         "method": recipe.method,
         "holdout": recipe.holdout,
         "curves": curves,
+        "pictures": count_pictures(cards, held_out=True),
     }
 
 

@@ -25,7 +25,7 @@ from l2d.graphs import record
 from l2d.model import LabelNet
 from l2d.optimizer import create_average, create_optimizer, freeze_stages
 from l2d.outputs import Outputs
-from l2d.recipe import Recipe, count_held_out
+from l2d.recipe import Recipe, count_held_out, count_trained
 
 # Losses are read back from the device this often: for progress, and to stop early when one is no longer a number.
 REPORT_EVERY = 10
@@ -317,7 +317,7 @@ def split_index(index: Index, holdout: float, share: float = 1.0) -> tuple[Index
     """Set a share of the pictures aside, and take a share of the others to train on: the same ones for every seed and method."""
     order = torch.randperm(len(index.paths), generator=torch.Generator().manual_seed(0)).tolist()
     held_out = count_held_out(len(order), holdout)
-    end = held_out + round(share * (len(order) - held_out))
+    end = held_out + count_trained(len(order), holdout, share)
     return index.select(sorted(order[held_out:end])), index.select(sorted(order[:held_out])) if held_out else None
 
 

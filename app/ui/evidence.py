@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.ui.tables import find_best, render_group, render_row, render_table
 from l2d.distill import TITLES
+from l2d.series import describe_pictures, find_common
 
 FILES = "evidence*.json"
 # No file says whose pictures they are, or how many of the original's.
@@ -29,6 +30,7 @@ class Method(BaseModel):
     gain: float | None = None
     paper_gain: float | None = None
     runs: list[str] = []
+    pictures: dict[str, int] = {}
 
 
 class Pair(BaseModel):
@@ -75,7 +77,8 @@ def _render_report(report: Report, notes: list[str]) -> Iterator[str]:
         recipe = f", {report.recipe} recipe" if report.recipe else ""
         title = f"Methods on {DATA_TITLES.get(kind, kind)}: {teacher} to {student}{recipe}"
         yield f"<h2>{escape(title)}</h2>"
-        yield f"<p>{_describe_seeds(pair)} Gain: mAP above the vanilla student of the same column.</p>"
+        caption = (_describe_seeds(pair), _describe_pictures(pair), "Gain: mAP above the vanilla student of the same column.")
+        yield f"<p>{' '.join(filter(None, caption))}</p>"
         yield _render_pair(title, pair)
     yield _render_notes("What differs from the paper:", notes)
 
@@ -92,6 +95,11 @@ def _describe_seeds(pair: Pair) -> str:
         return "One training a method."
     count = f"{most} trainings" if fewest == most else f"{fewest} to {most} trainings"
     return f"Mean of {count} a method that differ in their seed alone, with their standard deviation."
+
+
+def _describe_pictures(pair: Pair) -> str:
+    """Empty for files that do not tell how many there were."""
+    return describe_pictures(find_common([method.pictures for name, method in pair.methods.items() if name != "teacher" and method.runs]))
 
 
 def _render_pair(title: str, pair: Pair) -> str:

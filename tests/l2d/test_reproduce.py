@@ -35,7 +35,7 @@ from l2d.reproduce import (
     read_scores,
 )
 from l2d.runs import STATE
-from l2d.series import Training, check_trainings, run_training
+from l2d.series import Training, check_trainings, count_pictures, describe_pictures, run_training, score_training
 from l2d.sweep import collect_sweep, plan_sweep
 
 PUBLISHED = {"epochs": 80, "batch_size": 64, "lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.2, "cutout": 0.5, "train_size": 224}
@@ -159,6 +159,8 @@ def test_a_table_from_the_command_line_to_its_files():
     text = Path("out/table4.md").read_text()
     assert f"| MLD | {ours['mld']:.2f} | 86.38 |" in text
     assert "The data set is shapes, the paper's is VOC 2007" in text
+    assert all(entry["pictures"] == {"trained": 24, "scored": 6} for entry in row["methods"].values())
+    assert "\n\nStudents trained on 24 pictures, scored on 6.\n\n" in text
     assert Path("out/table4.png").stat().st_size > 5000
 
     # Again: nothing is trained. After a student is gone: that one alone.
@@ -259,10 +261,31 @@ def test_seeds_give_mean_and_spread(tmp_path: Path):
     assert entries["l2d"]["gain"] == 13.0
     assert entries["l2d"]["difference"]["mAP"] == pytest.approx(83.0 - 85.71)
     # Neither measured nor in the paper.
-    assert entries["led"] == {"ours": {}, "spread": {}, "paper": {}, "difference": {}, "runs": []}
+    assert entries["led"] == {"ours": {}, "spread": {}, "paper": {}, "difference": {}, "runs": [], "pictures": {}}
     text = table_as_markdown(collect_table("table3", [row], settings))
     assert "| L2D | 83.00 ± 3.61 | 85.71 | 84.00 ± 3.61 | 85.70 | 85.00 ± 3.61 | 82.11 | -2.71 | +13.00 | +1.70 |" in text
     assert "| LED (CD + ID) | – | – |" in text
+
+
+def test_counts_of_pictures_that_are_unknown_or_differ_are_left_out():
+    card = ModelCard("a", "A", "student", "l2d", "test_resnet", ("x",), 32, data={"images": 1200}, recipe={"holdout": 0.25, "share": 0.5})
+    scored, more = (dataclasses.replace(card, scores={"images": count}) for count in (40, 50))
+    assert count_pictures([scored, scored]) == {"trained": 450, "scored": 40}
+    assert count_pictures([scored, more]) == count_pictures([card]) == {"trained": 450}
+    assert count_pictures([dataclasses.replace(scored, data={}), scored]) == {"scored": 40}
+    assert count_pictures([]) == {}
+    told = [describe_pictures(counts) for counts in ({"scored": 2500, "trained": 12000}, {"scored": 40}, {})]
+    assert told == ["Students trained on 12,000 pictures, scored on 2,500.", "Students scored on 40 pictures.", ""]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_training_is_scored_anew_when_there_are_more_test_pictures():
+    training = plan_teacher("test_resnet", make_settings(epochs=1))
+    list(run_training(training))
+    index = read_index("shapes:24", "test")
+    for count in (4, 6):
+        assert score_training(training, index.select(range(count)))["images"] == count
+    assert read_card(training.plan.out).scores["images"] == 6
 
 
 def test_nothing_measured_yet_is_a_table_too(tmp_path: Path):
@@ -353,6 +376,9 @@ def test_a_given_teacher_teaches_another_student_by_the_short_recipe():
         "train_size": 48, "teacher_size": 32, "share": 0.5, "lr": 4e-4,
     }  # fmt: skip
     assert card.recipe["weights"] == {"mld": 64, "cd": 3, "id": 100}
+    pictures = {method: entry["pictures"] for method, entry in row["methods"].items()}
+    counts = {"trained": 12, "scored": 6}
+    assert pictures == {"teacher": {}, "vanilla": counts, "l2d": counts}
     text = Path("out/table4.md").read_text()
     assert "## teacher-test_resnet → test_byobnet (paper: ResNet-50 → MobileNet v2 on VOC 2007)" in text
     for note in ("50% of the training pictures", "Recipe short: lr 0.0004, ", "Loss weights ", "The teacher was trained before"):
@@ -377,7 +403,8 @@ def test_sweep_from_the_command_line_to_its_files():
     assert [point["weight"] for point in report["curves"]["mld"]["points"]] == [5, 10]
     for point in report["curves"]["mld"]["points"]:
         assert read_card(Path(point["run"])).scores["held_out"] == {"images": 6, "mAP": point["mAP"]}
-    assert "published" in Path("curves/sweep.md").read_text()
+    assert report["pictures"] == {"trained": 18, "scored": 6}
+    assert "the test pictures took no part. Students trained on 18 pictures, scored on 6.\n" in Path("curves/sweep.md").read_text()
     assert Path("curves/sweep.png").stat().st_size > 5000
     # The points are checkpoints like any other.
     assert load_checkpoint(Path("curves/mld=5"))[1].recipe["weights"] == {"mld": 5.0}

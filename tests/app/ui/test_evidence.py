@@ -50,6 +50,15 @@ def test_every_method_stands_with_its_spread_beside_the_papers(tmp_path):
     assert "ROOT" not in page
 
 
+def test_the_number_of_pictures_is_told_where_the_file_tells_it(tmp_path):
+    report = make_report()
+    assert "pictures, scored on" not in render(tmp_path, report)
+    for name, method in report["rows"][0]["methods"].items():
+        method["pictures"] = {"trained": 9000 if name == "teacher" else 11520, "scored": 2500} if "runs" in method else {}
+    assert "<p>Mean of 0 to 3 trainings a method" in (page := render(tmp_path, report))
+    assert " Students trained on 11,520 pictures, scored on 2,500. Gain: " in page
+
+
 @pytest.mark.parametrize(
     ("spreads", "best"),
     [(({"mAP": 0.2}, {"mAP": 0.1}), {"mAP": 44.0}), (({"mAP": 0.2}, {"mAP": 1.1}), {}), (({}, {}), {}), (({"mAP": 0.2}, {}), {})],
