@@ -226,8 +226,9 @@ def _run(options: dict[str, Any]) -> None:
 
     with sentences(), processes.joined():
         options["weights"] = _parse_weights(options.get("weights", []))
-        options["train_size"] = options["train_size"] or options["image_size"]
-        if options["teacher"] and not options["teacher_size"]:
+        if options["train_size"] is None:
+            options["train_size"] = options["image_size"]
+        if options["teacher"] and options["teacher_size"] is None:
             options["teacher_size"] = read_card(options["teacher"]).image_size
         recipe = Recipe(**_pick(Recipe, options))
         plan = Plan(**_pick(Plan, options), recipe=recipe)

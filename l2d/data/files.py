@@ -40,6 +40,18 @@ def require_annotations(path: Path, expected: str) -> None:
         raise FileNotFoundError(f"There is no {path}. Expected {expected}.")
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without blanks at their ends.
+
+    Raises:
+        ValueError: naming the file, if it is not text in UTF-8.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text in UTF-8: {error}.") from error
+
+
 def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
     """The names of the labels, refused if there are none or one stands twice: reports are keyed by them.
 

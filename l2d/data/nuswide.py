@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2d.data.files import find_missing, name_some, require_annotations, require_labels
+from l2d.data.files import find_missing, name_some, read_lines, require_annotations, require_labels
 from l2d.data.images import Index
 
 SETS = {"train": "Train", "test": "Test"}
@@ -37,8 +37,8 @@ def read_nuswide(root: Path, split: str) -> Index:
     require_annotations(source, "NUS-WIDE's layout: ImageList/, TrainTestLabels/, Concepts81.txt and the pictures in Flickr/")
     concepts = _find(root, "Concepts81.txt", "ConceptsList/Concepts81.txt")
     require_annotations(concepts, "NUS-WIDE's list of concepts, also found in ConceptsList/")
-    labels = require_labels([line.strip() for line in concepts.read_text().splitlines() if line.strip()], concepts)
-    names = [line.strip().replace("\\", "/") for line in source.read_text().splitlines() if line.strip()]
+    labels = require_labels(read_lines(concepts), concepts)
+    names = [line.replace("\\", "/") for line in read_lines(source)]
     folder = _find(root, "TrainTestLabels", "Groundtruth/TrainTestLabels")
     targets = torch.stack([_read_column(folder / f"Labels_{label}_{SETS[split]}.txt", len(names)) for label in labels], 1)
     pictures = _find(root, "Flickr", "images")

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import torch
 
-from l2d.data.files import require_annotations, require_files
+from l2d.data.files import read_lines, require_annotations, require_files
 from l2d.data.images import Boxes, Index
 
 LABELS = (
@@ -39,7 +39,7 @@ def read_voc(root: Path, split: str, difficult: bool = True) -> Index:
     folder = next((root / name for name in NESTED if (root / name / "ImageSets").is_dir()), root)
     source = folder / "ImageSets" / "Main" / f"{SETS[split]}.txt"
     require_annotations(source, "VOC's layout: ImageSets/Main/, Annotations/ and JPEGImages/ below VOC2007")
-    names = [line.split()[0] for line in source.read_text().splitlines() if line.strip()]
+    names = [line.split()[0] for line in read_lines(source)]
     paths = [folder / "JPEGImages" / f"{name}.jpg" for name in names]
     annotations = [folder / "Annotations" / f"{name}.xml" for name in names]
     require_files(annotations, source)

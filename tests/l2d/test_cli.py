@@ -135,6 +135,9 @@ def test_what_is_wrong_is_said_in_a_sentence(teacher: Path, coco: Path, tmp_path
     assert f"Error: {coco}: Is a directory." in refuse("evaluate", teacher, "--data", f"csv:{coco}")
     assert "nowhere" in refuse("train", "--backbone", "test_resnet", "--data", "coco:nowhere", *out)
     assert "lr must lie between" in refuse("train", "--backbone", "test_resnet", *data, *out, "--lr", "100")
+    assert "train_size must lie between 32 and 2048; got 0" in refuse(
+        "train", "--backbone", "test_resnet", *data, *out, "--train-size", "0"
+    )
     assert "Unknown split 'val'" in refuse("evaluate", teacher, *data, "--split", "val")
     assert "not a checkpoint folder" in refuse("evaluate", coco, *data)
     assert "Unknown device 'tpu9'" in refuse("evaluate", teacher, *data, "--device", "tpu9")
@@ -144,6 +147,7 @@ def test_what_is_wrong_is_said_in_a_sentence(teacher: Path, coco: Path, tmp_path
     distill = ("distill", "--teacher", teacher, "--student", "test_resnet", *data, *out)
     assert "Unknown method 'kd'; the known ones are vanilla" in refuse(*distill, "--method", "kd")
     assert "--weight takes NAME=NUMBER" in refuse(*distill, "--method", "mld", "--weight", "mld")
+    assert "teacher_size must lie between 32 and 2048; got 0" in refuse(*distill, "--method", "mld", "--teacher-size", "0")
     assert "Method mld has no loss 'cd'" in refuse(*distill, "--method", "mld", "--weight", "cd=1")
     assert not (tmp_path / "new").exists()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from l2d.data import READERS, check_splits, read_annotations, read_index
-from l2d.data.files import describe_differences, find_missing, name_some
+from l2d.data.files import describe_differences, find_missing, name_some, read_lines
 
 Save = Callable[..., Path]
 Write = Callable[[Path, str], Path]
@@ -116,6 +116,14 @@ def test_missing_files_keep_their_order(tmp_path: Path, save_picture: Save):
     (tmp_path / "folder.png").mkdir()
     gone = [tmp_path / "b" / "2.png", tmp_path / "a" / "3.png", tmp_path / "folder.png", there / "4.png"]
     assert find_missing([gone[0], there, *gone[1:]]) == gone
+
+
+def test_a_list_in_another_encoding_is_named(tmp_path: Path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf one \r\n\n two\n")
+    assert read_lines(tmp_path / "list.txt") == ["one", "two"]
+    (tmp_path / "list.txt").write_bytes("Vögel".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list\.txt is not a text in UTF-8"):
+        read_lines(tmp_path / "list.txt")
 
 
 def test_long_lists_are_shortened():
