@@ -145,6 +145,8 @@ class _Run:
         count = len(self.training.paths)
         if count < 2:
             raise ValueError(f"Training needs at least two pictures besides those held out; the data set leaves {count}.")
+        if not self.training.targets.any():
+            raise ValueError(f"None of the {count} pictures to train on shows a label; look at the data set with l2d data check.")
         self.pictures = Pictures(self.training.paths, size, pinned=self.device.type == "cuda")
         self.batch_size = choose_batch_size(self.recipe.batch_size, count)
         self.share = processes.share(self.batch_size)
@@ -258,13 +260,13 @@ class _Run:
             return EpochReport(**state["report"] | {"model": self.result})
         except Exception as error:  # torch.load fails in many ways on a damaged file
             reason = textwrap.shorten(str(error), 300, placeholder=" ...").removesuffix(".")
-            raise ValueError(f"Cannot resume from {path}: {reason}. Remove the file to start over.") from error
+            raise ValueError(f"Cannot resume from {path}: {reason}. Remove its folder to start over.") from error
 
     def _check_state(self, state: Any) -> None:
         if not isinstance(state, dict) or not {*self._parts(), "epoch", "seconds", "recipe", "identity", "report"} <= state.keys():
             raise ValueError("it does not hold the state of such a run")
         if changed := self.recipe.find_changes(state["recipe"]):
-            raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)})")
+            raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)}); give the same ones to go on with it")
         if other := [name for name, value in self.identity.items() if state["identity"].get(name) != value]:
             raise ValueError(f"it belongs to a run with another {', another '.join(other)}")
 

@@ -270,6 +270,11 @@ def stage_of_every_tensor(model: LabelNet, count: int) -> set[str]:
     return {name for name in state if name.rpartition(".")[0] in layers}
 
 
+def test_pictures_that_show_no_label_are_refused(bands: Index) -> None:
+    with pytest.raises(ValueError, match="None of the 24 pictures to train on shows a label; look at the data set with l2d data check"):
+        train_out(bands._replace(targets=torch.zeros_like(bands.targets)), make_recipe())
+
+
 def test_too_many_frozen_stages_are_refused(bands: Index) -> None:
     with pytest.raises(ValueError, match="freeze_stages must be at most 5, the number of the backbone's stages; got 6"):
         train_out(bands, make_recipe(freeze_stages=6))
@@ -379,7 +384,7 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_bits(bands: Index, tmp_
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda content: content[:1000], "Cannot resume from .*state.pt: .*Remove the file to start over"),
+        (lambda content: content[:1000], "Cannot resume from .*state.pt: .*Remove its folder to start over"),
         (lambda content: b"", "Cannot resume from .*state.pt"),
         (lambda content: b"text", "Cannot resume from .*state.pt"),
     ],
