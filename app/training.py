@@ -30,7 +30,7 @@ from l2d.data import read_index
 from l2d.device import lacks_memory
 from l2d.disk import replace_file
 from l2d.evaluate import evaluate
-from l2d.runs import STATE, choose_device, execute, load_network
+from l2d.runs import STATE, check_network, choose_device, execute, load_network
 from l2d.train import EpochReport, StepReport
 
 logger = logging.getLogger(__name__)
@@ -112,9 +112,12 @@ class _Work:
         self.probes = choose_probes(self.test)
 
     def do(self) -> None:
-        for stage in self.stages:
-            if not self.task.stop and not is_trained(stage.plan.out):
-                self._train(stage)
+        missing = [stage for stage in self.stages if not self.task.stop and not is_trained(stage.plan.out)]
+        for stage in missing[1:]:
+            # Its turn comes after hours.
+            check_network(stage.plan, self.test.labels)
+        for stage in missing:
+            self._train(stage)
         self._finish()
 
     def _train(self, stage: Stage) -> None:

@@ -225,6 +225,9 @@ def _work_through(
         title = f"{number}/{len(trainings)} {training.plan.out.name}"
         if training.state != FINISHED:
             _train(training, title, device)
+        else:
+            # Its teacher may have been trained only now.
+            check_trainings([training], index)
         if test is not None:
             mean = score_training(training, test, device=device)["mAP"]
             say(f"{title}  test mAP {'not defined' if mean is None else f'{mean:.2f}'}")

@@ -102,7 +102,7 @@ def create_model(
     if output_stride not in STRIDES:
         raise ValueError(f"The output stride must be {', '.join(map(str, STRIDES[:-1]))} or {STRIDES[-1]}; got {output_stride}.")
     network = _create_backbone(backbone, image_size, output_stride, pretrained)
-    _check_maps(network, backbone, image_size)
+    check_maps(network, backbone, image_size)
     if init is not None:
         load_backbone(network, init)
     return LabelNet(network, LabelHead(network.num_features, num_labels, width, feedforward))
@@ -115,6 +115,25 @@ def merge_branches(model: LabelNet) -> LabelNet:
     """
     model.backbone = reparameterize_model(model.backbone, inplace=True)
     return model
+
+
+def check_maps(network: Any, name: str, image_size: int) -> None:
+    """Refuse a timm network whose features are not maps, or not at this size, by a forward pass that computes shapes only.
+
+    Raises:
+        ValueError: naming the network, or the size.
+    """
+    try:
+        # The pass may not touch the network itself: it moves it to a device without memory.
+        shapes = copy.deepcopy(network).eval().to("meta").forward_intermediates(torch.empty(1, 3, image_size, image_size, device="meta"))
+        spatial = shapes[0].ndim == 4
+    except AssertionError as error:
+        reason = str(error).strip().removesuffix(".")
+        raise ValueError(f"{name} takes no pictures of {image_size} x {image_size} pixels: {reason}.") from error
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        spatial = False
+    if not spatial:
+        raise ValueError(f"{name} gives no spatial feature maps by timm's forward_intermediates; choose one of {', '.join(BACKBONES)}.")
 
 
 def load_backbone(network: Any, path: Path) -> None:
@@ -179,21 +198,6 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
         raise ValueError(
             f"No ImageNet weights for {name} from the hub ({reason}); give them as a file (--init FILE) or train without."
         ) from error
-
-
-def _check_maps(network: Any, name: str, image_size: int) -> None:
-    """Refuse networks whose features are not maps, or not at this size, by a forward pass that computes shapes only."""
-    try:
-        # The pass may not touch the network itself: it moves it to a device without memory.
-        shapes = copy.deepcopy(network).eval().to("meta").forward_intermediates(torch.empty(1, 3, image_size, image_size, device="meta"))
-        spatial = shapes[0].ndim == 4
-    except AssertionError as error:
-        reason = str(error).strip().removesuffix(".")
-        raise ValueError(f"{name} takes no pictures of {image_size} x {image_size} pixels: {reason}.") from error
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
-        spatial = False
-    if not spatial:
-        raise ValueError(f"{name} gives no spatial feature maps by timm's forward_intermediates; choose one of {', '.join(BACKBONES)}.")
 
 
 def _name_some(names: list[str]) -> str:

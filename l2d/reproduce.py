@@ -172,7 +172,8 @@ def _plan(backbone: str, name: str, settings: Settings, method: str = "vanilla",
     recipes = read_recipes()
     chosen = recipes["recipes"][settings.recipe]
     drawn = settings.kind not in READERS
-    size = settings.image_size or (recipes["drawn"] if drawn else chosen["network"])["image_size"]
+    usual = (recipes["drawn"] if drawn else chosen["network"])["image_size"]
+    size = settings.image_size if settings.image_size is not None else usual
     # A recipe's own size while training goes with its size of network.
     train_size = chosen["recipe"].get("train_size", size) if size == chosen["network"]["image_size"] else size
     given = {"share": settings.share, "train_size": train_size, "teacher_size": size}

@@ -14,7 +14,9 @@ from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint,
 from l2d.data import check_splits, read_index
 from l2d.data.images import Index
 from l2d.disk import check_writable
-from l2d.model import LabelNet, create_model, load_weights, merge_branches
+from l2d.distill import METHODS
+from l2d.hub import check_weights
+from l2d.model import LabelNet, check_maps, create_model, load_weights, merge_branches
 from l2d.recipe import Recipe
 from l2d.train import EpochReport, Network, StepCallback, fit
 
@@ -62,7 +64,7 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     """
     state = plan.out / STATE
     if state.exists() and not resume:
-        raise ValueError(f"{plan.out} holds an unfinished run: add --resume to go on with it, or remove {state} to start over.")
+        raise ValueError(f"{plan.out} holds an unfinished run: add --resume to go on with it, or remove the folder to start over.")
     if (plan.out / CARD).exists() and not state.exists():
         raise ValueError(f"{plan.out} holds a finished checkpoint already: choose another folder, or remove this one to train it anew.")
     check_start(plan)
@@ -73,6 +75,8 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
         warnings.warn(doubt, stacklevel=2)
     chosen = choose_device(device)
     teacher = load_network(plan.teacher, chosen) if plan.teacher is not None else None
+    if teacher is not None and METHODS[plan.recipe.method]:
+        check_maps(teacher.model.backbone, teacher.card.backbone, plan.recipe.teacher_size)
     # Seeded before the head is made: the same seed gives every method the same initial weights.
     torch.manual_seed(plan.recipe.seed)
     student = create_network(plan, index, teacher)
@@ -99,12 +103,24 @@ def check_start(plan: Plan) -> None:
         )
 
 
-def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network:
-    """The untrained network of a plan, with the card that it will be saved with."""
+def check_network(plan: Plan, labels: tuple[str, ...]) -> None:
+    """Refuse a network that could not be trained as planned, by building it; nothing is fetched from the hub.
+
+    For plans whose turn comes after hours.
+
+    Raises:
+        ValueError: as of `create_model`, or for initial weights that are not there, do not fit or cannot be had.
+    """
+    _build_model(dataclasses.replace(plan, pretrained=False), labels)
+    if plan.pretrained:
+        check_weights(plan.backbone)
+
+
+def _build_model(plan: Plan, labels: tuple[str, ...]) -> LabelNet:
     earlier = plan.init if plan.init is not None and plan.init.is_dir() else None
     model = create_model(
         plan.backbone,
-        len(index.labels),
+        len(labels),
         image_size=plan.image_size,
         output_stride=plan.output_stride,
         width=plan.width,
@@ -112,8 +128,15 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         pretrained=plan.pretrained,
         init=plan.init if earlier is None else None,
     )
+    check_maps(model.backbone, plan.backbone, plan.recipe.train_size)
     if earlier is not None:
-        load_network_weights(model, earlier, index.labels)
+        load_network_weights(model, earlier, labels)
+    return model
+
+
+def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network:
+    """The untrained network of a plan, with the card that it will be saved with."""
+    model = _build_model(plan, index.labels)
     name, scaling = plan.out.resolve().name, model.backbone.pretrained_cfg
     card = ModelCard(
         name=name,
@@ -131,7 +154,7 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         recipe=plan.recipe.as_dict(),
         data={"source": plan.data.split(":")[0], "images": len(index.paths), "labels": len(index.labels)},
         # A method without a loss that compares does not look at its teacher.
-        teacher={"name": teacher.card.name, "sha256": teacher.card.sha256} if teacher and plan.recipe.as_dict()["weights"] else None,
+        teacher={"name": teacher.card.name, "sha256": teacher.card.sha256} if teacher and METHODS[plan.recipe.method] else None,
         lineage=_describe_lineage(plan),
         created=datetime.date.today().isoformat(),
     )

@@ -1,7 +1,7 @@
 """Trainings that belong together: what is missing is run, what was interrupted is resumed, what is finished is read."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.evaluate import check_labels, evaluate
 from l2d.recipe import count_trained
-from l2d.runs import STATE, Plan, check_start, choose_device, create_network, execute, load_network
+from l2d.runs import STATE, Plan, check_network, check_start, choose_device, create_network, execute, load_network
 from l2d.train import EpochReport, Network, StepCallback, fit
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
@@ -57,8 +57,10 @@ def run_training(training: Training, *, device: str = "auto", on_step: StepCallb
     (training.plan.out / STATE).unlink(missing_ok=True)
 
 
-def check_trainings(trainings: Iterable[Training], index: Index) -> None:
-    """Refuse a folder that was trained in another way than this series plans, and a plan or teacher that does not fit.
+def check_trainings(trainings: Sequence[Training], index: Index) -> None:
+    """Refuse a folder that was trained in another way than this series plans, and a plan, network or teacher that does not fit.
+
+    What the last training would be refused for after hours of others is told before the first.
 
     Args:
         index: the training pictures of all of them.
@@ -69,13 +71,22 @@ def check_trainings(trainings: Iterable[Training], index: Index) -> None:
     for training in trainings:
         if training.teacher is not None and (training.teacher / CARD).exists():
             check_labels(read_card(training.teacher), index)
-        if training.state != FINISHED:
-            check_start(training.plan)
-        elif changed := _find_changes(training, read_card(training.plan.out), index):
+        if (training.plan.out / CARD).exists() and (changed := _find_changes(training, read_card(training.plan.out), index)):
             raise ValueError(
                 f"{training.plan.out} was trained with another {', '.join(changed)} than asked for now: choose another --out, or remove "
                 "the folder to train it anew."
             )
+    missing = [training for training in trainings if training.state != FINISHED]
+    for training in missing:
+        check_start(training.plan)
+    for plan in {_name_network(training.plan): training.plan for training in missing}.values():
+        check_network(plan, index.labels)
+
+
+def _name_network(plan: Plan) -> tuple[object, ...]:
+    """What tells one network to be built from another."""
+    sizes = (plan.image_size, plan.output_stride, plan.width, plan.feedforward, plan.recipe.train_size)
+    return plan.backbone, plan.init, plan.pretrained, *sizes
 
 
 def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str]:

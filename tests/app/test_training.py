@@ -66,6 +66,18 @@ def training(tmp_path: Path, write_table: Callable[..., None]) -> Callable[..., 
     return train
 
 
+def test_a_student_that_cannot_be_built_is_told_before_its_teacher_is_trained(tmp_path: Path, write_table: Callable[..., None]):
+    places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
+    write_table(places.data / "mine")
+    folder = JobFolder(places.jobs / "1f")
+    folder.prepare()
+    order = Order.model_construct(data="mine", student="test_vit", teacher_backbone="test_resnet", method="mld", image_size=32)
+    assert run_job(folder, places, Task("1f", 1, order.model_dump(), "cpu")) == 1
+    events = [line["event"] for line in folder.read_all()]
+    assert events == ["attempt", "failed"]
+    assert "test_vit gives no spatial feature maps" in list(folder.read_all())[-1]["reason"]
+
+
 def list_best(folder: JobFolder) -> list[str]:
     return sorted(path.name for path in folder.path.glob("best-*"))
 

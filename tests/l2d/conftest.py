@@ -1,12 +1,14 @@
 """Small data sets that a network learns in seconds."""
 
 import json
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 
 from l2d.data.images import Index
@@ -69,3 +71,23 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content = {"images": images, "annotations": annotations, "categories": categories}
         (root / "annotations" / f"instances_{folder}.json").write_text(json.dumps(content))
     return root
+
+
+@pytest.fixture
+def move_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes a port of this machine the hub, of which nothing is kept yet."""
+
+    def move(port: int) -> None:
+        address = f"http://127.0.0.1:{port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    return move
+
+
+@pytest.fixture
+def no_hub(move_hub: Callable[[int], None]) -> None:
+    """A hub at a port on which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        move_hub(free.getsockname()[1])

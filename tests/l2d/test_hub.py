@@ -1,16 +1,14 @@
 """ImageNet weights from a hub that is there, slow, or out of reach; kept on this machine or not."""
 
-import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from huggingface_hub import constants
 from huggingface_hub.utils import httpx
 from safetensors.torch import save, save_file
 
@@ -20,25 +18,6 @@ from l2d.model import create_model
 
 BACKBONE = "test_resnet"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub's."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        point_to(free.getsockname()[1], monkeypatch)
-
-
-def point_to(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"http://127.0.0.1:{port}/{{repo_id}}/resolve/{{revision}}/{{filename}}")
 
 
 class SlowHub(BaseHTTPRequestHandler):
@@ -62,10 +41,10 @@ class SlowHub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def slow_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def slow_hub(move_hub: Callable[[int], None]) -> Iterator[None]:
     with ThreadingHTTPServer(("127.0.0.1", 0), SlowHub) as server:
         threading.Thread(target=server.serve_forever).start()
-        point_to(server.server_port, monkeypatch)
+        move_hub(server.server_port)
         yield
         server.shutdown()
 
@@ -81,7 +60,7 @@ def load_pretrained() -> torch.Tensor:
     return kernel
 
 
-@pytest.mark.usefixtures("cache", "no_hub")
+@pytest.mark.usefixtures("no_hub")
 def test_a_hub_out_of_reach_is_told_in_seconds() -> None:
     start = time.monotonic()
     sentence = r"No ImageNet weights for test_resnet: .* the hub cannot be reached \(.*refused\); give them as a file \(--init FILE\)"
@@ -93,8 +72,8 @@ def test_a_hub_out_of_reach_is_told_in_seconds() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.usefixtures("no_hub")
-def test_what_is_kept_on_this_machine_needs_no_hub(cache: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = cache / "models--timm--test_resnet.r160_in1k"
+def test_what_is_kept_on_this_machine_needs_no_hub(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k"
     for place in ("refs", f"snapshots/{COMMIT}"):
         (folder / place).mkdir(parents=True)
     (folder / "refs" / "main").write_text(COMMIT)
@@ -108,13 +87,13 @@ def test_what_is_kept_on_this_machine_needs_no_hub(cache: Path, name: str, monke
     assert torch.equal(load_pretrained(), make_weights()["conv1.0.weight"])
 
 
-@pytest.mark.usefixtures("cache", "slow_hub")
+@pytest.mark.usefixtures("slow_hub")
 def test_a_hub_that_is_merely_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "CONNECT_SECONDS", 0.2)
     assert torch.equal(load_pretrained(), make_weights()["conv1.0.weight"])
 
 
-@pytest.mark.usefixtures("cache", "slow_hub")
+@pytest.mark.usefixtures("slow_hub")
 def test_a_download_that_breaks_off_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def break_off(*_: object, **__: object) -> None:
         raise httpx.RemoteProtocolError("The peer closed the connection.")
@@ -124,7 +103,7 @@ def test_a_download_that_breaks_off_is_told_in_a_sentence(monkeypatch: pytest.Mo
         load_pretrained()
 
 
-@pytest.mark.usefixtures("cache", "no_hub")
+@pytest.mark.usefixtures("no_hub")
 def test_a_network_that_the_hub_does_not_know_is_told_of_as_such() -> None:
     with pytest.raises(ValueError, match="No ImageNet weights for mobilenet_edgetpu_100 from the hub"):
         create_model("mobilenet_edgetpu_100", 5, pretrained=True)

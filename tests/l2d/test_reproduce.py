@@ -228,6 +228,51 @@ def test_a_teacher_of_other_labels_is_refused_before_a_plan_is_printed():
         check_trainings(trainings[1:], index._replace(labels=index.labels[::-1]))
 
 
+@pytest.mark.usefixtures("tiny", "no_hub")
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--student", "test_vit"], "test_vit gives no spatial feature maps"),
+        (["--init", "init"], "init/test_efficientnet.safetensors cannot be read as a safetensors file"),
+        (["--pretrained", "--init", "cache", "--student", "resnet19"], "Unknown backbone 'resnet19'"),
+        (["--pretrained"], "No ImageNet weights for test_resnet: none are kept on this machine"),
+        (["--image-size", "0"], "train_size must lie between 32 and 2048; got 0"),
+    ],
+)
+def test_networks_that_cannot_be_trained_are_refused_before_their_teachers_are(words: list[str], sentence: str, dry: list[str]):
+    for folder in ("init", "cache"):
+        Path(folder).mkdir(exist_ok=True)
+        save_file(timm.create_model("test_resnet").state_dict(), f"{folder}/test_resnet.safetensors")
+    code, said = reproduce_table4("--epochs", "1", "--methods", "vanilla,mld", *words, *dry)
+    assert (code, sentence in said) == (1, True), said
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_training_that_was_interrupted_and_planned_otherwise_is_refused_before_others_are_trained():
+    teacher = plan_teacher("test_resnet", make_settings(Path("runs"), epochs=1))
+    list(run_training(teacher))
+    (student,) = plan_rows(read_rows("table4")[2:3], make_settings(epochs=4, methods=("mld",), teacher=teacher.plan.out))
+    epochs = run_training(student)
+    next(epochs)
+    epochs.close()
+    code, said = reproduce_table4("--epochs", "3", "--methods", "vanilla,mld", "--teacher", str(teacher.plan.out))
+    assert (code, "mld-by-test_resnet-seed0 was trained with another epochs than asked for now" in said) == (1, True), said
+    assert list(Path("out").iterdir()) == [student.plan.out]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_students_of_a_teacher_that_is_gone_are_not_passed_off_as_the_next_ones():
+    assert reproduce_table4("--epochs", "1", "--methods", "mld")[0] == 0
+    shutil.rmtree("out/teacher-test_resnet")
+    (student,) = Path("out").glob("*-mld-*")
+    card = read_card(student)
+    write_card(student, dataclasses.replace(card, teacher=card.teacher | {"sha256": "of one that was trained on a GPU"}))
+    code, said = reproduce_table4("--epochs", "1", "--methods", "mld")
+    assert (code, "mld-by-test_resnet-seed0 was trained with another teacher than asked for now" in said) == (1, True), said
+
+
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 def test_test_pictures_of_other_labels_are_refused_before_a_plan_is_printed(coco: Path, dry: list[str]):

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from l2d import runs
-from l2d.checkpoint import CARD, WEIGHTS, hash_file, load_checkpoint, read_card
+from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import read_index
 from l2d.evaluate import evaluate
+from l2d.model import create_model
 from l2d.recipe import Recipe
 from l2d.runs import STATE, Plan, choose_device, execute
 
@@ -92,7 +93,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(coco: Path, tmp_path: Pat
     plan = make_plan(coco, tmp_path / "stopped")
     next(execute(plan, device="cpu"))
     assert (plan.out / STATE).exists()
-    with pytest.raises(ValueError, match="stopped holds an unfinished run: add --resume"):
+    with pytest.raises(ValueError, match=r"stopped holds an unfinished run: add --resume .* or remove the folder to start over"):
         next(execute(plan, device="cpu"))
     list(execute(plan, device="cpu", resume=True))
     assert hash_file(plan.out / WEIGHTS) == hash_file(tmp_path / "whole" / WEIGHTS)
@@ -185,6 +186,22 @@ def test_a_data_set_without_test_pictures_trains(coco: Path, tmp_path: Path) -> 
     shutil.rmtree(root / "val2014")
     list(execute(make_plan(root, tmp_path / "one", recipe={"epochs": 1}), device="cpu"))
     assert (tmp_path / "one" / CARD).exists()
+
+
+SWIN = "swin_tiny_patch4_window7_224"
+
+
+def test_sizes_that_a_network_does_not_take_in_training_are_refused(coco: Path, tmp_path: Path) -> None:
+    sentence = f"{SWIN} takes no pictures of 66 x 66 pixels: .*divisible by patch size"
+    with pytest.raises(ValueError, match=sentence):
+        next(execute(make_plan(coco, tmp_path / "one", backbone=SWIN, image_size=64, recipe={"train_size": 66}), device="cpu"))
+    model = create_model(SWIN, 3, image_size=64, width=16, feedforward=24)
+    card = ModelCard("swin", "Swin", "teacher", "vanilla", SWIN, ("red", "green", "blue"), 64, width=16, feedforward=24)
+    save_checkpoint(tmp_path / "swin", model, card)
+    plan = make_plan(coco, tmp_path / "one", teacher=tmp_path / "swin", recipe={"method": "mld", "teacher_size": 66})
+    with pytest.raises(ValueError, match=sentence):
+        next(execute(plan, device="cpu"))
+    assert not (tmp_path / "one").exists()
 
 
 def test_devices() -> None:
