@@ -31,6 +31,9 @@ def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool =
 
     Args:
         durable: wait until it lies on the disk, so that it survives a power cut. What can be made again need not.
+
+    Raises:
+        OSError: naming the file, also where the system does not, as when a disk is full.
     """
     # A name of its own: other processes, of other hosts and containers too, may be writing the same file.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
@@ -40,6 +43,11 @@ def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool =
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        # One without a number has its own words, which a name would take the place of.
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

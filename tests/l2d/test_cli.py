@@ -174,7 +174,8 @@ def test_scores_are_saved_of_the_test_pictures_alone_and_shown_whatever_happens(
     assert read_card(place).scores.keys() >= {"mAP", "localization"}
     monkeypatch.setattr(Path, "write_text", fill_disk)
     result = run("evaluate", *words)
-    assert (result.exit_code, json.loads(result.stdout)["images"], result.stderr) == (1, 6, "Error: No space left on device.\n")
+    assert (result.exit_code, json.loads(result.stdout)["images"]) == (1, 6)
+    assert result.stderr == f"Error: {place / 'card.json'}: No space left on device.\n"
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_once(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,9 @@ def test_a_write_that_fails_leaves_nothing_but_what_was_there(tmp_path: Path):
         part.write_bytes(b"half a fi")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         replace_file(path, fail)
+    assert error.value.filename == str(path)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 
