@@ -34,7 +34,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would be tra
 
 
 def reproduce(
-    what: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or figure1")],
+    what: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or figure1, as the paper's supplement numbers them")],
     data: Data,
     rows: Rows = "",
     methods: Methods = "",

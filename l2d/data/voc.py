@@ -23,7 +23,7 @@ def read_voc(root: Path, split: str, difficult: bool = True) -> Index:
     The labels are VOC's 20 in alphabetical order, whether or not they occur. No picture is opened.
 
     Source: Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge" (IJCV 2010). L2D's published code counts objects
-    marked `difficult` as positive, VOC's own evaluation leaves them out: hence the option and its default.
+    marked `difficult` as positive: hence the default. VOC's own evaluation judges no picture by them; here, left out, they are absent.
 
     Args:
         root: VOC2007, or VOCdevkit, or the folder that holds it.
