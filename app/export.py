@@ -17,7 +17,8 @@ def export_numbers(answer: CompareAnswer) -> bytes:
     """An .npz without pickles.
 
     It holds `labels` (the L shown ones), `models`, `threshold`, `kind` (of the maps), `json` (the whole answer as text) and for each model
-    `NAME/labels` (C), `NAME/scores` (C) in the same order, and `NAME/maps` (L, h, w): NaN for labels that the model does not know.
+    `NAME/labels` (C), `NAME/scores` (C) in the same order, and `NAME/maps` (L, h, w), raw: NaN for labels that the model
+    does not know.
     """
     arrays: dict[str, np.ndarray] = {
         "labels": np.array(answer.labels, dtype=np.str_),
@@ -47,7 +48,7 @@ def export_figure(answer: CompareAnswer, image: Image.Image, format: str, look: 
     columns = [
         Column(
             model.title,
-            {label: _as_drawn(rows, answer.kind) for label, rows in model.maps.items()},
+            {label: np.array(rows) for label, rows in model.maps.items()},
             {prediction.label: prediction.score for prediction in model.predictions},
         )
         for model in answer.models
@@ -67,12 +68,6 @@ def export_figure(answer: CompareAnswer, image: Image.Image, format: str, look: 
     buffer = io.BytesIO()
     save_figure(figure, buffer, format)
     return buffer.getvalue()
-
-
-def _as_drawn(rows: list[list[float]], kind: str) -> np.ndarray:
-    """A map as the page draws it: attention, which sums to 1 over however many cells there are, in multiples of an even spread."""
-    numbers = np.array(rows, dtype=np.float32)
-    return numbers * numbers.size if kind == "attention" else numbers
 
 
 def find_reference(answer: CompareAnswer, name: str) -> int | None:

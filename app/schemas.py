@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validato
 MapKind = Literal["layercam", "attention"]
 LABELS = "labels to map, repeated or between commas; a value that is a label as a whole is that one, any other is split at its commas"
 MAP_KIND = "layercam: evidence for the label; attention: where the head attends for the label, present or not, summing to 1"
+RAW = (
+    "raw evidence, cell by cell, never negative; every cell covers an equal share of the picture. More cells share the same evidence: to "
+    "compare maps of different sizes, multiply each by the number of its cells, as the page and figures do."
+)
 
 
 class ImageFacts(BaseModel):
@@ -51,8 +55,7 @@ class ModelAnswer(BaseModel):
     map_size: tuple[int, int] = Field(description="rows and columns of every map", examples=[(7, 7)])
     predictions: list[Prediction] = Field(description="all labels of the model, most probable first")
     maps: dict[str, list[list[float]]] = Field(
-        description="label -> rows of raw evidence, never negative; every cell covers an equal share of the picture. "
-        "A shown label that this model does not know is missing.",
+        description=f"label -> rows of {RAW} A shown label that this model does not know is missing.",
         examples=[{"cat": [[0.0, 1.5], [0.25, 3.0]]}],
     )
     timings_ms: Timings
@@ -246,7 +249,7 @@ class ProbeMap(BaseModel):
 
     label: str = Field(examples=["circle"])
     score: float = Field(description="its probability, in [0, 1]", examples=[0.97])
-    rows: list[list[float]] = Field(description="raw evidence; every cell covers an equal share of the picture", examples=[[[0.0, 1.5]]])
+    rows: list[list[float]] = Field(description=f"of {RAW}", examples=[[[0.0, 1.5]]])
 
 
 class Probes(BaseModel):

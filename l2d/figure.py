@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from l2d.layers import KINDS, SCALES, Layer, build_layers, find_limits, format_probability
+from l2d.layers import KINDS, SCALES, Layer, build_layers, find_limits, format_number, format_probability
 from l2d.layout import Box, Layout
 from l2d.tiles import DIVERGING, DPI, MAP_DPI, Look, Photographs, Tile, paint_map, paint_ramp
 
@@ -69,7 +69,7 @@ def draw_figure(
         labels: the rows, from top to bottom.
         kind: what the maps hold, one of `KINDS`; the caption says it.
         scale: what shares a scale from zero to the largest evidence: "row" (a label in all networks, so colours compare), "map" (each map
-            its own, the paper's look) or "grid". Its ends are printed in the units of the maps.
+            its own, the paper's look) or "grid". Its ends are printed, in evidence per picture area (`l2d.layers.measure_by_area`).
         colormap: one of `COLORMAPS`, or another of matplotlib's.
         smooth: interpolate between a map's cells, or show them.
         threshold: probabilities from here on are bold.
@@ -174,14 +174,14 @@ def _draw_probability(figure: Figure, place: tuple[float, float], probability: f
 
 
 def _draw_bar(figure: Figure, layout: Layout, box: Box, limit: float, colormap: str, upright: bool, signed: bool) -> None:
-    """A colour bar from zero, or from -limit, to `limit`, with its ends (and middle, where there is room) in the maps' own units."""
+    """A colour bar from zero, or from -limit, to `limit`, with its ends (and middle, where there is room) in evidence per picture area."""
     figure.add_artist(Tile(box, partial(paint_ramp, DIVERGING if signed else colormap, upright), MAP_DPI))
     left, bottom, width, height = box
     low = -limit if signed else 0.0
     # The outer texts keep within the bar, so that those of two rows never meet.
     parts = {"bottom": 0.0, "center": 0.5, "top": 1.0} if upright else {"left": 0.0, "right": 1.0}
     for side, part in parts.items():
-        words = f"{low + part * (limit - low):.2g}".replace("-", "−")
+        words = format_number(low + part * (limit - low)).replace("-", "−")
         if upright:
             figure.text(*layout.beside((left + width, bottom + part * height), 2.5, 0), words, va=side, size=7.5, color=INK)
         else:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 # What maps hold, and what shares a scale, in the words of the page and of a figure's caption.
 KINDS = {
-    "layercam": "LayerCAM evidence, from zero",
+    "layercam": "LayerCAM evidence per picture area, from zero",
     "attention": "the head's attention in multiples of an even spread, whether the label is there or not",
 }
 SCALES = {"row": "one scale per row", "map": "every map up to its own maximum", "grid": "one scale for the whole grid"}
@@ -21,7 +21,7 @@ class Layer(NamedTuple):
     """One cell's numbers.
 
     Attributes:
-        evidence: of a map, (h, w).
+        evidence: of a map, per picture area as `measure_by_area` gives it, (h, w).
         other: evidence that is subtracted from it, of any size, or None.
     """
 
@@ -51,6 +51,21 @@ def format_probability(probability: float) -> str:
     return ">0.99" if 0.995 <= probability < 1 else f"{probability:.2f}"
 
 
+def format_number(value: float) -> str:
+    """A value of a map as people read it: two significant digits, and no fewer than there are before the point."""
+    return f"{value:.0f}" if abs(value) >= 99.5 else f"{value:.2g}"
+
+
+def measure_by_area(evidence: ArrayLike) -> Numbers:
+    """A raw map, (h, w), in evidence per picture area: every cell's times the number of cells. What is not a number is none.
+
+    The head's attention shares 1 among all cells, and its gradients with it: on a finer grid a label has about as much evidence in all, and
+    less in each cell. Only in this unit, whose mean is the map's sum, do maps with more and with fewer cells compare.
+    """
+    numbers = np.asarray(evidence, dtype=np.float32)
+    return np.nan_to_num(numbers * numbers.size)
+
+
 def build_layers(
     maps: Sequence[Mapping[str, NDArray[Any]]], labels: Sequence[str], scale: str, minus: int | None = None
 ) -> list[list[Layer | None]]:
@@ -63,7 +78,7 @@ def build_layers(
     """
     rows = []
     for label in labels:
-        found = [_clean(each[label]) if label in each else None for each in maps]
+        found = [measure_by_area(each[label]) if label in each else None for each in maps]
         if minus is None:
             rows.append([None if evidence is None else Layer(evidence) for evidence in found])
         else:
@@ -95,10 +110,6 @@ def _subtract(evidence: Numbers | None, other: Numbers | None, scale: str, itsel
 
 def _find_largest(evidence: Numbers) -> float:
     return max(float(evidence.max(initial=0)), 0.0)
-
-
-def _clean(evidence: NDArray[Any]) -> Numbers:
-    return np.nan_to_num(np.asarray(evidence, dtype=np.float32))
 
 
 def _resize(numbers: Numbers, size: tuple[int, int], smooth: bool) -> Numbers:

@@ -15,7 +15,7 @@ from app.jobs import TEACHER
 from app.probes import INDEX
 from app.ui.grid import sample_colours
 from app.workshop import read_json
-from l2d.layers import format_probability
+from l2d.layers import format_number, format_probability, measure_by_area
 
 COLOUR_MAP, OPACITY = "inferno", 0.85
 # How many views are kept: whoever polls, or moves back and forth between epochs, has them drawn once.
@@ -85,7 +85,8 @@ def _explain(taught: bool) -> str:
     """What the paint means, and where the scales end."""
     bar = paint(Image.new("RGB", (96, 8), (128, 128, 128)), np.linspace(0, 1, 96, dtype=np.float32)[None], 1.0)
     words = (
-        f'Paint is LayerCAM evidence for the label, from none <img src="{encode(bar)}" alt="bare to full paint"> to the end of a scale;'
+        "Paint is LayerCAM evidence per picture area for the label, from none"
+        f' <img src="{encode(bar)}" alt="bare to full paint"> to the end of a scale;'
         " beneath each map are the label's probability and the ends of its scale. The student has one scale a label and picture, up to its"
         " strongest evidence there in any epoch: so one sees it grow."
     )
@@ -109,12 +110,12 @@ def _read_peaks(path: Path, changed: int) -> dict[tuple[int, str], float]:
 
 
 def _find_peak(found: dict[str, Any]) -> float:
-    return max(map(max, found["rows"]), default=0.0)
+    return float(measure_by_area(found["rows"]).max(initial=0))
 
 
 def _show_map(image: Image.Image, found: dict[str, Any], scale: float) -> str:
-    picture = paint(image, np.array(found["rows"], np.float32), scale)
-    text = f"{escape(format_probability(found['score']))} <small>{f'0 to {scale:.2g}' if scale > 0 else 'no evidence'}</small>"
+    picture = paint(image, measure_by_area(found["rows"]), scale)
+    text = f"{escape(format_probability(found['score']))} <small>{f'0 to {format_number(scale)}' if scale > 0 else 'no evidence'}</small>"
     return f'<img src="{encode(picture)}" alt="map for {escape(found["label"])}"><span>{text}</span>'
 
 

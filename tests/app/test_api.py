@@ -25,7 +25,7 @@ from app.server import create_api
 from app.settings import Settings
 from l2d.cam import OWN_KINDS
 from l2d.figure import COLORMAPS, draw_figure
-from l2d.layers import KINDS, SCALES
+from l2d.layers import KINDS, SCALES, format_number
 from l2d.runtime import OpenVino
 
 
@@ -172,21 +172,27 @@ def test_a_figure_looks_as_asked(client: TestClient, upload: bytes):
         assert "one of those compared, the-teacher, student-l2d; got 'alien'" in sentence
 
 
-def test_a_figure_of_attention_is_in_multiples_of_an_even_spread(client: TestClient, upload: bytes, monkeypatch: pytest.MonkeyPatch):
-    """It sums to 1 over however many cells a model has: only so do models of different sizes compare. The caption says it."""
-    drawn, captions = [], []
+@pytest.mark.parametrize(
+    ("kind", "told"), [("layercam", "evidence per picture area"), ("attention", "attention in multiples of an even spread")]
+)
+def test_answers_are_raw_and_a_figure_of_them_is_per_area(
+    client: TestClient, upload: bytes, monkeypatch: pytest.MonkeyPatch, kind: str, told: str
+):
+    """Models of different sizes share their evidence among different numbers of cells: only per area do they compare."""
+    texts = []
 
-    def draw(image: Image.Image, columns: list[Any], *rest: Any, **look: Any) -> Any:
-        drawn.extend(columns)
-        figure = draw_figure(image, columns, *rest, **look)
-        captions.extend(" ".join(text.get_text().split()) for text in figure.texts if text.get_text().startswith("Colours"))
+    def draw(*given: Any, **look: Any) -> Any:
+        figure = draw_figure(*given, **look)
+        texts.extend(" ".join(text.get_text().split()) for text in figure.texts)
         return figure
 
     monkeypatch.setattr("l2d.figure.draw_figure", draw)
-    post(client, upload, labels="cat", kind="attention", format="png")
-    assert len({column.maps["cat"].size for column in drawn}) > 1
-    assert "attention in multiples of an even spread" in captions[0]
-    assert [column.maps["cat"].mean() for column in drawn] == pytest.approx([1.0] * len(drawn), abs=1e-4)
+    models = post(client, upload, labels="cat", kind=kind).json()["models"]
+    maps = [np.array(model["maps"]["cat"]) for model in models]
+    assert len({numbers.size for numbers in maps}) > 1
+    post(client, upload, labels="cat", kind=kind, format="png")
+    assert told in next(text for text in texts if text.startswith("Colours"))
+    assert format_number(max(numbers.max() * numbers.size for numbers in maps)) in texts
 
 
 def test_attention_is_a_second_kind_of_map(client: TestClient, upload: bytes):

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from l2d.layers import measure_by_area
+
 DRAW = (resources.files("app.ui") / "browser" / "draw.js").read_text(encoding="utf-8")
 
 
@@ -22,6 +24,15 @@ def test_values_between_cells_are_those_of_torch(run, smooth, mode):
     rows = json.dumps(maps[0, 0].tolist())
     drawn = run(f"Array.from(sample(23, 31, (x, y) => valueAt({rows}, x, y, {smooth})).values)")
     torch.testing.assert_close(torch.tensor(drawn).view(31, 23), F.interpolate(maps, (31, 23), mode=mode)[0, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_evidence_on_a_finer_grid_is_the_same_per_area(run):
+    maps = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    finer = torch.kron(maps, torch.ones(2, 5) / 10)
+    measured = run(f"measureByArea({json.dumps({'coarse': maps.tolist(), 'fine': finer.tolist()})})")
+    torch.testing.assert_close(torch.tensor(measured["coarse"]), torch.from_numpy(measure_by_area(maps)))
+    torch.testing.assert_close(torch.tensor(measured["fine"]), torch.from_numpy(measure_by_area(finer)))
+    torch.testing.assert_close(torch.kron(torch.tensor(measured["coarse"]), torch.ones(2, 5)), torch.tensor(measured["fine"]))
 
 
 def test_the_largest_value_of_a_map_without_positive_evidence_is_zero(run):
@@ -50,7 +61,16 @@ def test_differences_spread_around_the_middle(run):
     assert pixels == [0, 0, 255, 255, 255, 0, 0, 255]
 
 
-NUMBERS = [("0", "0"), ("0.27111", "0.27"), ("3.14", "3.1"), ("123.4", "123"), ("0.00031", "3e−4"), ("NaN", "–")]
+NUMBERS = [
+    ("0", "0"),
+    ("0.27111", "0.27"),
+    ("3.14", "3.1"),
+    ("99.4", "99"),
+    ("99.7", "100"),
+    ("123.4", "123"),
+    ("0.00031", "3e−4"),
+    ("NaN", "–"),
+]
 
 
 @pytest.mark.parametrize(("value", "text"), NUMBERS)

@@ -2,6 +2,7 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
@@ -263,6 +264,24 @@ def test_attention_is_asked_for_once_and_then_remembered(page):
     page.get_by_label("Maps", exact=True).select_option("layercam")
     assert read_pixels(page) == evidence
     assert len(requests) == asked
+
+
+@pytest.mark.parametrize("kind", ["layercam", "attention"])
+def test_values_are_the_raw_ones_per_picture_area(page, tmp_path, kind):
+    page.get_by_label("Maps", exact=True).select_option(kind)
+    page.wait_for_selector(".desk[data-busy=false]")
+    page.get_by_text("Download", exact=True).click()
+    with page.expect_download() as download:
+        page.locator("[data-save=json]").click()
+    download.value.save_as(tmp_path / "answer.json")
+    answer = json.loads((tmp_path / "answer.json").read_bytes())
+    row, highest = page.locator(".grid .row").first, 0.0
+    for model in answer["models"]:
+        evidence = np.array(model["maps"][answer["labels"][0]])
+        highest = max(highest, evidence.max() * evidence.size)
+        shown = row.locator(f".cell[data-model={model['name']}] .value")
+        assert float(shown.inner_text().removeprefix("max ")) == pytest.approx(evidence.max() * evidence.size, rel=0.05)
+    assert float(row.locator("header .bar span").last.inner_text()) == pytest.approx(highest, rel=0.05)
 
 
 def test_another_kind_chosen_while_maps_are_on_their_way_is_asked_for_too(page):

@@ -22,8 +22,9 @@ LABELS = ["cat", "traffic light"]
 WHITE = Image.new("RGB", (40, 30), "white")
 
 
-def fill(value: float, size: tuple[int, int] = (2, 2)) -> NDArray[np.float32]:
-    return np.full(size, value, dtype=np.float32)
+def fill(value: float) -> NDArray[np.float32]:
+    """A map with this much evidence per picture area everywhere."""
+    return np.full((2, 2), value / 4, dtype=np.float32)
 
 
 def make_columns() -> list[Column]:
@@ -96,7 +97,7 @@ def test_colours_follow_the_scale(scale: str, shares: list[float], colormap: str
         ("grid", ["0", "0.4", "0.8"]),
     ],
 )
-def test_colour_bars_are_in_the_units_of_the_maps(scale: str, ticks: list[str]) -> None:
+def test_colour_bars_are_in_evidence_per_picture_area(scale: str, ticks: list[str]) -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale)
     assert ticks_of(figure) == ticks
     assert len(boxes_of(figure, bars=True)) == ticks.count("0")
@@ -229,8 +230,16 @@ def test_a_figure_of_differences_is_signed_and_names_what_is_subtracted(scale: s
     assert texts_of(figure).count("no difference") == (2 if scale == "map" else 0)
 
 
+def test_the_same_evidence_on_a_finer_grid_has_the_same_colours() -> None:
+    field = np.array([[0.0, 1.0], [2.0, 4.0]])
+    columns = [Column("Coarse", {"cat": field}, {}), Column("Fine", {"cat": np.kron(field, np.ones((3, 3))) / 9}, {})]
+    _, coarse, fine = pictures_of(draw_figure(WHITE, columns, ["cat"], smooth=False))
+    assert len(np.unique(coarse.reshape(-1, 3), axis=0)) == 4
+    np.testing.assert_allclose(coarse.astype(int), fine.astype(int), atol=1)
+
+
 def test_more_evidence_than_the_subtracted_network_is_red_and_less_is_blue() -> None:
-    columns = [Column("A", {"cat": np.array([[1.0, 3.0]])}, {}), Column("B", {"cat": np.array([[2.0, 1.0], [2.0, 1.0]])}, {})]
+    columns = [Column("A", {"cat": np.array([[1.0, 3.0]]) / 2}, {}), Column("B", {"cat": np.array([[2.0, 1.0], [2.0, 1.0]]) / 4}, {})]
     difference = pictures_of(draw_figure(WHITE, columns, ["cat"], smooth=False, minus=1))[1]
     height, width = difference.shape[:2]
     (red, _, blue), (more, _, less) = difference[height // 2, width // 4], difference[height // 2, 3 * width // 4]
@@ -278,10 +287,10 @@ def test_the_caption_says_what_the_colours_mean() -> None:
         return caption_of(draw_figure(WHITE, make_columns(), LABELS, **look)).replace("\n", " ")
 
     probability = "In each map its probability, bold from 0.50"
-    assert read() == f"Colours: LayerCAM evidence, from zero; one scale per row. {probability}."
+    assert read() == f"Colours: LayerCAM evidence per picture area, from zero; one scale per row. {probability}."
     assert read(scale="map", minus=0) == (
-        "Colours: LayerCAM evidence minus that of Vanilla, as shares of each map's maximum; every map up to its own maximum. "
-        f"{probability}."
+        "Colours: LayerCAM evidence per picture area minus that of Vanilla, as shares of each map's maximum; "
+        f"every map up to its own maximum. {probability}."
     )
     assert read(kind="attention", scale="grid", threshold=0.25, opacity=0.8) == (
         "Colours: the head's attention in multiples of an even spread, whether the label is there or not; one scale for the whole grid. "
@@ -323,7 +332,7 @@ def test_with_an_opacity_maps_are_painted_as_on_the_page(colormap: str, share: f
 
 
 def test_with_an_opacity_differences_are_painted_as_on_the_page() -> None:
-    columns = [Column("A", {"cat": fill(1)}, {}), Column("B", {"cat": np.array([[1.0, 1.2, 2.0]])}, {"cat": 1.0})]
+    columns = [Column("A", {"cat": fill(1)}, {}), Column("B", {"cat": np.array([[1.0, 1.2, 2.0]]) / 3}, {"cat": 1.0})]
     painted = pictures_of(draw_figure(WHITE, columns, ["cat"], colormap="jet", smooth=False, opacity=1.0, minus=0))[2]
     # No difference, no paint; its own colour map, whichever the evidence has.
     np.testing.assert_allclose(painted[20, 20], (255, 255, 255), atol=2)

@@ -71,7 +71,7 @@ function accept({ answer, preview }) {
     const model = state.models.find((each) => each.name === seen.name);
     if (!model) continue; // deleted meanwhile
     model.scores = new Map(seen.predictions.map(({ label, score }) => [label, score]));
-    Object.assign(model.maps[answer.kind], answer.kind === "attention" ? inEvenSpreads(seen.maps) : seen.maps);
+    Object.assign(model.maps[answer.kind], measureByArea(seen.maps));
     // What more labels cost is added to what the photograph's first look did.
     const more = model.timings && seen.cached;
     Object.assign(model, more ? { timings: addTimes(model.timings, seen.timings_ms) } : { timings: seen.timings_ms, cached: seen.cached });
@@ -79,10 +79,6 @@ function accept({ answer, preview }) {
   // What was chosen while the answer was on its way, a model or another kind of map, could not be asked with the rows.
   complete();
 }
-
-/** Attention sums to 1 over a map's cells: only in units of an even spread do maps with more and with fewer cells compare. */
-const inEvenSpreads = (maps) =>
-  Object.fromEntries(Object.entries(maps).map(([label, rows]) => [label, rows.map((row) => row.map((value) => value * rows.length * row.length))]));
 
 const addTimes = (before, now) => Object.fromEntries(Object.entries(before).map(([stage, time]) => [stage, time + now[stage]]));
 

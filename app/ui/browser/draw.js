@@ -2,6 +2,15 @@
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
+/**
+ * Raw maps, by label, in evidence per picture area, as `l2d.layers.measure_by_area` does it for figures: times the number of their cells,
+ * which share the evidence. Only so do maps with more and with fewer cells compare.
+ */
+function measureByArea(maps) {
+  const measure = (rows) => rows.map((row) => row.map((value) => value * rows.length * row.length));
+  return Object.fromEntries(Object.entries(maps).map(([label, rows]) => [label, measure(rows)]));
+}
+
 /** Value of a map (rows of numbers) at (x, y), both in [0, 1] of the picture. Smooth is bilinear between the centres of the cells. */
 function valueAt(map, x, y, smooth) {
   const h = map.length, w = map[0].length;
@@ -55,12 +64,12 @@ function paintBar(canvas, colours) {
   paint(canvas, sample(256, 1, (x) => x), { range: 1, signed: false, colours, even: true, opacity: 1 });
 }
 
-/** Two significant digits, without the noise of a long fraction. */
+/** Two significant digits, without the noise of a long fraction; all those before the point. */
 function formatNumber(value) {
   if (!Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 100) return value.toFixed(0);
+  if (size >= 99.5) return value.toFixed(0);
   if (size >= 0.01) return value.toPrecision(2);
   return value.toExponential(0).replace("e-", "e−");
 }

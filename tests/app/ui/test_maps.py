@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_one_scale_over_all_epochs_shows_evidence_grow(folder: Path):
     assert list_epochs(folder) == [1, 2]
-    assert find_scales(folder) == {(0, "<b>"): 4.0}
+    assert find_scales(folder) == {(0, "<b>"): 16.0}, "per picture area: the map has four cells"
     grey = Image.new("RGB", (40, 30), (100, 100, 100))
     weak, strong = (np.asarray(paint(grey, np.array([[0.0, value]], np.float32), 4.0), int) for value in (1.0, 4.0))
     assert abs(strong - 100).sum() > abs(weak - 100).sum() > 0
@@ -44,13 +44,13 @@ def test_one_scale_over_all_epochs_shows_evidence_grow(folder: Path):
 
 def test_scales_and_what_they_are_for_are_told(folder: Path):
     alone = show_maps(folder, 1)
-    assert "0 to 4<" in alone, "the student's scale goes as far as in its best epoch"
+    assert "0 to 16<" in alone, "the student's scale goes as far as in its best epoch"
     assert "in any epoch" in alone
     assert "teacher" not in alone
     write(folder, "teacher", 9.0)
     write(folder, "0003", 0.0)
     taught = show_maps(folder, 3)
-    assert ("0 to 4<" in taught, "0 to 9<" in taught) == (True, True)
+    assert ("0 to 16<" in taught, "0 to 36<" in taught) == (True, True)
     assert "its own strongest" in taught
     assert "<b>" not in taught
 
@@ -73,7 +73,7 @@ def test_a_poll_draws_nothing_again_and_a_new_epoch_reads_only_what_is_new(folde
     assert show_maps(folder, 1) == first
     assert read == []
     write(folder, "0003", 8.0)
-    assert "0 to 8<" in show_maps(folder, 1)
+    assert "0 to 32<" in show_maps(folder, 1)
     assert sorted(read) == ["0001.json", "0003.json", "pictures.json", "teacher.json"]
 
 
