@@ -166,8 +166,9 @@ async def compare_models(request: Request, engine: EngineOfApp) -> Response:
     """Several models on one picture: probabilities of all labels, maps of some, geometry and timings.
 
     As `npz`, for `numpy.load` without pickles: `labels` (the L shown ones), `models`, `threshold`, `kind` (of the maps), `json` (the whole
-    answer as text), and for each model `NAME/labels` (C), `NAME/scores` (C) in the same order, and `NAME/maps` (L, h, w), raw as in
-    JSON: NaN for labels that the model does not know.
+    answer as text), and for each model `NAME/labels` (C), `NAME/scores` (C) in the same order, and `NAME/maps` (L, h, w): NaN for labels
+    that the model does not know. Maps are raw in both: before maps of different sizes are compared, each is to be multiplied by the number
+    of its cells.
     """
     image, fields = await read_form(request)
     form = parse_fields(CompareForm, fields, lists=("models", "labels"))
