@@ -13,7 +13,7 @@ from app.errors import ParameterError, PictureError, PictureFormatError, TooLarg
 from app.schemas import CompareAnswer, ImageFacts, MapKind, ModelAnswer, Prediction, Timings
 from app.sights import Sight, Stages, View
 from app.ticket import Ticket
-from l2d.explain import split_labels
+from l2d.labels import split_labels
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -39,7 +39,7 @@ def compare(
     Args:
         data: the encoded picture, as uploaded.
         models: names in the catalogue, in the order of the answer; the catalogue's default ones by default.
-        labels: to map, as `l2d.explain.split_labels` reads them; by default what any model predicts, by best score, at most 8, and if
+        labels: to map, as `l2d.labels.split_labels` reads them; by default what any model predicts, by best score, at most 8, and if
             there is none, the 3 most probable.
         threshold: probability from which a label counts as predicted.
         kind: of the maps, one of `l2d.cam.OWN_KINDS`.

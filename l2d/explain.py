@@ -1,7 +1,6 @@
 """The paper's figure for one picture: what several networks predict, and where they look for it."""
 
-import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from l2d.cam import evidence_from_features
 from l2d.data.images import read_image, to_input
 from l2d.disk import check_writable, replace_file
 from l2d.figure import FORMATS, Column, draw_figure, save_figure
+from l2d.labels import check_known, split_labels
 from l2d.metrics import THRESHOLD
 from l2d.runs import choose_device, load_network
 from l2d.train import Network
@@ -42,7 +42,7 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
         image: a picture file.
         folders: the networks' checkpoint folders, from left to right.
         out: the figure to write; its suffix, .png or .pdf, says how.
-        labels: the rows, as `split_labels` reads them; by default what any of the networks predicts, most probable first, at most 8.
+        labels: the rows, as `l2d.labels.split_labels` reads them; by default what any of them predicts, most probable first, at most 8.
         device: as `l2d.runs.choose_device` takes it.
 
     Raises:
@@ -86,27 +86,6 @@ def choose_rows(predictions: Sequence[dict[str, float]]) -> list[str]:
             best[label] = max(probability, best.get(label, 0.0))
     ordered = sorted(best, key=lambda label: best[label], reverse=True)
     return [label for label in ordered if best[label] >= THRESHOLD][:MOST_ROWS] or ordered[:FEWEST_ROWS]
-
-
-def split_labels(texts: Sequence[str], known: Collection[str]) -> list[str]:
-    """The labels that texts name, each once: a text that is a known label is that one, any other names several between commas."""
-    parts = [[text] if text in known else text.split(",") for text in texts]
-    return list(dict.fromkeys(part.strip() for split in parts for part in split if part.strip()))
-
-
-def check_known(labels: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse labels that no network knows.
-
-    Raises:
-        ValueError: naming them, with the known ones that are spelled most alike.
-    """
-    if not labels:
-        raise ValueError(f"No label to show; leave the option out to see what the networks predict. Known are {', '.join(known)}.")
-    unknown = [label for label in labels if label not in known]
-    if unknown:
-        close = [name for label in unknown for name in difflib.get_close_matches(label, known)]
-        hint = f"close are {', '.join(close)}" if close else f"known are {', '.join(known)}"
-        raise ValueError(f"No network knows the label {' or '.join(repr(label) for label in unknown)}; {hint}.")
 
 
 def _fill_column(answer: Answer, rows: Sequence[str]) -> Column:

@@ -136,7 +136,7 @@ def _is_guard(node: ast.stmt) -> bool:
     [
         (TRAINING, ("torchcam", "gradio", "fastapi", "matplotlib", "app")),
         (("l2d.cli",), ("gradio", "fastapi", "matplotlib.pyplot", "app")),
-        (("app.api",), ("gradio", "app.ui")),
+        (("app.api",), ("gradio", "matplotlib", "app.ui")),
         (("app.server",), ("matplotlib.pyplot", "ray")),
         (("app.worker", "app.cluster"), ("torch", "gradio", "ray")),
     ],

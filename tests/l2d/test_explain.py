@@ -12,7 +12,7 @@ from l2d import explain
 from l2d.cam import label_maps
 from l2d.checkpoint import ModelCard, save_checkpoint
 from l2d.data.images import open_image, to_input
-from l2d.explain import check_known, choose_rows, explain_image, split_labels
+from l2d.explain import choose_rows, explain_image
 from l2d.figure import Column
 from l2d.model import LabelNet, create_model
 
@@ -87,33 +87,6 @@ def test_rows() -> None:
     assert choose_rows([many]) == [f"label{number}" for number in range(8)]
     assert choose_rows([{"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.05}, {"d": 0.4}]) == ["d", "b", "c"]
     assert choose_rows([{"a": 0.5, "b": 0.49}]) == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("texts", "labels"),
-    [
-        (["cat, dog", "cat", "horse"], ["cat", "dog", "horse"]),
-        (["bow, arrow"], ["bow, arrow"]),
-        (["bow, arrow", "cat,bow"], ["bow, arrow", "cat", "bow"]),
-        (["", " , ,"], []),
-    ],
-)
-def test_a_label_that_holds_a_comma_is_named_by_itself(texts: list[str], labels: list[str]) -> None:
-    assert split_labels(texts, [*ANIMALS, "bow", "bow, arrow"]) == labels
-
-
-@pytest.mark.parametrize(
-    ("labels", "sentence"),
-    [
-        (["cta"], "No network knows the label 'cta'; close are cat"),
-        (["zebra", "cat", "hores"], "No network knows the label 'zebra' or 'hores'; close are horse"),
-        (["xyz"], "known are cat, dog, horse, sheep"),
-        ([], "No label to show"),
-    ],
-)
-def test_unknown_labels_are_refused_with_close_ones(labels: list[str], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        check_known(labels, ANIMALS)
 
 
 def test_a_full_disk_leaves_the_earlier_figure(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
