@@ -24,10 +24,12 @@ def read_coco(root: Path, split: str) -> Index:
     """Read ROOT/annotations/instances_{train,val}2014.json; the pictures lie in ROOT/train2014 and ROOT/val2014.
 
     The labels are the file's categories in the order of their ids, so the official files give the usual 80. A picture shows a label
-    if any annotation says so, crowds (`iscrowd`) included, and their boxes count as boxes. A picture without any annotation (some
-    in the official download) is kept, with zero targets. Boxes are None if the annotations hold none. No picture is opened.
+    if any annotation says so, crowds (`iscrowd`: 1) included. The box of a crowd is left out: it covers much that is not the label,
+    and COCO's own evaluation ignores it. So a label may be present without a box. Boxes are None if no other annotation has one. No
+    picture is opened.
 
-    Source: Lin et al., "Microsoft COCO" (ECCV 2014); train2014 to train and val2014 to test, as in L2D.
+    Source: Lin et al., "Microsoft COCO" (ECCV 2014); train2014 to train and val2014 to test, as in L2D. The authors' lists hold the
+    annotated pictures alone; a picture without any annotation (some in the official download) is kept here, with zero targets.
 
     Args:
         root: the folder that holds `annotations`.
@@ -88,13 +90,14 @@ def _check_ids(content: dict[str, Any], rows: dict[int, int], columns: dict[int,
 
 def _read_boxes(annotations: list[dict[str, Any]], pairs: list[tuple[int, int]], count: int, source: Path) -> list[Boxes] | None:
     # Some programs write null, or an empty list, where they have no box.
-    found = [annotation["bbox"] for annotation in annotations if annotation.get("bbox")]
+    objects = [(entry.get("bbox"), pair) for entry, pair in zip(annotations, pairs, strict=True) if entry.get("iscrowd") != 1]
+    found = [(box, pair) for box, pair in objects if box]
     if not found:
         return None
-    if len(found) < len(annotations):
-        raise ValueError(f"{source} has boxes for {len(found)} of its {len(annotations)} annotations; expected all or none.")
+    if len(found) < len(objects):
+        raise ValueError(f"{source} has boxes for {len(found)} of its {len(objects)} annotations, crowds aside; expected all or none.")
     boxes: list[Boxes] = [{} for _ in range(count)]
-    for box, (row, column) in zip(found, pairs, strict=True):
+    for box, (row, column) in found:
         if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(number) for number in box):
             raise ValueError(f"{source} has a bbox that is not four numbers (x, y, width, height): {box!r:.80}.")
         x, y, width, height = map(float, box)

@@ -14,12 +14,13 @@ CATEGORIES = [{"id": 7, "name": "train"}, {"id": 1, "name": "person"}, {"id": 90
 
 
 def describe(boxes: bool = True) -> dict[str, Any]:
-    """Annotations of three pictures: two labels, one label twice and as a crowd, none."""
+    """Annotations of three pictures: two labels, one label as an object and two as crowds, none."""
     annotations: list[dict[str, Any]] = [
         {"id": 1, "image_id": 11, "category_id": 1, "bbox": [1, 2, 3.5, 4], "iscrowd": 0},
         {"id": 2, "image_id": 11, "category_id": 7, "bbox": [0, 0, 5, 5], "iscrowd": 0},
         {"id": 3, "image_id": 5, "category_id": 90, "bbox": [2, 2, 2, 2], "iscrowd": 0},
         {"id": 4, "image_id": 5, "category_id": 90, "bbox": [4, 4, 2, 2], "iscrowd": 1},
+        {"id": 5, "image_id": 5, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1},
     ]
     if not boxes:
         annotations = [{key: entry[key] for key in ("id", "image_id", "category_id")} for entry in annotations]
@@ -41,14 +42,27 @@ def test_labels_targets_and_boxes(tmp_path: Path, save_picture: Save, split: str
     index = read_coco(make_tree(tmp_path, describe(), save_picture, folder), split)
     assert index.labels == ("person", "train", "toothbrush")
     assert index.paths == [tmp_path / folder / f"{number}.jpg" for number in (11, 5, 8)]
-    assert index.targets.tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
-    assert index.boxes == [{0: [(1, 2, 3.5, 4)], 1: [(0, 0, 5, 5)]}, {2: [(2, 2, 2, 2), (4, 4, 2, 2)]}, {}]
+    assert index.targets.tolist() == [[1, 1, 0], [1, 0, 1], [0, 0, 0]]
+    assert index.boxes == [{0: [(1, 2, 3.5, 4)], 1: [(0, 0, 5, 5)]}, {2: [(2, 2, 2, 2)]}, {}]
+
+
+@pytest.mark.parametrize("crowd_box", [None, [4, 4, 2, 2]])
+def test_boxes_of_all_objects_or_of_none_whatever_crowds_have(tmp_path: Path, save_picture: Save, crowd_box: object):
+    content = describe()
+    for entry in content["annotations"]:
+        entry["bbox"] = crowd_box if entry["iscrowd"] else entry["bbox"]
+    boxes = read_coco(make_tree(tmp_path / "boxes", content, save_picture), "train").boxes
+    assert boxes is not None
+    assert boxes[1] == {2: [(2, 2, 2, 2)]}
+    for entry in content["annotations"]:
+        entry["bbox"] = crowd_box if entry["iscrowd"] else None
+    assert read_coco(make_tree(tmp_path / "none", content, save_picture), "train").boxes is None
 
 
 def test_annotations_without_boxes(tmp_path: Path, save_picture: Save):
     index = read_coco(make_tree(tmp_path, describe(boxes=False), save_picture), "train")
     assert index.boxes is None
-    assert index.targets.sum() == 3
+    assert index.targets.sum() == 4
 
 
 @pytest.mark.parametrize("nothing", [None, []])
@@ -85,7 +99,7 @@ def test_unknown_split_lists_the_known_ones(tmp_path: Path):
     [
         ({"annotations": [{"id": 1, "image_id": 99, "category_id": 1}]}, "1 annotations with an unknown image_id: 99"),
         ({"annotations": [{"id": 1, "image_id": 5, "category_id": 2}]}, "1 annotations with an unknown category_id: 2"),
-        ({"annotations": [*describe()["annotations"], {"image_id": 5, "category_id": 1}]}, "boxes for 4 of its 5 annotations"),
+        ({"annotations": [*describe()["annotations"], {"image_id": 5, "category_id": 1}]}, "for 3 of its 4 annotations, crowds aside"),
         ({"categories": [*CATEGORIES, {"id": 2, "name": "person"}]}, "names person more than once"),
         ({"categories": [*CATEGORIES, {"id": 7, "name": "tram"}]}, "the same id"),
         ({"categories": [], "annotations": []}, "names none at all"),
