@@ -3,6 +3,7 @@
 Both judge pairs of a picture and a label that is present in it, predicted or not, by the raw map resized bilinearly to the picture.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ from l2d.model import LabelNet
 
 Box = tuple[float, float, float, float]
 
-# MS-COCO's limits of an object's area, in pixels of the picture.
+# The numbers are MS-COCO's, what they bound is not: there the area of the object's mask in COCO's own pixels, here that of a box in
+# those of the picture at hand, since not every data set has masks. So the bins are not COCO's, even less on pictures of another size.
 SMALL, LARGE = 32**2, 96**2
 SIZES = ("small", "medium", "large")
 
@@ -33,8 +35,9 @@ class Pair(NamedTuple):
     Attributes:
         hit: the pointing game's answer.
         energy: share of the evidence inside the boxes, in percent.
-        size: "small", "medium" or "large": the area of the label's largest box, in pixels of the picture. Not the sum or union: twenty
-            small persons are no large object, and either measure can be won on the largest one.
+        size: "small", "medium" or "large": width x height of the label's largest box, in pixels of the picture, with lines at 32 x 32
+            and 96 x 96; COCO's bins of these names go by the area of masks. Not the sum or union: twenty small persons are no large
+            object, and either measure can be won on the largest one.
         probability: that the network gives the label.
     """
 
@@ -90,8 +93,9 @@ def report_pairs(pictures: Sequence[Sequence[Pair]], threshold: float = THRESHOL
         threshold: a label is predicted from this probability on.
 
     Returns:
-        pairs, pointing_game and energy_in_box (percent, or None without a pair); the same three under `by_size` for small, medium and
-        large objects, and under `predicted` for the pairs whose label the network predicts, with the threshold.
+        pairs, pointing_game and energy_in_box (percent, or None without a pair); the same three under `by_size` for labels whose largest
+        box is small, medium or large (`Pair.size`), and under `predicted` for the pairs whose label the network predicts, with the
+        threshold.
     """
     pairs = list(chain.from_iterable(pictures))
     by_size = {size: summarize([pair for pair in pairs if pair.size == size]) for size in SIZES}
@@ -147,11 +151,13 @@ def resize_map(evidence: Tensor, width: int, height: int) -> Tensor:
 
 
 def mask_boxes(boxes: Sequence[Box], width: int, height: int) -> Tensor:
-    """The union of boxes (x, y, width, height) as True and False, (height, width): a pixel belongs to a box that holds its centre."""
-    rows, columns = torch.arange(height)[:, None] + 0.5, torch.arange(width)[None] + 0.5
+    """The union of boxes (x, y, width, height) as True and False, (height, width): a pixel belongs to a box that holds its centre.
+
+    A box too narrow for any centre, or too low, has the column or row of its own centre, so that every box can be hit.
+    """
     inside = torch.zeros((height, width), dtype=torch.bool)
     for x, y, w, h in boxes:
-        inside |= (columns >= x) & (columns < x + w) & (rows >= y) & (rows < y + h)
+        inside[_cover(y, h, height), _cover(x, w, width)] = True
     return inside
 
 
@@ -165,6 +171,15 @@ def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:
         "pointing_game": 100 * sum(pair.hit for pair in pairs) / count,
         "energy_in_box": sum(pair.energy for pair in pairs) / count,
     }
+
+
+def _cover(start: float, length: float, side: int) -> slice:
+    """The pixels of a side whose centres lie in start <= centre < start + length; without any, the one at the middle."""
+    first, end = max(math.ceil(start - 0.5), 0), min(math.ceil(start + length - 0.5), side)
+    if first < end:
+        return slice(first, end)
+    middle = min(max(math.floor(start + length / 2), 0), side - 1)
+    return slice(middle, middle + 1)
 
 
 def _sum_pairs(pictures: Sequence[Sequence[Pair]]) -> Tensor:

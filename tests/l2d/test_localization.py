@@ -88,7 +88,28 @@ def test_a_peak_lies_at_the_centre_of_its_cell_wherever_that_is(row: int, column
 
 def test_mask_is_the_union_of_pixels_whose_centre_is_inside() -> None:
     expected = torch.tensor([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 1]], dtype=torch.bool)
-    assert torch.equal(mask_boxes([(0.5, 0.6, 2, 2), (3.2, 2.5, 9, 9), (0, 0, 0.5, 3)], 4, 3), expected)
+    assert torch.equal(mask_boxes([(0.5, 0.6, 2, 2), (3.2, 2.5, 9, 9)], 4, 3), expected)
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((1.6, 1.6, 0.7, 0.7), [1], [1]),  # between centres
+        ((2.6, 0, 0.7, 3), [0, 1, 2], [2]),
+        ((0, 0.9, 3, 0.5), [1], [0, 1, 2]),
+        ((0, 0, 0.5, 0.5), [0], [0]),
+        ((2, 1, 0, 0), [1], [2]),
+        ((3.6, 2.6, 0.4, 0.4), [2], [3]),
+        ((4, 3, 0.4, 0.4), [2], [3]),  # outside of the picture
+        ((-2, -1, 1, 1), [0], [0]),
+    ],
+)
+def test_a_box_without_any_centre_has_the_pixels_around_its_own(box: Box, rows: list[int], columns: list[int]) -> None:
+    assert mask_boxes([box], 4, 3).nonzero().tolist() == [[row, column] for row in rows for column in columns]
+
+
+def test_a_tiny_box_can_be_hit() -> None:
+    assert judge(CORNER, [(0.6, 0.6, 0.3, 0.3)], 4, 4) == (True, pytest.approx(100 * 1 / 4))
 
 
 def test_summary_of_pairs() -> None:
