@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from l2d.distill import choose_weights
@@ -28,8 +29,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 
-# What each loss that compares pairs compares, in words.
-PAIRED = {"cd": "pictures of a batch that show the same label", "id": "labels that a picture shows at once"}
+# The smallest group that a relation loss learns from: a pair's only distance is divided by itself, so it is 1 in every network.
+SMALLEST_GROUP = 3
+# What each relation loss compares, in words.
+GROUPED = {"cd": "pictures of a batch that show the same label", "id": "labels that a picture shows at once"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +102,15 @@ class Recipe:
         """Sentences on losses of the method that would have hardly anything to compare in a batch of these pictures, (N, C)."""
         count, size = len(targets), min(self.batch_size, len(targets))
         labels, pictures = (targets.sum(dim) for dim in (0, 1))
-        # Any two pictures meet in a batch with this probability; a picture brings all its own pairs along.
-        meeting = size * (size - 1) / max(count * (count - 1), 1)
-        pairs = {"cd": meeting * _count_pairs(labels), "id": size / max(count, 1) * _count_pairs(pictures)}
+        # A picture brings all its labels along.
+        alone = size / max(count, 1) * int((pictures >= SMALLEST_GROUP).sum())
+        groups = {"cd": _expect_groups(labels, count, size), "id": alone}
         weights = choose_weights(self.method, self.weights)
         return [
-            f"The loss {name} compares {things}; of such pairs a batch of {size} has {pairs[name]:.2g} on average: it will hardly count."
-            for name, things in PAIRED.items()
-            if weights.get(name, 0.0) > 0 and pairs[name] < 1
+            f"The loss {name} compares {things}, and learns where there are at least {SMALLEST_GROUP}: "
+            f"a batch of {size} has {groups[name]:.2g} such groups on average, so it will hardly count."
+            for name, things in GROUPED.items()
+            if weights.get(name, 0.0) > 0 and groups[name] < 1
         ]
 
 
@@ -120,5 +124,15 @@ def count_trained(pictures: int, holdout: float, share: float) -> int:
     return round(share * (pictures - count_held_out(pictures, holdout)))
 
 
-def _count_pairs(members: Tensor) -> float:
-    return float((members * (members - 1) / 2).sum())
+def _expect_groups(members: Tensor, count: int, size: int) -> float:
+    """How many labels, of which so many pictures (C,) of all `count` show each, find a group that teaches in a batch, on average."""
+    total, drawn, shown = torch.tensor(count).double(), torch.tensor(size).double(), members.double()[:, None]
+    found = torch.arange(size + 1).double()[SMALLEST_GROUP:]
+    # Hypergeometric, summed over all numbers that are enough.
+    chances = _log_choose(shown, found) + _log_choose(total - shown, drawn - found) - _log_choose(total, drawn)
+    return float(chances.exp().sum())
+
+
+def _log_choose(things: Tensor, taken: Tensor) -> Tensor:
+    """Logarithm of the number of choices; minus infinity for more than there are."""
+    return torch.lgamma(things + 1) - torch.lgamma(taken + 1) - torch.lgamma(things - taken + 1)

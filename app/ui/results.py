@@ -43,8 +43,8 @@ does, so they can be compared with its tables, and higher than a threshold would
 LOCALIZATION = """
 <p>Over all pairs of a test photograph and a label present in it, predicted or not. <b>Pointing game</b>: how often the strongest
 point of the map lies inside a box of that label. <b>Energy in box</b>: the share of the map's evidence that lies inside its boxes.
-Small, medium, large: by width x height of the label's largest box in pixels of the photograph at hand, with 32 x 32 and 96 x 96 as the lines
-between them; COCO's own bins of these names go by the area of masks at COCO's resolution.</p>
+Small, medium, large: by width x height of the label's largest box in pixels of the photograph at hand, with 32 x 32 and 96 x 96 as the
+lines between them; COCO's own bins of these names go by the area of masks at COCO's resolution.</p>
 """
 
 

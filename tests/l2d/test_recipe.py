@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from l2d.distill import METHODS
-from l2d.losses.relations import find_pairs
+from l2d.losses import LOSSES
+from l2d.outputs import Outputs
 from l2d.recipe import BOUNDS, Recipe
+from l2d.reproduce import read_recipes
 
 
 @pytest.mark.parametrize("name", BOUNDS)
@@ -66,32 +68,67 @@ def test_a_recipe_on_record_differs_in_what_it_says_otherwise_not_in_what_it_doe
     [
         ("l2d", 64, []),
         ("mld", 2, []),
-        # Each of 20 labels stands in 10 of 100 pictures: 20 x 45 pairs, of which 1 in 4950 meets in a batch of two.
-        ("mld+cd", 2, ["The loss cd compares pictures of a batch that show the same label; .* a batch of 2 has 0.18 on average"]),
-        ("l2d", 2, ["The loss cd"]),
+        # Each of 30 labels stands in 10 of 100 pictures: 30 x 120 triples, of which 1 in 161700 meets in a batch of three.
+        ("mld+cd", 3, ["The loss cd compares pictures of a batch that show the same label, .* a batch of 3 has 0.022 such groups on av"]),
+        ("l2d", 2, ["The loss cd .* a batch of 2 has 0 such groups"]),
     ],
 )
-def test_a_batch_too_small_for_pairs_is_doubted(method: str, batch_size: int, sentences: list[str]) -> None:
+def test_a_batch_too_small_for_groups_is_doubted(method: str, batch_size: int, sentences: list[str]) -> None:
     targets = torch.eye(10).repeat(10, 1)
-    targets = torch.cat([targets, targets.roll(1, 1)], 1)
+    targets = torch.cat([targets, targets.roll(1, 1), targets.roll(2, 1)], 1)
     doubts = Recipe(method=method, batch_size=batch_size).find_doubts(targets)
     assert len(doubts) == len(sentences)
     for doubt, sentence in zip(doubts, sentences, strict=True):
         assert re.match(sentence, doubt)
 
 
-def test_one_label_a_picture_is_doubted() -> None:
+@pytest.mark.parametrize("shown", [1, 2])
+def test_too_few_labels_a_picture_are_doubted_where_id_would_teach_nothing(shown: int) -> None:
     targets = torch.eye(5).repeat(20, 1)
+    targets = targets + targets.roll(1, 1) * (shown - 1)
+    assert learn("id", targets) == (0, 0)
     (doubt,) = Recipe(method="l2d").find_doubts(targets)
-    assert doubt.startswith("The loss id compares labels that a picture shows at once; of such pairs a batch of 64 has 0 on average")
+    assert doubt.startswith(
+        "The loss id compares labels that a picture shows at once, and learns where there are at least 3: a batch of 64 has 0"
+    )
     assert Recipe(method="l2d", weights={"id": 0.0}).find_doubts(targets) == []
 
 
-def test_the_expected_number_of_pairs_is_the_mean_over_batches() -> None:
-    targets = (torch.rand(30, 4, generator=torch.Generator().manual_seed(0)) < 0.05).float()
-    counted = [len(find_pairs(targets[torch.randperm(30, generator=torch.Generator().manual_seed(s))[:8]].T).first) for s in range(4000)]
+def test_three_labels_in_every_picture_teach_and_raise_no_doubt() -> None:
+    targets = torch.eye(5).repeat(20, 1)
+    targets = targets + targets.roll(1, 1) + targets.roll(2, 1)
+    assert min(learn("id", targets)) > 0
+    assert Recipe(method="l2d").find_doubts(targets) == []
+
+
+def test_labels_as_sparse_as_those_of_coco_need_more_than_a_batch_of_eight() -> None:
+    targets = (torch.rand(5000, 80, generator=torch.Generator().manual_seed(0)) < 2.9 / 80).float()
+    (doubt,) = Recipe(method="l2d", batch_size=8).find_doubts(targets)
+    assert doubt.startswith("The loss cd")
+    assert Recipe(method="l2d", **read_recipes()["recipes"]["shipped"]["recipe"]).find_doubts(targets) == []
+
+
+def test_the_expected_number_of_groups_is_the_mean_over_batches() -> None:
+    targets = (torch.rand(30, 8, generator=torch.Generator().manual_seed(0)) < 0.12).float()
+    orders = [torch.randperm(30, generator=torch.Generator().manual_seed(seed)) for seed in range(4000)]
+    counted = [int((targets[order[:8]].sum(0) >= 3).sum()) for order in orders]
     (doubt, _) = Recipe(method="l2d", batch_size=8).find_doubts(targets)
-    assert float(re.search(r"has ([\d.e-]+) on average", doubt)[1]) == pytest.approx(sum(counted) / len(counted), rel=0.15)
+    assert float(re.search(r"has ([\d.e-]+) such groups on average", doubt)[1]) == pytest.approx(sum(counted) / len(counted), rel=0.1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_hardly_any_pictures_are_doubted_too(count: int) -> None:
+    assert len(Recipe(method="l2d").find_doubts(torch.ones(count, 2))) == 2
+
+
+def learn(name: str, targets: torch.Tensor) -> tuple[float, float]:
+    """A relation loss, and its largest gradient, for random embeddings, but for rounding."""
+    generator = torch.Generator().manual_seed(0)
+    mine, theirs = (torch.randn(*targets.shape, width, generator=generator) for width in (4, 6))
+    value = LOSSES[name](Outputs((), mine.requires_grad_(), torch.empty(0)), Outputs((), theirs, torch.empty(0)), targets)
+    value.backward()
+    assert mine.grad is not None
+    return round(float(value.detach()), 5), round(float(mine.grad.abs().max()), 5)
 
 
 def test_the_defaults_are_the_papers() -> None:

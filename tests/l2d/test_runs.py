@@ -52,6 +52,8 @@ def test_a_run_leaves_card_and_weights_and_nothing_else(coco: Path, tmp_path: Pa
     assert str(coco) not in (plan.out / CARD).read_text()
 
 
+# Few of the fixture's pictures show all three labels.
+@pytest.mark.filterwarnings("ignore:The loss id compares")
 def test_a_distilled_student_names_its_teacher(coco: Path, tmp_path: Path, teacher: Path) -> None:
     list(execute(make_plan(coco, tmp_path / "l2d", recipe={"method": "l2d", "epochs": 1}, teacher=teacher), device="cpu"))
     card = read_card(tmp_path / "l2d")
@@ -126,6 +128,7 @@ def test_a_finished_checkpoint_is_not_trained_over(coco: Path, teacher: Path, re
     assert (teacher / CARD).read_bytes() == before
 
 
+@pytest.mark.filterwarnings("ignore:The loss id compares")
 def test_a_teacher_of_other_labels_is_refused_before_anything_is_written(coco: Path, tmp_path: Path, teacher: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
