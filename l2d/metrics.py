@@ -5,10 +5,14 @@ The same network gets very different F1s by protocol, so each is named in the re
 - `oracle_k`: per image as many labels as the ground truth has, the best-scored ones. The published L2D code does this, so the paper's
   OF1 and CF1 are of this kind. It knows the number of labels, which nobody knows in use.
 - `threshold`: a label is predicted where its probability is at least 0.5; `threshold_tuned`: at least a threshold of its own, found on
-  training pictures with `tune_thresholds`.
-- `top3`: the three best-scored labels of every image, whatever their probability.
+  training pictures with `tune_thresholds` (`l2d evaluate --tune`). Networks are surer of pictures that they were trained on.
+- `top3`: the three best-scored labels of every image, whatever their probability, as in Gong et al., "Deep Convolutional Ranking for
+  Multilabel Image Annotation" (2013); `top3_threshold`: those of the three whose probability is at least 0.5, as in the published code
+  of ML-GCN (Chen et al., CVPR 2019, `overall_topk`) and of the papers that took it over. It never predicts more than `top3`, so its
+  recall is at most that one's, while its precision is mostly higher.
 
-Ties: average precision treats equal scores as one step (as scikit-learn does); `oracle_k` and `top3` take the label that comes first.
+Ties: average precision treats equal scores as one step (as scikit-learn does); `oracle_k` and both top-3 protocols take the
+label that comes first.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,6 +53,7 @@ def score_report(scores: Tensor, targets: Tensor, labels: Sequence[str], thresho
         "oracle_k": f1_scores(predict_oracle_k(scores, targets), targets),
         "threshold": f1_scores(predict_above(scores, THRESHOLD), targets),
         "top3": f1_scores(predict_top(scores, TOP), targets),
+        "top3_threshold": f1_scores(predict_top(scores, TOP) & predict_above(scores, THRESHOLD), targets),
     }
     if thresholds is not None:
         if thresholds.shape != (len(labels),):
@@ -138,8 +143,6 @@ def tune_thresholds(scores: Tensor, targets: Tensor) -> Tensor:
 
     It lies halfway between two neighbouring scores, or at 0 where predicting the label always is best. Equally good ones: the
     highest. A label without positives keeps 0.5. Never tune on the pictures that are then measured.
-
-    For programs that have the probabilities of two splits. `l2d evaluate` looks at one, so its report has no `threshold_tuned`.
     """
     _check(scores, targets)
     ordered, order = scores.detach().double().cpu().sort(dim=0, descending=True, stable=True)

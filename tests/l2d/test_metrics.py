@@ -132,6 +132,15 @@ def test_top_takes_the_first_of_equals_and_all_of_few():
     assert predict_top(torch.tensor([[0.1, 0.2]]), 3).all()
 
 
+def test_of_the_best_three_those_above_the_threshold_are_a_protocol_of_its_own():
+    scores = torch.tensor([[0.9, 0.5, 0.4, 0.1], [0.9, 0.8, 0.7, 0.6]])
+    targets = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 1]])
+    report = score_report(scores, targets, NAMES[:4])
+    # Predicted: two and three labels, of which one each is right; whatever their probability three each, of which two and one are.
+    assert (report["top3_threshold"]["OP"], report["top3_threshold"]["OR"]) == pytest.approx((100 * 2 / 5, 100 * 2 / 4))
+    assert (report["top3"]["OP"], report["top3"]["OR"]) == pytest.approx((100 * 3 / 6, 100 * 3 / 4))
+
+
 def test_a_probability_at_the_threshold_is_predicted():
     assert predict_above(torch.tensor([[0.5, 0.4999]]), 0.5).tolist() == [[True, False]]
 
@@ -176,7 +185,7 @@ def test_a_tuned_threshold_separates_neighbouring_floats(steps: int):
 def test_report_is_json_with_every_protocol():
     scores, targets = draw(1)
     report = json.loads(json.dumps(score_report(scores, targets, NAMES, tune_thresholds(scores, targets))))
-    protocols = ["oracle_k", "threshold", "top3", "threshold_tuned"]
+    protocols = ["oracle_k", "threshold", "top3", "top3_threshold", "threshold_tuned"]
     assert list(report) == ["images", "mAP", "labels_without_positives", *protocols, "per_label"]
     assert report["images"] == 50
     assert all({"OF1", "CF1"} < report[protocol].keys() for protocol in protocols)
