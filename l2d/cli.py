@@ -42,6 +42,7 @@ Averaging = Annotated[float, typer.Option(help="decay of an exponential average 
 Holdout = Annotated[float, typer.Option(help="share of the training pictures set aside to follow the score by")]
 Share = Annotated[float, typer.Option(help="share of the training pictures, those held out aside, that is trained on")]
 Against = Annotated[Path | None, typer.Option(help="another checkpoint: also print what this one scores more, with 95% intervals")]
+Tune = Annotated[bool, typer.Option("--tune", help="also F1 with a threshold for each label, found on the training pictures")]
 Save = Annotated[bool, typer.Option("--save", help="also write the scores into the checkpoint's card")]
 Seed = Annotated[int, typer.Option(help="of initialisation, order, augmentation and dropout")]
 Resume = Annotated[bool, typer.Option(help="go on where an interrupted run stopped")]
@@ -118,6 +119,7 @@ def evaluate(
     checkpoint: Checkpoint,
     data: Data,
     split: Split = "test",
+    tune: Tune = False,
     against: Against = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -127,13 +129,16 @@ def evaluate(
     from l2d.checkpoint import add_scores
     from l2d.data import read_index
     from l2d.evaluate import compare, predict
-    from l2d.metrics import score_report
+    from l2d.metrics import score_report, tune_thresholds
 
     with sentences():
         _check_save(save, split)
-        index = read_index(data, split)
+        if tune and split == "train":
+            raise ValueError("--tune finds thresholds on the training pictures, which can then not be scored with them; leave one out.")
+        index, training = read_index(data, split), read_index(data, "train") if tune else None
         scores = _judge(predict, [checkpoint, against], index, device, "evaluate")
-        report = score_report(scores[0], index.targets, index.labels)
+        thresholds = tune_thresholds(_judge(predict, [checkpoint], training, device, "tune")[0], training.targets) if training else None
+        report = score_report(scores[0], index.targets, index.labels, thresholds)
         differences = {"against": _differ(against, compare, *scores, index.targets)} if against else {}
         print_report(report | differences, as_json)
         if save:

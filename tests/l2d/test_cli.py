@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from l2d.checkpoint import read_card
+from l2d.checkpoint import load_checkpoint, read_card
 from l2d.cli import app
+from l2d.data import read_index
+from l2d.evaluate import predict
+from l2d.metrics import f1_scores, predict_above, tune_thresholds
 from l2d.model import LabelNet
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +102,22 @@ def test_evaluate_for_people(teacher: Path, coco: Path) -> None:
     result = run("evaluate", teacher, "--data", f"coco:{coco}", "--split", "train", "--device", "cpu")
     assert "mAP" in result.stdout
     assert "oracle_k OF1" in result.stdout
+
+
+def test_thresholds_are_tuned_on_the_training_pictures(tmp_path: Path) -> None:
+    data = ("--data", "shapes:40")
+    assert run("train", "--backbone", "test_resnet", *data, "--out", tmp_path / "t", *SMALL, *HEAD).exit_code == 0
+    words = ("evaluate", tmp_path / "t", *data, "--device", "cpu")
+    plain = json.loads(run(*words, "--json").stdout)
+    tuned = json.loads(run(*words, "--json", "--tune").stdout)
+    model, card = load_checkpoint(tmp_path / "t")
+    training, test = (read_index("shapes:40", split) for split in ("train", "test"))
+    thresholds = tune_thresholds(predict(model, card, training), training.targets)
+    expected = f1_scores(predict_above(predict(model, card, test), thresholds), test.targets)
+    assert tuned.pop("threshold_tuned") == pytest.approx(expected)
+    assert tuned == plain
+    assert "threshold_tuned OF1" in run(*words, "--tune").stdout
+    assert "--tune finds thresholds on the training pictures" in refuse(*words, "--tune", "--split", "train")
 
 
 def test_localize_as_json(teacher: Path, coco: Path) -> None:
