@@ -1,4 +1,4 @@
-"""RKD and PKT against loops in double precision; ReviewKD at any size."""
+"""RKD, PKT and ReviewKD against their definitions in double precision; ReviewKD at any size."""
 
 import math
 from collections.abc import Callable
@@ -118,6 +118,51 @@ def test_equal_maps_lose_nothing_and_a_larger_teacher_is_pooled(wave: Wave):
     teacher = wave(2, 3, 8, 6)
     assert hierarchical_context_loss(teacher, teacher) == 0
     assert float(hierarchical_context_loss(F.avg_pool2d(teacher, 2), teacher)) == pytest.approx(0.0, abs=1e-12)
+
+
+def review(weights: list[Tensor], student: list[Tensor], teacher: list[Tensor]) -> float:
+    """ReviewKD in double precision: attention-based fusion and hierarchical context loss of its paper, from deep to shallow.
+
+    `weights` as they are met: 1x1 convolution and norm, two gates but for the deepest stage, 3x3 convolution and norm.
+    """
+
+    def normalise(x: Tensor) -> Tensor:
+        scale, shift = next(left), next(left)
+        x = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+        return x * scale[:, None, None] + shift[:, None, None]
+
+    left, fused, loss = iter(weights), None, 0.0
+    for own, wanted in zip(student, teacher, strict=True):
+        x = normalise(F.conv2d(own, next(left)))
+        if fused is not None:
+            deeper = fused.repeat_interleave(x.shape[2] // fused.shape[2], 2).repeat_interleave(x.shape[3] // fused.shape[3], 3)
+            gates = F.conv2d(torch.cat([x, deeper], 1), next(left), next(left)).sigmoid()
+            x = x * gates[:, 0, None] + deeper * gates[:, 1, None]
+        fused = x
+        difference = normalise(F.conv2d(x, next(left), padding=1)) - wanted
+        # Pooling is linear, so the difference of what is pooled is the pooled difference.
+        levels = [difference] + [F.adaptive_avg_pool2d(difference, side) for side in (4, 2, 1) if side < x.shape[2]]
+        shares = [0.5**level for level in range(len(levels))]
+        loss += sum(share * float(level.square().mean()) for share, level in zip(shares, levels, strict=True)) / sum(shares)
+    assert next(left, None) is None
+    return loss
+
+
+def test_reviewkd_is_its_definition(wave: Wave):
+    channels, sides = {"student": [4, 6, 8, 10], "teacher": [5, 7, 9, 11]}, (12, 6, 3, 3)
+    features = [
+        tuple(wave(3, count, side, side, start=place + 7 * who) for place, (count, side) in enumerate(zip(counts, sides, strict=True)))
+        for who, counts in enumerate(channels.values())
+    ]
+    loss = ReviewKD(*channels.values(), width=16).double()
+    with torch.no_grad():
+        for place, weight in enumerate(loss.parameters()):
+            weight.copy_(wave(*weight.shape, start=place, scale=0.7))
+    student, teacher = (Outputs(maps, torch.empty(3, 0, 0), torch.empty(3, 0)) for maps in features)
+    # The pooled last map first, then the stages from deep to shallow.
+    stages = [[maps[3].mean((2, 3), keepdim=True), maps[2], maps[1], maps[0]] for maps in features]
+    expected = review([weight.detach() for weight in loss.parameters()], *stages)
+    assert float(loss(student, teacher, torch.empty(3, 0)).detach()) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_byobnet"])
