@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from l2d.checkpoint import load_checkpoint, read_card
+from l2d.data.images import to_input
 from l2d.reproduce import Settings, plan_students
 from l2d.reproduce import read_rows as read_rows_of
 
@@ -17,6 +20,9 @@ MEGABYTE = 2**20
 # What must be the same for three students that are compared: all but the method and its loss weights.
 COMPARED = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "train_size", "teacher_size", "min_area", "colour", "cutout")
 COMPARED += ("freeze_stages", "averaging", "holdout", "seed")
+# The L2D student's logits for a drawn picture. Computed from its file in double precision by timm's mobilenetv2_100 and torch's
+# nn.MultiheadAttention (with the head's layers around it, see tests/l2d/test_head.py), without this project's code.
+LOGITS = {"person": -0.221861, "bicycle": -4.852601, "car": -2.991410, "bird": -0.542965, "kite": -1.797200}
 
 
 def read_rows() -> dict[str, list[str]]:
@@ -34,6 +40,17 @@ def test_loads_and_tells_labels_apart(name: str) -> None:
     assert logits.shape == (2, 80) == (2, len(card.labels))
     assert logits.std(1).min() > 0.1
     assert card.role == ("teacher" if "teacher" in name else "student")
+
+
+def test_the_l2d_student_computes_what_its_file_says() -> None:
+    """A changed architecture changes what was shipped, whether the file still fits it or not."""
+    model, card = load_checkpoint(FOLDER / "coco-mobilenetv2-l2d")
+    y, x, channel = np.mgrid[: card.image_size, : card.image_size, :3]
+    picture = Image.fromarray(((x * (channel + 2) + (y - 100) ** 2 // 5) % 256).astype(np.uint8))
+    with torch.inference_mode():
+        logits = model(to_input(picture, card.image_size, card.mean, card.std)).logits[0]
+    # Processors round differently, by about 1e-6.
+    assert {label: float(logits[card.labels.index(label)]) for label in LOGITS} == pytest.approx(LOGITS, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

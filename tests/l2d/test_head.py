@@ -1,10 +1,11 @@
-"""The label-wise head: every label is computed from its own query and the map, and from nothing else."""
+"""The label-wise head: every label is computed from its own query and the map, and from nothing else, as torch's own layers would."""
 
 import itertools
+import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l2d.head import LABEL_PRIOR, LabelHead
@@ -25,6 +26,43 @@ def test_shapes() -> None:
     embeddings, logits = make_head()(make_map())
     assert embeddings.shape == (3, LABELS, 16)
     assert logits.shape == (3, LABELS)
+
+
+def decode(head: LabelHead, last_map: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings, logits and attention maps by torch's own attention, with the head's weights."""
+    attention = nn.MultiheadAttention(16, 8, batch_first=True, dtype=torch.float64).eval()
+    attention.out_proj.load_state_dict(head.project.state_dict())
+    layers = (head.query, head.key, head.value)
+    attention.in_proj_weight.copy_(torch.cat([layer.weight for layer in layers]))
+    attention.in_proj_bias.copy_(torch.cat([layer.bias for layer in layers]))
+    tokens = head.embed(last_map.flatten(2).transpose(1, 2)).relu()
+    x = head.norm_query(2 * head.queries).expand(len(last_map), -1, -1)
+    read, maps = attention(x, tokens, tokens, average_attn_weights=True)
+    x = head.norm_attention(x + read)
+    x = head.norm_feedforward(x + head.reduce(head.expand(x).relu()))
+    return x, (x * head.classifier).sum(-1) + head.bias, maps.unflatten(-1, last_map.shape[-2:])
+
+
+@torch.no_grad()
+def test_the_head_is_torchs_attention_with_three_norms_and_a_feed_forward() -> None:
+    head, last_map = make_head().double(), make_map().double()
+    generator = torch.Generator().manual_seed(2)
+    for parameter in head.parameters():  # norms and biases start alike, and would hide that they were exchanged
+        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 2)
+    for ours, torchs in zip((*head(last_map), head.attention(last_map)), decode(head, last_map), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-9, atol=1e-9)
+
+
+def test_the_published_sizes_are_the_defaults() -> None:
+    head = LabelHead(CHANNELS, LABELS)
+    assert (head.embed.weight.shape, head.expand.weight.shape, head.heads, head.dropout.p) == ((768, CHANNELS), (2048, 768), 8, 0.1)
+
+
+def test_the_classifier_starts_as_xaviers() -> None:
+    torch.manual_seed(0)
+    classifier = LabelHead(CHANNELS, 80).classifier.detach()
+    assert float(classifier.std()) == pytest.approx(math.sqrt(2 / (80 + 768)), rel=0.02)
+    assert float(classifier.mean()) == pytest.approx(0.0, abs=0.001)
 
 
 def test_a_subset_of_labels_equals_the_columns_of_the_whole() -> None:
