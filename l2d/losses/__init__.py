@@ -1,4 +1,7 @@
-"""Every distillation loss by name; each is called as loss(student, teacher, targets) and returns a scalar >= 0."""
+"""Every distillation loss by name; each is called as loss(student, teacher, targets) and returns a scalar.
+
+None is negative but for rounding: where student and teacher nearly agree, mld, ps and pkt may come out a little below 0.
+"""
 
 from collections.abc import Callable
 
