@@ -100,7 +100,7 @@ def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard
     weights = save({name: _to_half(tensor) for name, tensor in model.state_dict().items()})
     replace_file(folder / WEIGHTS, lambda path: path.write_bytes(weights))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    card = dataclasses.replace(card, sha256=hash_file(folder / WEIGHTS), parameters=parameters)
+    card = dataclasses.replace(card, sha256=hashlib.sha256(weights).hexdigest(), parameters=parameters)
     write_card(folder, card)
     return card
 

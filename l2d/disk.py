@@ -1,11 +1,12 @@
 """How files get to the disk: whole, or not at all."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # A writer that lives adds to its file more often than this; what is older was left by one that was killed.
@@ -24,6 +25,33 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise OSError(f"{folder} cannot be written: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep others on this machine that want to hold it out; the system lets go of it when the process ends, however.
+
+    A folder that it made and nobody filled goes again.
+
+    Raises:
+        ValueError: if somebody holds it.
+    """
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        # Not every network file system knows locks.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"Another process trains in {folder} just now: choose another folder, or wait for it.") from None
+        yield
+    finally:
+        os.close(place)
+        if new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:

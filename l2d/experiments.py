@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, output, print_report, say, sentences, split_names
+from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, print_report, print_table, say, sentences, split_names
 
 if TYPE_CHECKING:  # the commands import torch themselves, so that --help answers at once
     from l2d.data.images import Index
@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # the commands import torch themselves, so that --help answer
 
 FIGURE = "figure1"
 
-Rows = Annotated[str, typer.Option(help="rows of the table by number or teacher:student, separated by commas; all if not given")]
-Methods = Annotated[str, typer.Option(help="methods, separated by commas; the paper's eight if not given")]
+Rows = Annotated[str | None, typer.Option(help="rows of the table by number or teacher:student, separated by commas; all if not given")]
+Methods = Annotated[str | None, typer.Option(help="methods, separated by commas; the paper's eight if not given")]
 SeriesOut = Annotated[Path | None, typer.Option(help="folder of all trainings and results; runs/reproduce-DATA if not given")]
 Seeds = Annotated[str, typer.Option(help="seeds, separated by commas; each student is trained with every one")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the training pictures, instead of the recipe's")]
@@ -36,8 +36,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would be tra
 def reproduce(
     what: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or figure1, as the paper's supplement numbers them")],
     data: Data,
-    rows: Rows = "",
-    methods: Methods = "",
+    rows: Rows = None,
+    methods: Methods = None,
     out: SeriesOut = None,
     seeds: Seeds = "0",
     epochs: Epochs = None,
@@ -56,7 +56,7 @@ def reproduce(
 
     with sentences():
         place = out or Path("runs") / f"reproduce-{data.partition(':')[0]}"
-        chosen = tuple(split_names(methods) or read_recipes()["methods"])
+        chosen = tuple(_split_given(methods, "--methods") or read_recipes()["methods"])
         settings = Settings(
             data,
             place,
@@ -76,7 +76,7 @@ def reproduce(
         if what == FIGURE:
             _reproduce_figure(settings, device, dry_run)
         else:
-            _reproduce_table(what, choose_rows(read_rows(what), split_names(rows)), settings, device, dry_run)
+            _reproduce_table(what, choose_rows(read_rows(what), _split_given(rows, "--rows")), settings, device, dry_run)
 
 
 def _reproduce_table(table: str, rows: "Sequence[Row]", settings: "Settings", device: str, dry_run: bool) -> None:
@@ -196,6 +196,12 @@ def _list_networks(folder: Path) -> list[Path]:
     return found
 
 
+def _split_given(names: str | None, option: str) -> list[str]:
+    if names is not None and not split_names(names):
+        raise ValueError(f"{option} names none; leave it out to take all.")
+    return split_names(names or "")
+
+
 def _parse_numbers(text: str, kind: Callable[[str], Any] = int) -> tuple[Any, ...]:
     try:
         return tuple(kind(number) for number in split_names(text))
@@ -253,7 +259,7 @@ def _print_plan(trainings: "Sequence[Training]", index: "Index", device: str) ->
         total += seconds
         table.add_row(str(training.plan.out), training.state, str(training.epochs), _format_time(seconds))
     table.add_row("", "", "", _format_time(total))
-    output.print(table)
+    print_table(table)
     say("Estimated from one timed step for every pair of networks; leaves out scoring, and what is done of an interrupted training.")
 
 

@@ -1,5 +1,6 @@
 """A training run from a data set's name to a checkpoint folder: what the command line and background jobs have in common."""
 
+import contextlib
 import dataclasses
 import datetime
 import warnings
@@ -13,7 +14,7 @@ from l2d import processes
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import check_splits, read_index
 from l2d.data.images import Index
-from l2d.disk import check_writable
+from l2d.disk import check_writable, hold_folder
 from l2d.distill import METHODS
 from l2d.hub import check_weights
 from l2d.model import LabelNet, check_maps, create_model, load_weights, merge_branches
@@ -58,8 +59,8 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     Warns of losses that would have hardly anything to compare.
 
     Raises:
-        ValueError: if the folder holds a finished run, or an unfinished one and `resume` is not set, as `check_start` and
-            `check_splits`, or if anything else of the plan does not fit.
+        ValueError: if the folder holds a finished run, or an unfinished one and `resume` is not set, or another process trains there, as
+            `check_start` and `check_splits`, or if anything else of the plan does not fit.
         OSError: if the folder cannot be written.
     """
     state = plan.out / STATE
@@ -80,13 +81,15 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     # Seeded before the head is made: the same seed gives every method the same initial weights.
     torch.manual_seed(plan.recipe.seed)
     student = create_network(plan, index, teacher)
-    for report in fit(student, index, plan.recipe, teacher=teacher, device=chosen, state=state, on_step=on_step):
-        card = dataclasses.replace(student.card, seconds=round(report.total_seconds, 1), scores=_keep_scores(report))
-        if processes.is_main():
-            save_checkpoint(plan.out, report.model, card)
-        yield report
-    if processes.is_main():
-        state.unlink(missing_ok=True)
+    main = processes.is_main()
+    with hold_folder(plan.out) if main else contextlib.nullcontext():
+        for report in fit(student, index, plan.recipe, teacher=teacher, device=chosen, state=state, on_step=on_step):
+            card = dataclasses.replace(student.card, seconds=round(report.total_seconds, 1), scores=_keep_scores(report))
+            if main:
+                save_checkpoint(plan.out, report.model, card)
+            yield report
+        if main:
+            state.unlink(missing_ok=True)
 
 
 def check_start(plan: Plan) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # torch would be imported with it, and --help should answer a
 console = Console(stderr=True, markup=False, emoji=False)
 output = Console(markup=False, emoji=False)
 
+# Columns of a table that goes to no terminal; it takes no more than it needs.
+WIDEST = 1000
+
 Data = Annotated[str, typer.Option(help="coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes, or shapes:COUNT pictures of them")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
@@ -109,7 +112,12 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
     table = Table("", "", box=None, show_header=False)
     for name, value in _flatten(report):
         table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
-    output.print(table)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """A table; whoever reads it from a file or a pipe finds names whole."""
+    output.print(table, width=None if output.is_terminal else WIDEST, crop=output.is_terminal)
 
 
 def _bars() -> Progress:

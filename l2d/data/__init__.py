@@ -13,6 +13,7 @@ from l2d.data.table import read_table
 from l2d.data.voc import read_voc
 
 SPLITS = ("train", "test")
+MOST_SHAPES = 1_000_000
 
 # Readers of data sets on disk, by the word before the colon; the folder or file comes after it.
 READERS: dict[str, Callable[[Path, str], Index]] = {"coco": read_coco, "voc": read_voc, "nuswide": read_nuswide, "csv": read_table}
@@ -108,8 +109,11 @@ def check_splits(spec: str, labels: Sequence[str]) -> None:
 def _parse_count(text: str) -> int:
     if not text:
         return COUNT
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"shapes:COUNT takes a number of training pictures, for example shapes:{COUNT}; got {text!r}.")
+    # That many are drawn one by one, and kept on the disk.
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MOST_SHAPES:
+        raise ValueError(
+            f"shapes:COUNT takes a number of training pictures, at most {MOST_SHAPES:,}, for example shapes:{COUNT}; got {text!r:.40}."
+        )
     return int(text)
 
 

@@ -16,6 +16,7 @@ from l2d.data import read_index
 from l2d.evaluate import predict
 from l2d.metrics import f1_scores, predict_above, tune_thresholds
 from l2d.model import LabelNet
+from l2d.terminal import print_report
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--image-size", "48", "--train-size", "32", "--epochs", "1", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu")
@@ -285,3 +286,9 @@ def test_data_check_counts_and_names(coco: Path, tmp_path: Path) -> None:
     assert "laid out in none of the known ways; a data set has annotations/" in refuse("data", "check", tmp_path)
     assert "Expected data as coco:ROOT" in refuse("data", "check", tmp_path / "nowhere")
     assert "what can be done with a data set is check" in refuse("data", "draw", root)
+
+
+def test_a_table_that_goes_to_no_terminal_holds_names_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a-name-longer-than-a-line-" * 8
+    print_report({name: 1}, as_json=False)
+    assert capsys.readouterr().out.split() == [name, "1"]

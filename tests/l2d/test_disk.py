@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from l2d.disk import replace_file, sweep_partial
+from l2d.disk import hold_folder, replace_file, sweep_partial
+
+
+def test_a_folder_is_held_by_one_until_it_lets_go(tmp_path: Path):
+    folder = tmp_path / "new" / "run"
+    with hold_folder(folder):
+        with pytest.raises(ValueError, match=r"Another process trains in .*run just now"), hold_folder(folder):
+            pass
+        with hold_folder(tmp_path):
+            assert list(folder.iterdir()) == []
+    assert not folder.exists(), "nobody filled it"
+    with hold_folder(folder):
+        (folder / "weights").touch()
+    assert folder.exists()
 
 
 def test_two_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path):

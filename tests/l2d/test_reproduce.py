@@ -180,6 +180,13 @@ def test_a_table_from_the_command_line_to_its_files():
 
 
 @pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("option", ["--rows", "--methods"])
+def test_an_empty_choice_is_not_taken_for_all(option: str):
+    code, said = run("reproduce", "table4", "--data", "shapes:24", "--out", "out", "--dry-run", option, " ,")
+    assert (code, said) == (1, f"Error: {option} names none; leave it out to take all.")
+
+
+@pytest.mark.usefixtures("tiny")
 def test_dry_run_plans_and_estimates_and_trains_nothing():
     code, said = reproduce_table4("--dry-run", "--epochs", "40", "--methods", "vanilla,l2d")
     assert code == 0

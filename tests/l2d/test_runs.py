@@ -52,6 +52,15 @@ def test_a_run_leaves_card_and_weights_and_nothing_else(coco: Path, tmp_path: Pa
     assert str(coco) not in (plan.out / CARD).read_text()
 
 
+def test_two_runs_do_not_share_a_folder(coco: Path, tmp_path: Path) -> None:
+    first = execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 3}), device="cpu")
+    next(first)
+    with pytest.raises(ValueError, match=r"Another process trains in .*one just now"):
+        next(execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 3}), device="cpu", resume=True))
+    first.close()
+    assert list(execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 3}), device="cpu", resume=True))[-1].epoch == 3
+
+
 # Few of the fixture's pictures show all three labels.
 @pytest.mark.filterwarnings("ignore:The loss id compares")
 def test_a_distilled_student_names_its_teacher(coco: Path, tmp_path: Path, teacher: Path) -> None:
