@@ -117,7 +117,7 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
 
 def print_table(table: Table) -> None:
     """A table; whoever reads it from a file or a pipe finds names whole."""
-    output.print(table, width=None if output.is_terminal else WIDEST, crop=output.is_terminal)
+    (output if output.is_terminal else Console(markup=False, emoji=False, width=WIDEST)).print(table)
 
 
 def _bars() -> Progress:
