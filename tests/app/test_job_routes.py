@@ -128,6 +128,14 @@ def test_the_same_key_orders_once(client: TestClient):
     assert first.json()["id"] in refusal(other, 409)
 
 
+@pytest.mark.parametrize("name", ["../checkpoints/the-teacher", "..", "/etc/passwd", "the-teacher/../the-teacher"])
+@pytest.mark.parametrize("field", ["data", "student", "teacher", "start_from", "teacher_backbone", "teacher_start_from"])
+def test_no_name_in_an_order_leads_out_of_its_folder(client: TestClient, field: str, name: str):
+    order = ORDER | {"method": "l2d", "teacher": None, "teacher_backbone": None if field == "teacher" else "resnet34", field: name}
+    assert re.search(r"Unknown|is no model with", refusal(client.post("/v1/jobs", json=order), 422))
+    assert client.get("/v1/jobs").json()["jobs"] == []
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
