@@ -63,13 +63,27 @@ class JobFolder:
         sweep_temporary(self.path)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line to the metrics, in one write."""
-        line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
+        """Add one line to the metrics, whole or not at all.
+
+        Raises:
+            OSError: if it does not fit on the disk.
+        """
+        line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         with self.metrics.open("ab", buffering=0) as file:
-            file.write(line.encode())
+            before = file.tell()
+            try:
+                # On a disk that becomes full, a part is written without an error; only the next write says why.
+                while line:
+                    line = line[file.write(line) :]
+            except OSError:
+                file.truncate(before)
+                raise
 
     def read(self, start: int = 0) -> list[Line]:
-        """The complete lines of metrics from a byte on; about a megabyte at once. Where no line starts, all are read."""
+        """The complete lines of metrics from a byte on; about a megabyte at once. Where no line starts, all are read.
+
+        A damaged line is left out: whatever the disk did to it, the job goes on, and the lines behind it are told.
+        """
         try:
             with self.metrics.open("rb") as file:
                 start = start if _starts_line(file, start) else 0
@@ -79,7 +93,8 @@ class JobFolder:
             return []
         complete = [line for line in data if line.endswith(b"\n")]
         ends = itertools.accumulate((len(line) for line in complete), initial=start)
-        return [Line(json.loads(line), end) for line, end in zip(complete, itertools.islice(ends, 1, None), strict=True)]
+        read = ((_parse(line), end) for line, end in zip(complete, itertools.islice(ends, 1, None), strict=True))
+        return [Line(record, end) for record, end in read if record is not None]
 
     def read_all(self) -> Iterator[dict[str, Any]]:
         """All complete lines of metrics."""
@@ -142,6 +157,14 @@ class Summary:
         # A teacher's score would be mistaken for the student's.
         if kind == "epoch" and record["best"] and record["stage"] == STUDENT:
             self.progress = self.progress._replace(best_score=record["mAP"], best_epoch=record["epoch"])
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _starts_line(file: BinaryIO, place: int) -> bool:

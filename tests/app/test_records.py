@@ -1,8 +1,13 @@
 """What the lines in a job's folder come to."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from app.records import JobFolder, Summary
 
@@ -35,3 +40,38 @@ def test_from_a_place_where_no_line_starts_all_are_read(tmp_path: Path):
     assert folder.read(lines[1].after) == []
     for place in (3, lines[0].after + 1, 10**6, 2**62):
         assert folder.read(place) == lines
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file of this process can become larger: as on a disk that is full, what still fits is written without an error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_line_that_does_not_fit_is_an_error_and_leaves_nothing(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    folder.append({"event": "first"})
+    with room_for(folder.metrics.stat().st_size + 8), pytest.raises(OSError, match="large"):
+        folder.append({"event": "second"})
+    folder.append({"event": "third"})
+    assert [line.record for line in folder.read()] == [{"event": "first"}, {"event": "third"}]
+
+
+@pytest.mark.parametrize("damaged", [b'{"event":"ep{"event":"step"}', b"\0\0\0", b"\xff", b"", b"7"])
+def test_a_damaged_line_hides_no_other(tmp_path: Path, damaged: bytes):
+    folder, summary = JobFolder(tmp_path), Summary()
+    write(folder, epoch("student", 1, 40.0, best=True))
+    with folder.metrics.open("ab") as file:
+        file.write(damaged + b"\n")
+    assert summary.update(folder).epoch == 1
+    write(folder, epoch("student", 2, 41.0, best=True))
+    assert summary.update(folder).epoch == 2
+    lines = folder.read()
+    assert [line.record["epoch"] for line in lines] == [1, 2]
+    assert [line.record["epoch"] for line in folder.read(lines[0].after)] == [2]
+    assert [record["epoch"] for record in folder.read_all()] == [1, 2]

@@ -128,6 +128,26 @@ def test_a_job_whose_order_is_damaged_fails_and_ends_no_worker(worker: Worker, l
     assert ended.reason.endswith("order.json is damaged.")
 
 
+class Ended:
+    """A training that ended before anybody looked."""
+
+    def poll(self) -> Exit:
+        return Exit(1)
+
+    def end(self) -> None:
+        pass
+
+
+def test_a_damaged_line_of_metrics_ends_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
+    worker = Worker(places, "cpu", LocalMachine(places, "cpu"))
+    monkeypatch.setattr(worker.machine, "start", lambda job, folder, stop: Ended())
+    job = claim(worker)
+    JobFolder(places.jobs / job.id).metrics.write_text('{"event":"ep{"event":"step"}\n{"event":"failed","reason":"So it is."}\n')
+    worker.work(job)
+    assert (worker.queue.find(job.id).state, worker.queue.find(job.id).reason) == ("failed", "So it is.")
+
+
 def test_an_order_is_written_whole_or_not_at_all(worker: Worker, monkeypatch: pytest.MonkeyPatch):
     started: list[str] = []
     monkeypatch.setattr(worker.machine, "start", lambda job, folder, stop: started.append(job.id))
