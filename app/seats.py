@@ -78,11 +78,14 @@ class Devices:
 
 def list_seats(settings: Settings) -> list[str]:
     """What jobs can run on, one worker each: the cluster, or every GPU, or the CPU where there is none."""
-    if settings.engine:
-        return [CLUSTER]
+    return [CLUSTER] if settings.engine else list_gpus() or [CPU]
+
+
+def list_gpus() -> list[str]:
+    """The GPUs of this host, as far as this process is shown them."""
     import torch
 
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or [CPU]
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
 def _open(state: Path, seat: str) -> IO[bytes]:

@@ -22,7 +22,7 @@ from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.queue import Queue
 from app.records import JobFolder, Summary, remove_folder, sweep_temporary
-from app.seats import CLUSTER, CPU, hold_seat, list_seats
+from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats
 from app.settings import Settings
 from l2d.disk import replace_file
 
@@ -273,10 +273,21 @@ def _describe_student(progress: Progress, stopped: bool) -> str:
 
 
 def create_machine(settings: Settings, places: Places, seat: str) -> Machine:
-    """Where the trainings of a worker run."""
-    if seat == CLUSTER and settings.engine:
+    """Where the trainings of a worker run.
+
+    Raises:
+        MachineError: if there is no such thing here; every job that the worker took would fail.
+    """
+    if seat == CPU:
+        return LocalMachine(places, seat)
+    if seat == CLUSTER:
+        if not settings.engine:
+            raise MachineError("No cluster is set: give its address with L2D_ENGINE=ray://HOST:PORT.")
         return RayCluster(places, settings.engine, Need(settings.engine_cpus, settings.engine_gpus))
-    return LocalMachine(places, seat, list_seats(settings) if seat != CPU else ())
+    gpus = list_gpus()
+    if seat not in gpus:
+        raise MachineError(f"This machine has no {seat}. Known are: {', '.join([CPU, *gpus])}.")
+    return LocalMachine(places, seat, gpus)
 
 
 def leave_with_parent(worker: Worker) -> None:
@@ -302,7 +313,7 @@ def main(settings: Settings, places: Places, seat: str | None, attached: bool) -
     seat = seat or list_seats(settings)[0]
     try:
         worker = Worker(places, seat, create_machine(settings, places, seat))
-    except UnavailableError as error:
+    except (UnavailableError, MachineError) as error:
         logger.error("%s", error)
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):

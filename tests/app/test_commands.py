@@ -22,3 +22,13 @@ def test_a_worker_on_a_device_that_cannot_be_takes_no_job(tmp_path: Path, capsys
     with pytest.raises(SystemExit, match="2"):
         run_command(["worker", "--device", "gpu"], Settings(), Places(tmp_path, tmp_path, tmp_path))
     assert "unknown device 'gpu'; use ray, cpu or cuda:NUMBER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "ray"])
+def test_a_worker_on_a_device_that_is_not_here_ends_with_a_sentence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, device: str
+):
+    monkeypatch.setattr("app.worker.configure_logs", lambda format: None)
+    monkeypatch.setattr("app.worker.Worker.run", lambda worker: None)
+    assert run_command(["worker", "--device", device], Settings(), Places(tmp_path, tmp_path, tmp_path)) == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app import settings as settings_module
 from app.cluster import PLAIN_LOG, RayCluster
 from app.places import Places
-from app.processes import LocalMachine
+from app.processes import LocalMachine, MachineError
 from app.seats import Devices, hold_seat, list_seats
 from app.settings import Settings
 from app.worker import Worker, create_machine
@@ -41,6 +41,28 @@ def test_the_cluster_is_told_where_things_are_and_no_secret(with_ray: None, tmp_
     assert isinstance(machine, RayCluster)
     places = {"L2D_STATE", "L2D_DATA", "L2D_CHECKPOINTS", "L2D_CACHE", "PYTHONPATH"}
     assert machine.make_environment().keys() == places | PLAIN_LOG.keys()
+
+
+@pytest.mark.parametrize(
+    ("seat", "reason"),
+    [("cuda:2", r"has no cuda:2\. Known are: cpu, cuda:0, cuda:1\."), ("ray", "L2D_ENGINE"), ("cuda:01", "Known are")],
+)
+def test_what_is_not_there_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seat: str, reason: str):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    places = Places(tmp_path, tmp_path, tmp_path)
+    with pytest.raises(MachineError, match=reason):
+        create_machine(Settings(), places, seat)
+    assert create_machine(Settings(), places, "cuda:1").device == "cuda:1"
+
+
+def test_beside_a_cluster_a_gpu_borrows_from_gpus_alone(with_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    machine = create_machine(Settings(engine=ADDRESS), Places(tmp_path, tmp_path, tmp_path), "cuda:1")
+    assert machine.reserve(2)
+    assert isinstance(machine, LocalMachine)
+    assert machine._devices is not None
+    assert machine._devices.held == ["cuda:1", "cuda:0"]
+    machine.release()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8265", "http://head:8265", "ray://head", "ray://head:8265/x y"])
