@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from app.jobs import STUDENT, TEACHER, Progress
+
+logger = logging.getLogger(__name__)
 
 # Files are written beside their place under such a name, and then renamed.
 TEMPORARY = re.compile(r"\..+\.(\d+|partial)")
@@ -185,10 +188,23 @@ def sweep_temporary(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder so that nobody ever sees half of it."""
+    """Remove a folder so that nobody ever sees half of it. What cannot be removed is out of sight, and left to `sweep_removed`."""
     gone = folder.with_name(f".{folder.name}.gone.{os.getpid()}")
     try:
         folder.rename(gone)
     except FileNotFoundError:
         return
-    shutil.rmtree(gone)
+    _discard(gone)
+
+
+def sweep_removed(folder: Path) -> None:
+    """Remove what is left of the folders that were removed from this one."""
+    for gone in folder.glob(".*.gone.*"):
+        _discard(gone)
+
+
+def _discard(gone: Path) -> None:
+    # Not an error: whoever removed it has what they wanted, and another process may be removing it, too.
+    shutil.rmtree(gone, ignore_errors=True)
+    if gone.exists():
+        logger.warning("%s cannot be removed to its end; the next worker that starts tries again.", gone)

@@ -21,7 +21,7 @@ from app.logs import configure_logs
 from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.queue import Queue
-from app.records import JobFolder, Summary, remove_folder, sweep_temporary
+from app.records import JobFolder, Summary, remove_folder, sweep_removed, sweep_temporary
 from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats
 from app.settings import Settings
 from l2d.disk import replace_file
@@ -54,6 +54,8 @@ class Worker:
         with hold_seat(self.places.state, self.seat, self._leaving) as held:
             if not held:
                 return
+            for folder in (self.places.jobs, self.places.models):
+                sweep_removed(folder)
             found = deque(self._take_over())
             with ThreadPoolExecutor(self.machine.slots) as pool:
                 for slot in [pool.submit(self._serve, found) for _ in range(self.machine.slots)]:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import logging
 import threading
 from http import HTTPStatus
 from pathlib import Path
@@ -19,8 +18,6 @@ from app.queue import Queue
 from app.records import JobFolder, Line, remove_folder
 from app.worker import find_models
 from l2d.recipe import count_held_out
-
-logger = logging.getLogger(__name__)
 
 
 class ShippedModelError(RequestError):

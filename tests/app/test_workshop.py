@@ -1,10 +1,12 @@
 """The check before an order: what the preview refuses, and what that costs."""
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,8 +14,11 @@ from PIL import Image
 from app import datasets
 from app.catalog import Catalog
 from app.errors import ParameterError
+from app.jobs import UnknownJobError
 from app.orders import Order
 from app.places import Places
+from app.processes import LocalMachine
+from app.worker import Worker
 from app.workshop import Workshop
 
 ALONE = Order(data="mine", student="resnet18", method="vanilla", epochs=3)
@@ -76,6 +81,37 @@ def test_test_pictures_of_other_labels_are_named(workshop: Workshop):
         (root / "annotations" / f"instances_{folder}.json").write_text(json.dumps(content))
     with pytest.raises(ParameterError, match=r"labels of its training pictures: 1 unknown \(dog\), 1 missing \(cat\)\."):
         workshop.submit(ALONE.model_copy(update={"data": "apart"}))
+
+
+def test_a_job_whose_files_cannot_all_be_removed_is_gone_and_the_next_worker_removes_the_rest(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    job, _ = workshop.submit(ALONE)
+    workshop.queue.cancel(job.id)
+    model = workshop.places.models / f"mine-{job.id}"
+    for folder in (workshop.places.jobs / job.id, model):
+        folder.mkdir(parents=True)
+        for name in ("held", "free"):
+            (folder / name).touch()
+    unlink = os.unlink
+
+    def fail_for_one(path: str, **options: Any) -> None:
+        if path == "held":
+            raise PermissionError(path)
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fail_for_one)
+        workshop.delete(job.id)
+    with pytest.raises(UnknownJobError):
+        workshop.queue.find(job.id)
+    left = [path for folder in (workshop.places.jobs, workshop.places.models) for path in folder.iterdir()]
+    assert [path.name[:6] for path in left] == [f".{job.id[:5]}", ".mine-"]
+    assert [file.name for path in left for file in path.iterdir()] == ["held", "held"]
+    worker = Worker(workshop.places, "cpu", LocalMachine(workshop.places, "cpu"))
+    worker.leave_after.set()
+    worker.run()
+    assert not any(path.exists() for path in left)
 
 
 def test_the_preview_looks_at_no_picture(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
