@@ -160,18 +160,23 @@ class Queue:
             raise LostClaimError(f"Job {job} is no longer run by {worker}.")
 
     def cancel(self, job: str) -> Job:
-        """Cancel a job: at once if nobody runs it, else its worker is asked to. Cancelling twice changes nothing.
+        """Cancel a job: at once if nobody runs it, or its worker has been silent for too long; else its worker is asked to.
+
+        Cancelling twice changes nothing.
 
         Raises:
             UnknownJobError, JobStateError: if there is none, or it succeeded or failed already.
         """
+        # Only here the silence is judged without a worker: one that lives after all, as on a machine that slept, learns of it and ends.
+        held = "state = 'running' AND heartbeat >= ?2"
         changed = self._query(
-            "UPDATE jobs SET request = CASE state WHEN 'running' THEN 'cancel' END,"
-            " reason = CASE state WHEN 'running' THEN reason WHEN 'cancelled' THEN reason ELSE 'Cancelled before its end.' END,"
-            " finished = CASE state WHEN 'running' THEN NULL ELSE coalesce(finished, ?) END,"
-            " state = CASE state WHEN 'running' THEN 'running' ELSE 'cancelled' END"
-            f" WHERE id = ? AND state IN ('queued', 'running', 'interrupted', 'cancelled') RETURNING {_COLUMNS}",
-            (self._clock(), job),
+            f"UPDATE jobs SET request = CASE WHEN {held} THEN 'cancel' END,"
+            f" reason = CASE WHEN {held} OR state = 'cancelled' THEN reason ELSE 'Cancelled before its end.' END,"
+            f" finished = CASE WHEN {held} THEN NULL ELSE coalesce(finished, ?1) END,"
+            f" seconds_left = CASE WHEN {held} THEN seconds_left END,"
+            f" state = CASE WHEN {held} THEN 'running' ELSE 'cancelled' END"
+            f" WHERE id = ?3 AND state IN ('queued', 'running', 'interrupted', 'cancelled') RETURNING {_COLUMNS}",
+            (self._clock(), self._clock() - SILENCE_SECONDS, job),
         )
         return changed[0] if changed else self._refuse(job, "cancelled", ("queued", "running", "interrupted"))
 

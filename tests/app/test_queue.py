@@ -227,6 +227,19 @@ def test_a_silent_worker_loses_its_job_and_learns_of_it(queue: Queue, clock: Clo
         queue.beat(job, "w", Progress())
 
 
+def test_cancel_ends_a_job_whose_worker_died_and_no_other_looks_after_it(queue: Queue, clock: Clock):
+    job = end(queue, "running")
+    queue.beat(job, "w", Progress(0.5, seconds_left=60.0))
+    clock.now += SILENCE_SECONDS - 1
+    assert (queue.cancel(job).state, queue.cancel(job).request) == ("running", "cancel")
+    clock.now += 2
+    cancelled = queue.cancel(job)
+    assert (cancelled.state, cancelled.request, cancelled.finished, cancelled.seconds_left) == ("cancelled", None, clock.now, None)
+    with pytest.raises(LostClaimError):
+        queue.beat(job, "w", Progress())
+    assert queue.resume(job).state == "queued"
+
+
 def test_a_cancel_that_the_dead_worker_never_saw_is_obeyed(queue: Queue):
     job = end(queue, "running")
     queue.cancel(job)
