@@ -262,7 +262,10 @@ def _sentences() -> Iterator[None]:
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
         raise  # a mistake of ours; all others are the file's
     except (sqlite3.DatabaseError, OSError) as error:
-        raise UnavailableError(f"The queue of jobs cannot be used now ({error}); ask again, or see to L2D_STATE.") from error
+        # SQLite also has its "disk I/O error" where there is no room for its shared memory.
+        kind = getattr(error, "sqlite_errorname", "")
+        hint = ": the disk may be full" if kind.startswith(("SQLITE_FULL", "SQLITE_IOERR")) else ""
+        raise UnavailableError(f"The queue of jobs cannot be used now ({error}{hint}); ask again, or see to L2D_STATE.") from error
 
 
 def choose_journal(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -29,6 +29,8 @@ from l2d.disk import replace_file
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+# What stays wrong is said so often.
+WARN_SECONDS = 60.0
 RESUME_HINT = "resume goes on after the last finished epoch."
 
 
@@ -48,6 +50,7 @@ class Worker:
         self.queue = Queue(places.state)
         # Leave at once, giving jobs up or leaving them to the next worker; or after the jobs that are running.
         self.leave, self.leave_after = threading.Event(), threading.Event()
+        self._told, self._told_at = "", 0.0
 
     def run(self) -> None:
         """Work until told to leave."""
@@ -91,7 +94,7 @@ class Worker:
             if waiting is not None and self.machine.reserve(waiting.spec.get("processes", 1)):
                 return self.queue.claim(self.name, waiting.id)
         except UnavailableError as error:
-            logger.warning("%s", error)
+            self._warn(error)
         return None
 
     def _take_over(self) -> list[Job]:
@@ -117,7 +120,7 @@ class Worker:
             if state == "succeeded":
                 # Not before: whoever gives this job up meanwhile removes its models, and resume then needs what they came from.
                 folder.forget_training()
-        except LostClaimError as error:
+        except (LostClaimError, UnavailableError) as error:
             logger.warning("%s", error)
         except MachineError as error:
             self._give_back(job, "interrupted", f"{error} Resume starts it again.", again=error.passes)
@@ -180,7 +183,7 @@ class Worker:
                 tidy(self.queue, self.places, self.machine)
             except UnavailableError as error:
                 # Somebody holds the file: the training goes on, the books are kept later.
-                logger.warning("%s", error)
+                self._warn(error)
                 continue
             if request == "cancel" or (request == "stop" and not stop and progress.best_epoch is not None):
                 return request
@@ -191,19 +194,32 @@ class Worker:
         try:
             self.queue.beat(job.id, self.name, progress)
         except UnavailableError as error:
-            logger.warning("%s", error)
+            self._warn(error)
 
     def _insist(self, job: Job, state: State, reason: str, models: tuple[str, ...]) -> None:
-        """Record the end, as soon as the queue can be written."""
+        """Record the end, as soon as the queue can be written.
+
+        Raises:
+            UnavailableError: if this worker has to leave before.
+        """
         while True:
             try:
                 self.queue.finish(job.id, self.name, state, reason, models)
             except UnavailableError as error:
-                logger.warning("%s", error)
-                time.sleep(POLL_SECONDS)
+                self._warn(error)
+                if self.leave.wait(POLL_SECONDS):
+                    raise UnavailableError(
+                        f"Job {job.id} {state}, which could not be written down: the next worker finds it running."
+                    ) from error
                 continue
             logger.info("Job %s %s: %s", job.id, state, reason)
             return
+
+    def _warn(self, error: UnavailableError) -> None:
+        """Say that the queue or the cluster cannot be used: now, and then once a minute, not at every try."""
+        if str(error) != self._told or time.monotonic() - self._told_at > WARN_SECONDS:
+            self._told, self._told_at = str(error), time.monotonic()
+            logger.warning("%s", error)
 
     def _leaving(self) -> bool:
         return self.leave.is_set() or self.leave_after.is_set()
@@ -217,14 +233,15 @@ def _take_each(found: deque[Job]) -> Iterator[Job]:
 
 
 def publish(folder: JobFolder, places: Places) -> tuple[str, ...]:
-    """Move what a job laid out into the catalogue, each model in one step; returns their names."""
+    """Move what a job laid out into the catalogue, each model in one step; returns the names of all that are there.
+
+    An earlier worker may have moved some, and left before that was on record.
+    """
     places.models.mkdir(parents=True, exist_ok=True)
-    names = []
     for model in sorted(folder.ready.iterdir()):
         remove_folder(places.models / model.name)
         model.rename(places.models / model.name)
-        names.append(model.name)
-    return tuple(names)
+    return tuple(model.name for model in find_models(places, folder.path.name))
 
 
 def tidy(queue: Queue, places: Places, machine: Machine) -> None:

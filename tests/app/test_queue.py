@@ -1,6 +1,7 @@
 """The queue: every job is taken once, and every state is left only by the doors that it has."""
 
 import multiprocessing
+import resource
 import sqlite3
 import threading
 from pathlib import Path
@@ -294,6 +295,17 @@ def test_a_locked_file_is_a_sentence_and_nothing_is_lost(queue: Queue, monkeypat
     claimed = claim(queue, "w")
     assert claimed is not None
     assert claimed.id == job
+
+
+def test_a_full_disk_is_said_to_be_one(queue: Queue):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(UnavailableError, match=r"\(.*: the disk may be full\)"):
+            queue.submit(SPEC | {"name": "x" * 10_000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert queue.submit(SPEC)[1]
 
 
 @pytest.mark.parametrize("damage", [b"no database", b""], ids=["foreign", "torn"])

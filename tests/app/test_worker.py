@@ -1,6 +1,7 @@
 """What a worker keeps until a job's end is on record; workers as real processes are in jobs/."""
 
 import json
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,48 @@ def test_the_end_is_recorded_as_soon_as_the_queue_can_be_written(worker: Worker,
     monkeypatch.setattr(worker.queue, "finish", finish_at_last)
     job, _ = train(worker)
     assert worker.queue.find(job).state == "succeeded"
+
+
+@pytest.fixture
+def unwritable(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """No end can be recorded by this worker, which is told to leave at the third try; holds when it tried."""
+    tried: list[float] = []
+
+    def fail(*_: object) -> None:
+        tried.append(time.monotonic())
+        if len(tried) == 3:
+            worker.leave.set()
+        raise UnavailableError("The disk is full.")
+
+    monkeypatch.setattr(workers, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(worker.queue, "finish", fail)
+    return tried
+
+
+def test_who_has_to_leave_does_not_wait_until_the_end_can_be_recorded(
+    worker: Worker, unwritable: list[float], caplog: pytest.LogCaptureFixture
+):
+    job, folder = train(worker)
+    assert len(unwritable) == 3
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "The disk is full.",
+        f"Job {job} succeeded, which could not be written down: the next worker finds it running.",
+    ]
+    assert worker.queue.find(job).state == "running"
+    assert (folder / "student").exists(), "what resume needs stays"
+
+
+def test_the_next_worker_of_a_cluster_records_the_models_that_the_last_one_moved(
+    worker: Worker, unwritable: list[float], monkeypatch: pytest.MonkeyPatch
+):
+    job, folder = train(worker)
+    successor = Worker(worker.places, "cpu", worker.machine)
+    successor._train = lambda *_: ("succeeded", "Trained to the end.")  # type: ignore[method-assign]
+    (adopted,) = successor.queue.adopt(worker.prefix, successor.name)
+    monkeypatch.setattr(worker.machine, "find", lambda job, stop: Ended())
+    (folder / "order.json").write_text('{"stop": false}')
+    successor.work(adopted, started=True)
+    assert list(successor.queue.find(job).models) == [f"shapes-l2d-{job}"]
 
 
 def test_whoever_takes_a_seat_over_gives_up_and_clears_what_ran_there(worker: Worker, monkeypatch: pytest.MonkeyPatch):
