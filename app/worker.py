@@ -123,7 +123,11 @@ class Worker:
         except (LostClaimError, UnavailableError) as error:
             logger.warning("%s", error)
         except MachineError as error:
-            self._give_back(job, "interrupted", f"{error} Resume starts it again.", again=error.passes)
+            if error.passes:
+                self._give_back(job, "interrupted", f"{error} Resume starts it again.", again=True)
+            else:
+                # It would end so again: whoever ordered it has to change something first.
+                self._give_back(job, "failed", str(error))
         except OSError as error:
             self._give_back(job, "failed", f"The job's folder cannot be used: {error}.")
 

@@ -71,14 +71,14 @@ def test_until_then_it_stays_for_whoever_gives_the_job_up(worker: Worker, monkey
     assert worker.queue.resume(job).state == "queued"
 
 
-@pytest.mark.parametrize(("passes", "state"), [(True, "queued"), (False, "interrupted")])
-def test_a_job_that_a_machine_could_not_begin_waits_again_if_that_passes(worker: Worker, passes: bool, state: str):
+@pytest.mark.parametrize(("passes", "state", "reason"), [(True, "queued", ""), (False, "failed", "There is no GPU.")])
+def test_a_job_that_a_machine_could_not_begin_waits_again_if_that_passes(worker: Worker, passes: bool, state: str, reason: str):
     def fail(job: object, folder: object) -> None:
-        raise MachineError("No GPU is free.", passes=passes)
+        raise MachineError("There is no GPU.", passes=passes)
 
     worker._train = fail  # type: ignore[method-assign,assignment]
     job, _ = train(worker)
-    assert worker.queue.find(job).state == state
+    assert (worker.queue.find(job).state, worker.queue.find(job).reason) == (state, reason)
 
 
 def test_the_end_is_recorded_as_soon_as_the_queue_can_be_written(worker: Worker, monkeypatch: pytest.MonkeyPatch):

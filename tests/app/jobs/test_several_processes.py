@@ -77,8 +77,9 @@ def test_more_gpus_than_there_are_is_said_instead_of_waited_for(lab: "Lab"):
     job = lab.submit(processes=4)
     Worker(lab.places, "cuda:0", LocalMachine(lab.places, "cuda:0", GPUS)).work_once()
     ended = lab.queue.find(job)
-    assert ended.state == "interrupted"
+    assert ended.state == "failed"
     assert "asks for 4 GPUs, and this machine has 2: order fewer processes" in ended.reason
+    assert "Resume" not in ended.reason
 
 
 def test_more_processes_than_processors_are_not_started(lab: "Lab", monkeypatch: pytest.MonkeyPatch):
@@ -86,8 +87,9 @@ def test_more_processes_than_processors_are_not_started(lab: "Lab", monkeypatch:
     job = lab.submit(processes=2)
     Worker(lab.places, "cpu", LocalMachine(lab.places, "cpu")).work_once()
     ended = lab.queue.find(job)
-    assert ended.state == "interrupted"
+    assert ended.state == "failed"
     assert "asks for 2 processors, and this machine has 1: order fewer processes" in ended.reason
+    assert "Resume" not in ended.reason
     assert lab.find_processes() == []
 
 
