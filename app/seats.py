@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from app.errors import UnavailableError
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ def hold_seat(state: Path, seat: str, leaving: Callable[[], bool]) -> Iterator[b
     """Wait until no other worker of this host has the seat; the system lets go of it when the process ends, however it does.
 
     Gives whether it is held: False for a worker that has to leave before that, and must touch nothing of the one that holds it.
+
+    Raises:
+        UnavailableError: if the seat's file cannot be opened.
     """
     with _open(state, seat) as file:
         held = _lock(file)
@@ -57,7 +61,11 @@ class Devices:
         return list(self._held)
 
     def take(self, count: int) -> bool:
-        """Take so many, or none; the system lets go of them when the process ends, however it does."""
+        """Take so many, or none; the system lets go of them when the process ends, however it does.
+
+        Raises:
+            UnavailableError: if the file of one cannot be opened; those taken before it are left to `release`.
+        """
         for seat in self.all:
             file = _open(self.state, f"{seat}-job")
             if _lock(file):
@@ -89,7 +97,14 @@ def list_gpus() -> list[str]:
 
 
 def _open(state: Path, seat: str) -> IO[bytes]:
-    return (state / f"{socket.gethostname()}-{seat.replace(':', '')}.lock").open("ab")
+    path = state / f"{socket.gethostname()}-{seat.replace(':', '')}.lock"
+    try:
+        return path.open("ab")
+    except OSError as error:
+        raise UnavailableError(
+            f"{path} cannot be opened: {error.strerror}. If it is another user's, run all workers of this host as that user, or with an "
+            "L2D_STATE of your own."
+        ) from error
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -336,13 +336,13 @@ def main(settings: Settings, places: Places, seat: str | None, attached: bool) -
     seat = seat or list_seats(settings)[0]
     try:
         worker = Worker(places, seat, create_machine(settings, places, seat))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.leave.set())
+        if attached:
+            leave_with_parent(worker)
+        logger.info("Working on %s for the jobs in %s", seat, places.state)
+        worker.run()
     except (UnavailableError, MachineError) as error:
         logger.error("%s", error)
         return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.leave.set())
-    if attached:
-        leave_with_parent(worker)
-    logger.info("Working on %s for the jobs in %s", seat, places.state)
-    worker.run()
     return 0

@@ -1,5 +1,6 @@
 """What `python -m app` takes besides nothing."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,16 @@ def test_a_worker_on_a_device_that_is_not_here_ends_with_a_sentence(
     monkeypatch.setattr("app.worker.Worker.run", lambda worker: None)
     assert run_command(["worker", "--device", device], Settings(), Places(tmp_path, tmp_path, tmp_path)) == 1
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_lock_that_cannot_be_opened_ends_the_worker_with_a_sentence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("app.worker.configure_logs", lambda format: None)
+    monkeypatch.setattr("signal.signal", lambda number, action: None)
+    # Other users' files are open to root, who may run the tests; a folder is not.
+    lock = tmp_path / f"{socket.gethostname()}-cpu.lock"
+    lock.mkdir()
+    assert run_command(["worker", "--device", "cpu"], Settings(), Places(tmp_path, tmp_path, tmp_path)) == 1
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert told.startswith(f"{lock} cannot be opened: Is a directory.")

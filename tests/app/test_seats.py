@@ -1,6 +1,7 @@
 """What the jobs of a host run on, as its settings say, and who has it."""
 
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,3 +145,16 @@ def test_who_stands_by_and_has_to_leave_touches_no_job_of_the_holder(tmp_path: P
         assert holder.queue.find(job.id).state == "running"
     standby.run()
     assert holder.queue.find(job.id).state == "interrupted", "once the seat is free, its holder is gone"
+
+
+def test_a_gpu_of_another_user_keeps_jobs_waiting_and_ends_no_worker(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    places = Places(tmp_path, tmp_path, tmp_path)
+    machine = LocalMachine(places, "cuda:0", ["cuda:0", "cuda:1"])
+    worker = Worker(places, "cuda:0", machine)
+    job, _ = worker.queue.submit({"data": "shapes", "processes": 2})
+    (tmp_path / f"{socket.gethostname()}-cuda1-job.lock").mkdir()
+    assert not worker.work_once()
+    assert worker.queue.find(job.id).state == "queued"
+    assert "cuda1-job.lock cannot be opened" in caplog.text
+    assert machine.reserve(1), "what was taken before is free again"
+    machine.release()
