@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from app.cluster import Need, RayCluster
+from app.endings import RESUME_HINT, describe_end
 from app.errors import RequestError, UnavailableError
 from app.jobs import Job, LostClaimError, Progress, State
 from app.logs import configure_logs
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 # What stays wrong is said so often.
 WARN_SECONDS = 60.0
-RESUME_HINT = "resume goes on after the last finished epoch."
 
 
 class Worker:
@@ -266,33 +266,6 @@ def clear(job: Job, places: Places, machine: Machine) -> None:
 def find_models(places: Places, job: str) -> list[Path]:
     """The models of a job in the catalogue."""
     return sorted(places.models.glob(f"*-{job}"))
-
-
-def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, str]:
-    """The state that a training's end means, and why."""
-    code = ended.code
-    if code == 0:
-        return "succeeded", _describe_student(summary.progress, stopped)
-    if summary.failure:
-        return "failed", summary.failure
-    if code is None:
-        return "interrupted", f"{ended.message} {RESUME_HINT.capitalize()}"
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = " The system does so when memory runs out: order a smaller batch_size or image_size." if name == "SIGKILL" else ""
-        return "failed", f"The training process was ended by {name} in epoch {summary.progress.epoch}.{hint} Resume goes on from there."
-    return "failed", f"The training process ended with code {code}; its log says more. {ended.message}".rstrip()
-
-
-def _describe_student(progress: Progress, stopped: bool) -> str:
-    """Which student a finished job keeps. Where nothing is held out, no epoch is better than another, and the last one goes as the best."""
-    epoch, score = progress.best_epoch, progress.best_score
-    measured = "" if score is None else f" (mAP {score:.1f} on the pictures held out)"
-    if stopped:
-        return f"Stopped as asked; the student of epoch {epoch} is kept{measured or ', its last finished one'}."
-    if score is None:
-        return "Trained to the end, which is kept."
-    return f"Trained to the end, which is kept; the best epoch was {epoch}{measured}."
 
 
 def create_machine(settings: Settings, places: Places, seat: str) -> Machine:

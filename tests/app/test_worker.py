@@ -10,11 +10,11 @@ import pytest
 
 from app import worker as workers
 from app.errors import UnavailableError
-from app.jobs import Job, LostClaimError, Progress
+from app.jobs import Job, LostClaimError
 from app.places import Places
 from app.processes import Exit, LocalMachine, MachineError
-from app.records import JobFolder, Summary
-from app.worker import Worker, clear, describe_end
+from app.records import JobFolder
+from app.worker import Worker, clear
 
 
 @pytest.fixture
@@ -218,18 +218,3 @@ def test_a_mistake_within_a_job_that_was_found_is_not_taken_for_the_end_of_them(
     with pytest.raises(IndexError):
         worker._serve(deque([claim(worker), claim(worker)]))
     assert len(worked) == 1
-
-
-@pytest.mark.parametrize(
-    ("score", "stopped", "reason"),
-    [
-        (40.0, False, "Trained to the end, which is kept; the best epoch was 3 (mAP 40.0 on the pictures held out)."),
-        (40.0, True, "Stopped as asked; the student of epoch 3 is kept (mAP 40.0 on the pictures held out)."),
-        (None, False, "Trained to the end, which is kept."),
-        (None, True, "Stopped as asked; the student of epoch 3 is kept, its last finished one."),
-    ],
-)
-def test_only_where_pictures_are_held_out_an_epoch_is_the_best(score: float | None, stopped: bool, reason: str):
-    summary = Summary()
-    summary.progress = Progress(best_score=score, best_epoch=3)
-    assert describe_end(Exit(0), summary, stopped) == ("succeeded", reason)

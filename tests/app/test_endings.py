@@ -1,0 +1,23 @@
+"""How a training's end is told."""
+
+import pytest
+
+from app.endings import describe_end
+from app.jobs import Progress
+from app.processes import Exit
+from app.records import Summary
+
+
+@pytest.mark.parametrize(
+    ("score", "stopped", "reason"),
+    [
+        (40.0, False, "Trained to the end, which is kept; the best epoch was 3 (mAP 40.0 on the pictures held out)."),
+        (40.0, True, "Stopped as asked; the student of epoch 3 is kept (mAP 40.0 on the pictures held out)."),
+        (None, False, "Trained to the end, which is kept."),
+        (None, True, "Stopped as asked; the student of epoch 3 is kept, its last finished one."),
+    ],
+)
+def test_only_where_pictures_are_held_out_an_epoch_is_the_best(score: float | None, stopped: bool, reason: str):
+    summary = Summary()
+    summary.progress = Progress(best_score=score, best_epoch=3)
+    assert describe_end(Exit(0), summary, stopped) == ("succeeded", reason)
