@@ -1,6 +1,5 @@
 """The command line: one command per verb."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from l2d import experiments
-from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, print_report, progress, say, sentences, split_names
+from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, joined, print_report, progress, say, sentences, split_names
 
 if TYPE_CHECKING:
     from l2d.data.images import Index
@@ -224,12 +223,11 @@ def data(
 
 def _run(options: dict[str, Any]) -> None:
     """Train with the options of `train` or `distill`, showing how it goes."""
-    from l2d import processes
     from l2d.checkpoint import read_card
     from l2d.recipe import Recipe
     from l2d.runs import Plan, execute
 
-    with sentences(), processes.joined():
+    with sentences(), joined():
         options["weights"] = _parse_weights(options.get("weights", []))
         if options["train_size"] is None:
             options["train_size"] = options["image_size"]
@@ -237,11 +235,10 @@ def _run(options: dict[str, Any]) -> None:
             options["teacher_size"] = read_card(options["teacher"]).image_size
         recipe = Recipe(**_pick(Recipe, options))
         plan = Plan(**_pick(Plan, options), recipe=recipe)
-        speak = say if processes.is_main() else _keep_quiet
-        with follow_steps(recipe.epochs) if processes.is_main() else contextlib.nullcontext() as on_step:
+        with follow_steps(recipe.epochs) as on_step:
             for report in execute(plan, device=options["device"], resume=options["resume"], on_step=on_step):
-                speak(describe_epoch(report, recipe.epochs))
-        speak(f"Wrote {plan.out}")
+                say(describe_epoch(report, recipe.epochs))
+        say(f"Wrote {plan.out}")
 
 
 def _judge(judge: Callable[..., Any], checkpoints: list[Path | None], index: "Index", device: str, description: str) -> list[Any]:
@@ -269,10 +266,6 @@ def _differ(against: Path, compare: Callable[..., Any], *found: Any) -> dict[str
     """What the first network scores more than the one in `against`, by what was found of both."""
     with progress("compare") as advance:
         return {"name": against.name, **compare(*found, progress=advance)}
-
-
-def _keep_quiet(message: str) -> None:
-    """What a process that is not the main one does with a message."""
 
 
 def _pick(kind: type, options: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, print_report, print_table, say, sentences, split_names
+from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, joined, print_report, print_table, say, sentences, split_names
 
 if TYPE_CHECKING:  # the commands import torch themselves, so that --help answers at once
     from l2d.data.images import Index
@@ -54,7 +54,7 @@ def reproduce(
     """Train what a table or figure of the paper needs, and lay our numbers beside the paper's; goes on where it was stopped."""
     from l2d.reproduce import Settings, choose_rows, read_recipes, read_rows
 
-    with sentences():
+    with sentences(), joined():
         place = out or Path("runs") / f"reproduce-{data.partition(':')[0]}"
         chosen = tuple(_split_given(methods, "--methods") or read_recipes()["methods"])
         settings = Settings(
@@ -132,7 +132,7 @@ def sweep(
     from l2d.runs import Plan
     from l2d.sweep import collect_sweep, plan_sweep
 
-    with sentences():
+    with sentences(), joined():
         card = read_card(teacher)
         recipe = Recipe(
             method=method,
@@ -214,8 +214,11 @@ def _work_through(
 ) -> None:
     """Train what is missing, one after the other, and write the results anew after each; or only say what there is to do.
 
+    Several processes train and score together; the main one writes.
+
     `scored`: measure every finished network on the test pictures.
     """
+    from l2d import processes
     from l2d.data import check_splits, read_index
     from l2d.series import FINISHED, check_trainings, score_training
 
@@ -226,7 +229,7 @@ def _work_through(
     if dry_run:
         _print_plan(trainings, index, device)
         return
-    files = []
+    files: list[Path] = []
     for number, training in enumerate(trainings, 1):
         title = f"{number}/{len(trainings)} {training.plan.out.name}"
         if training.state != FINISHED:
@@ -237,7 +240,8 @@ def _work_through(
         if test is not None:
             mean = score_training(training, test, device=device)["mAP"]
             say(f"{title}  test mAP {'not defined' if mean is None else f'{mean:.2f}'}")
-        files = write()
+        if processes.is_main():
+            files = write()
     say(f"Wrote {', '.join(map(str, files))}")
 
 

@@ -5,16 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from l2d import processes
 from l2d.checkpoint import CARD, ModelCard, read_card, write_card
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.evaluate import check_labels, evaluate
 from l2d.recipe import count_trained
 from l2d.runs import STATE, Plan, check_network, check_start, choose_device, create_network, execute, load_network
-from l2d.train import EpochReport, Network, StepCallback, fit
+from l2d.train import EpochReport, Network, StepCallback, choose_batch_size, fit
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
-# Pictures per step that times a network on a CPU, where a step of the recipe's size may take a minute.
+# Pictures per step and process that times a network on a CPU, where a step of the recipe's size may take a minute.
 TIMED_PICTURES = 8
 
 
@@ -48,13 +49,15 @@ class Training:
 
 
 def run_training(training: Training, *, device: str = "auto", on_step: StepCallback | None = None) -> Iterator[EpochReport]:
-    """Train to the end, from wherever it was left."""
+    """Train to the end, from wherever it was left. Several processes train together, and find it finished when they go on."""
     reports = execute(training.plan, device=device, resume=True, on_step=on_step)
     for report in reports:
         yield report
         if report.epoch >= training.epochs:
             break
-    (training.plan.out / STATE).unlink(missing_ok=True)
+    if processes.is_main():
+        (training.plan.out / STATE).unlink(missing_ok=True)
+    processes.wait()
 
 
 def check_trainings(trainings: Sequence[Training], index: Index) -> None:
@@ -105,12 +108,16 @@ def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str
 
 
 def score_training(training: Training, index: Index, *, device: str = "auto") -> dict[str, Any]:
-    """The scores of a finished training on test pictures, measured once and kept in its card until their number changes."""
+    """The scores of a finished training on test pictures, measured once and kept in its card until their number changes.
+
+    Several processes must all ask: each looks at a part of the pictures.
+    """
     card = read_card(training.plan.out)
     if "mAP" not in card.scores or card.scores.get("images") != len(index.paths):
         model, card = load_network(training.plan.out, choose_device(device))
         card = dataclasses.replace(card, scores=card.scores | evaluate(model, card, index))
-        write_card(training.plan.out, card)
+        if processes.is_main():
+            write_card(training.plan.out, card)
     return card.scores
 
 
@@ -167,7 +174,8 @@ class Estimate:
         """Pictures per second."""
         taught = self._build(teacher, None) if teacher is not None else None
         method = "l2d" if taught is not None else "vanilla"
-        count = min(plan.recipe.batch_size, len(self.index.paths), TIMED_PICTURES if self.device.type == "cpu" else 2**31)
+        count = choose_batch_size(plan.recipe.batch_size, len(self.index.paths))
+        count = min(count, TIMED_PICTURES * processes.count()) if self.device.type == "cpu" else count
         # Two epochs of one step each, on the same pictures: the first one warms up and decodes.
         recipe = dataclasses.replace(plan.recipe, method=method, weights={}, epochs=2, batch_size=count, holdout=0.0, share=1.0)
         reports = fit(self._build(plan, taught), self.index.select(range(count)), recipe, teacher=taught, device=self.device)

@@ -47,6 +47,19 @@ def sentences() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """`l2d.processes.joined`, in which the main process alone prints; what ends a process is said by each, after it."""
+    from l2d import processes
+
+    with processes.joined():
+        console.quiet = output.quiet = not processes.is_main()
+        try:
+            yield
+        finally:
+            console.quiet = output.quiet = False
+
+
 def say(message: str | Text) -> None:
     """A message on one line, however long: whoever reads it from a file finds names whole."""
     console.print(message, soft_wrap=True)

@@ -1,5 +1,9 @@
-"""Two processes on one batch are one process on all of it: losses, gradients, views, scores, and a run that is taken up again."""
+"""Two processes on one batch are one process on all of it: losses, gradients, views, scores, and a run that is taken up again.
 
+A series of trainings is run by both together, too.
+"""
+
+import json
 import os
 import socket
 import subprocess
@@ -11,13 +15,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l2d import processes
-from l2d.checkpoint import read_card
+from l2d import processes, reproduce
+from l2d.checkpoint import read_card, save_checkpoint
+from l2d.cli import app
 from l2d.data.images import Index
+from l2d.data.shapes import LABELS
 from l2d.distill import METHODS, Distiller
 from l2d.evaluate import predict
 from l2d.model import LabelNet
 from l2d.train import choose_batch_size, fit
+from tests.l2d.test_reproduce import make_recipes
 from tests.l2d.test_train import make_network, make_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +133,14 @@ def lose_one() -> None:
         assert not processes.means_loss(RuntimeError("The loss became nan."))
 
 
+def command(folder: Path, *words: str) -> None:
+    """A command that trains tiny networks on drawn pictures."""
+    os.chdir(folder)
+    recipes = make_recipes()
+    reproduce.read_recipes = lambda: recipes
+    app([*words, "--data", "shapes:24", "--device", "cpu"])
+
+
 def find_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -141,12 +156,15 @@ def two(bands: Index, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
     return folder, [torch.load(folder / f"results{rank}") for rank in range(2)]
 
 
-def run_two(*words: str | Path) -> None:
-    """Run this file in two processes that find each other."""
+def run_two(*words: str | Path, code: int = 0) -> str:
+    """Run this file in two processes that find each other and end with this code; what they said, on one line."""
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": find_port(), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, *map(str, words)]
-    pair = [subprocess.Popen(command, env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    assert [one.wait(timeout=200) for one in pair] == [0, 0]
+    line = [sys.executable, __file__, *map(str, words)]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    pair = [subprocess.Popen(line, env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank}, **streams) for rank in "01"]
+    said = "".join(one.communicate(timeout=200)[0] for one in pair)
+    assert [one.returncode for one in pair] == [code, code], said
+    return " ".join(said.split())
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +235,40 @@ def test_an_error_by_the_loss_of_a_process_is_told_from_others() -> None:
     run_two("lose")
 
 
+TABLE = ("reproduce", "table4", "--rows", "3", "--methods", "vanilla,l2d", "--out", "out", "--epochs")
+
+
+def test_a_table_is_trained_and_scored_by_both_and_told_and_written_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
+    said = run_two("command", tmp_path, *TABLE, "1")
+    assert said.count("epoch 1/1") == said.count("test mAP") == 3
+    assert said.count("Wrote") == 1
+    (row,) = json.loads((tmp_path / "out/table4.json").read_text())["rows"]
+    pictures = {method: entry["pictures"] for method, entry in row["methods"].items()}
+    assert pictures == {method: {"trained": 24, "scored": 6} for method in ("teacher", "vanilla", "l2d")}
+    assert {path.name for path in (tmp_path / "out").glob("*/*")} == {"card.json", "model.safetensors"}
+    # Planned otherwise: both end.
+    assert "was trained with another epochs than asked for now" in run_two("command", tmp_path, *TABLE, "2", code=1)
+
+
+@pytest.mark.slow
+def test_what_both_would_train_is_told_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
+    assert run_two("command", tmp_path, *TABLE, "1", "--dry-run").count("teacher-test_resnet missing 1") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_curves_are_trained_by_both_and_told_and_written_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
+    save_checkpoint(tmp_path / "teacher", *make_network(labels=LABELS))
+    words = ["sweep", "--teacher", "teacher", "--student", "test_resnet", "--method", "mld", "--factors", "0.5", "--out", "curves"]
+    said = run_two("command", tmp_path, *words, "--holdout", "0.25", "--epochs", "1", "--image-size", "32")
+    assert said.count("epoch 1/1") == 2
+    assert said.count("Wrote") == 1
+    assert all(point["mAP"] is not None for point in json.loads((tmp_path / "curves/sweep.json").read_text())["curves"]["mld"]["points"])
+
+
 def test_alone_nothing_is_shared() -> None:
     assert not processes.means_loss(RuntimeError("/gloo/"))
     tensor = torch.rand(3, 2)
@@ -257,6 +309,8 @@ def test_launchers_leave_one_checkpoint_and_one_voice(tmp_path: Path, launcher: 
 if __name__ == "__main__":
     if sys.argv[1] == "lose":
         lose_one()
+    elif sys.argv[1] == "command":
+        command(Path(sys.argv[2]), *sys.argv[3:])
     else:
         place = Path(sys.argv[2])
         work(Index(*torch.load(place / "index", weights_only=False)), place)

@@ -41,15 +41,21 @@ from l2d.sweep import collect_sweep, plan_sweep
 PUBLISHED = {"epochs": 80, "batch_size": 64, "lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.2, "cutout": 0.5, "train_size": 224}
 
 
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """All networks are tiny ones, and 24 pictures are drawn at most."""
+def make_recipes() -> dict[str, Any]:
+    """All networks are tiny ones."""
     recipes = read_recipes()
     recipes["backbones"] = dict.fromkeys(recipes["backbones"], "test_resnet") | {"MobileNet v2": "test_efficientnet"}
     for recipe in recipes["recipes"].values():
         recipe["network"] = {"image_size": 32, "width": 16, "feedforward": 24}
     recipes["drawn"] = {"image_size": 32, "pretrained": False}
     recipes["figure1"]["factors"] = [1]
+    return recipes
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All networks are tiny ones, and 24 pictures are drawn at most."""
+    recipes = make_recipes()
     monkeypatch.setattr(reproduce, "read_recipes", lambda: recipes)
     monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
