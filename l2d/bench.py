@@ -18,6 +18,7 @@ from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures
 from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
 from l2d.distill import METHODS, Distiller
+from l2d.evaluate import Progress
 from l2d.graphs import record
 from l2d.losses.embeddings import cd, id, one_batch
 from l2d.losses.logits import mld
@@ -37,7 +38,13 @@ LOADER_BATCHES = 1000
 
 
 def bench_losses(
-    *, images: int = 64, labels: int = 80, width: int = 768, rounds: int = 9, device: torch.device | str = "cpu"
+    *,
+    images: int = 64,
+    labels: int = 80,
+    width: int = 768,
+    rounds: int = 9,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Time cd + id + mld, forward and backward, against a loop over labels and images that follows their definitions.
 
@@ -52,7 +59,9 @@ def bench_losses(
     teacher = Outputs((), teacher.embeddings.detach(), teacher.logits.detach())
     sums = {"ours": partial(sum_losses, student, teacher, targets), "loop": partial(loop_over_losses, student, teacher, targets)}
     values = {name: float(compute().detach()) for name, compute in sums.items()}
-    seconds = measure_in_turns({name: partial(_differentiate, compute, student) for name, compute in sums.items()}, rounds, device)
+    seconds = measure_in_turns(
+        {name: partial(_differentiate, compute, student) for name, compute in sums.items()}, rounds, device, progress
+    )
     return {
         "setting": describe_device(device)
         | {"images": images, "labels": labels, "width": width, "positives": float(targets.sum()) / images},
@@ -121,6 +130,7 @@ def bench_training(
     batch_size: int = 64,
     rounds: int = 5,
     device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Take a step of distillation apart, with random weights.
 
@@ -139,7 +149,7 @@ def bench_training(
     index = read_index(data, "train")
     step = Step(index, teacher, student, method, image_size, batch_size, device)
     # The first step also makes what the others find.
-    medians = {name: statistics.median(seconds[1:]) for name, seconds in step.run(rounds + 1).items()}
+    medians = {name: statistics.median(seconds[1:]) for name, seconds in step.run(rounds + 1, progress).items()}
     whole = sum(medians.values())
     speeds = {"step": step.batch_size / whole, "data": measure_data_path(index, image_size, step.batch_size, device)}
     return {
@@ -173,16 +183,19 @@ class Step:
         self.learn = record(self.student, images.contiguous(memory_format=self.format))
         self.teach = record(self.teacher, images.contiguous(memory_format=torch.channels_last))
 
-    def run(self, steps: int) -> dict[str, list[float]]:
+    def run(self, steps: int, progress: Progress | None = None) -> dict[str, list[float]]:
         """Seconds of every part in each of so many steps, with the pictures in memory."""
         generator = torch.Generator().manual_seed(0)
         rows = choose_rows(self.index, self.batch_size, steps)
         pictures = Pictures(self.index.paths[: self.batch_size * steps], self.recipe.train_size, pinned=self.device.type == "cuda")
         pictures.read(range(len(pictures.paths)))
         clock = Clock(self.device)
-        for chosen, batch in zip(rows, pictures.batches(rows), strict=True):
+        for done, (chosen, batch) in enumerate(zip(rows, pictures.batches(rows), strict=True), 1):
             clock.lap("wait")
             self.take(augment(batch.to(self.device, non_blocking=True), generator), self.index.targets[chosen], clock)
+            if progress is not None:
+                progress(done, steps)
+                clock.skip()
         return clock.read()
 
     def take(self, images: Tensor, targets: Tensor, clock: "Clock") -> None:
@@ -221,11 +234,17 @@ class Clock:
         """What came after the last lap was this part."""
         self.marks.append((name, self._mark()))
 
+    def skip(self) -> None:
+        """What came after the last lap was no part."""
+        self.lap("")
+
     def read(self) -> dict[str, list[float]]:
         """Seconds of every part, each time that it came; waits for the device."""
         _synchronise(self.device)
         seconds: dict[str, list[float]] = {}
         for (_, before), (name, after) in itertools.pairwise(self.marks):
+            if not name:
+                continue
             seconds.setdefault(name, []).append(after - before if isinstance(after, float) else before.elapsed_time(after) / 1000)
         return seconds
 
@@ -254,13 +273,17 @@ def measure_data_path(index: Index, image_size: int, batch_size: int, device: to
     return count / seconds
 
 
-def measure_in_turns(candidates: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def measure_in_turns(
+    candidates: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, progress: Progress | None = None
+) -> dict[str, list[float]]:
     """Seconds of each candidate in every round; a machine that gets slower does so for all of them.
 
     In its turn each runs twice, and the second run counts: the first one finds caches and memory as another candidate left them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
+    for number in range(rounds):
+        if progress is not None:
+            progress(number, rounds)
         for name, run in candidates.items():
             run()
             _synchronise(device)

@@ -18,6 +18,7 @@ from l2d.cam import evidence_from_features
 from l2d.checkpoint import ModelCard, load_checkpoint
 from l2d.data.images import normalise, squash
 from l2d.data.shapes import find_cache
+from l2d.evaluate import Progress
 from l2d.model import LabelNet
 from l2d.runtime import Reading, Runner, prepare
 
@@ -51,7 +52,9 @@ class Logits(nn.Module):
         return logits
 
 
-def bench_explain(folders: Sequence[Path], *, rounds: int = 5, device: torch.device | str = "cpu") -> dict[str, Any]:
+def bench_explain(
+    folders: Sequence[Path], *, rounds: int = 5, device: torch.device | str = "cpu", progress: Progress | None = None
+) -> dict[str, Any]:
     """Time predictions and LayerCAM maps of several networks on one picture: ours, torchcam's, and pytorch-grad-cam's.
 
     Ours as the server does it: on the CPU as many networks side by side as torch would use threads, each on one thread.
@@ -69,7 +72,7 @@ def bench_explain(folders: Sequence[Path], *, rounds: int = 5, device: torch.dev
     fewest = min(len(subject.network.head.queries) for subject in subjects)
     report: dict[str, Any] = {"setting": _describe(subjects, folders, device, rounds)}
     for labels in sorted({min(count, fewest) for count in LABELS}):
-        report[f"{labels} labels"] = _compare(subjects, labels, rounds, device)
+        report[f"{labels} labels"] = _compare(subjects, labels, rounds, device, progress)
     return report
 
 
@@ -106,7 +109,7 @@ def ask_grad_cam(subject: Subject, labels: int) -> None:
             cam(input_tensor=subject.image.clone().requires_grad_(), targets=[targets.ClassifierOutputTarget(label)])
 
 
-def _compare(subjects: Sequence[Subject], labels: int, rounds: int, device: torch.device) -> dict[str, Any]:
+def _compare(subjects: Sequence[Subject], labels: int, rounds: int, device: torch.device, progress: Progress | None) -> dict[str, Any]:
     with ThreadPoolExecutor(count_streams(device), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ways: dict[str, Callable[[], Any]] = {
             "ours": partial(ask_ours, subjects, labels, pool),
@@ -114,7 +117,7 @@ def _compare(subjects: Sequence[Subject], labels: int, rounds: int, device: torc
         }
         if labels <= MOST_FOR_GRAD_CAM and importlib.util.find_spec("pytorch_grad_cam"):
             ways["grad-cam"] = lambda: list(map(partial(ask_grad_cam, labels=labels), subjects))
-        seconds = measure_in_turns(ways, rounds, device)
+        seconds = measure_in_turns(ways, rounds, device, progress)
         disagreement = _disagree(subjects, ways["ours"](), ways["torchcam"]())
     return {
         "milliseconds": {name: 1000 * statistics.median(times) for name, times in seconds.items()},

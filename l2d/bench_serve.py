@@ -16,6 +16,7 @@ from l2d.bench import describe_device, measure_in_turns
 from l2d.bench_server import LARGE, Answer, Client, Server, encode_photograph, hammer, list_models, make_new, serve
 from l2d.checkpoint import ModelCard, load_checkpoint
 from l2d.data.shapes import find_cache
+from l2d.evaluate import Progress
 from l2d.model import LabelNet
 from l2d.runtime import PRECISION, Whole, convert, draw_pixels, import_openvino, prepare
 
@@ -25,6 +26,8 @@ BATCHES = {"cpu": (1, 2, 4, 8), "cuda": (1, 8, 32, 128)}
 PICTURES = 48
 # The first part of a load, in which buffers still grow.
 WARM_SHARE = 0.25
+# Two starts, single requests, the bare networks, the load, the bare networks again.
+STAGES = 6
 
 Pass = Callable[[], object]
 
@@ -42,7 +45,13 @@ class Bare(NamedTuple):
 
 
 def bench_serve(
-    checkpoints: Path, *, seconds: float = 60.0, clients: int = 32, rounds: int = 30, device: torch.device | str = "cpu"
+    checkpoints: Path,
+    *,
+    seconds: float = 60.0,
+    clients: int = 32,
+    rounds: int = 30,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a server of its own, `python -m app`, against the bare networks, both on that device.
 
@@ -51,22 +60,28 @@ def bench_serve(
         three students, eight labels), `load` (many clients, the default models), and the `setting`.
     """
     device = torch.device(device)
+    advance = progress or (lambda done, total: None)
     with serve(checkpoints, find_cache(), device):
         pass
+    advance(1, STAGES)
     with serve(checkpoints, find_cache(), device) as server:
         models = list_models(server.port)
         students = [str(model["name"]) for model in models if model["role"] == "student"][:STUDENTS]
         if not students:
             raise ValueError(f"{checkpoints} holds no student that can be used; the benchmark asks about up to {STUDENTS} of them.")
         defaults = [str(model["name"]) for model in models if model["default"]]
+        advance(2, STAGES)
         report = {
             "setting": describe_device(device) | {"students": students, "defaults": defaults},
             "cold_start": {"seconds": server.ready_after},
             "limit": measure_limit(server.port, [checkpoints / name for name in students], rounds, device),
         }
+        advance(3, STAGES)
         bare = build_bare([checkpoints / name for name in defaults], device, BATCHES[device.type])
         before = measure_throughput(bare, rounds, device)
+        advance(4, STAGES)
         load = measure_load(server, clients, seconds)
+        advance(5, STAGES)
         after = measure_throughput(bare, rounds, device)
     best = max(before, key=lambda name: before[name])
     engine = (before[best] + after[best]) / 2

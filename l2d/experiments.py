@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, joined, print_report, print_table, say, sentences, split_names
+from l2d.terminal import (
+    AsJson,
+    Data,
+    Device,
+    describe_epoch,
+    follow_steps,
+    joined,
+    print_report,
+    print_table,
+    progress,
+    say,
+    sentences,
+    split_names,
+)
 
 if TYPE_CHECKING:  # the commands import torch themselves, so that --help answers at once
     from l2d.data.images import Index
@@ -173,19 +186,20 @@ def bench(
     from l2d.runs import choose_device
 
     with sentences():
-        place = choose_device(device)
-        if what == "loss":
-            report = bench_losses(images=batch_size, labels=labels, width=width, rounds=rounds, device=place)
-        elif what == "train":
-            sizes = {"image_size": image_size, "batch_size": batch_size, "rounds": rounds}
-            report = bench_training(data, teacher=teacher, student=student, method=method, device=place, **sizes)
-        elif what == "explain":
-            report = bench_explain(_list_networks(checkpoints), rounds=rounds, device=place)
-        elif what == "serve":
-            _list_networks(checkpoints)
-            report = bench_serve(checkpoints, seconds=seconds, clients=clients, rounds=rounds, device=place)
-        else:
-            raise ValueError(f"Unknown benchmark {what!r}; the known ones are loss, train, explain and serve.")
+        with progress(f"bench {what}", still=True) as advance:
+            place = choose_device(device)
+            if what == "loss":
+                report = bench_losses(images=batch_size, labels=labels, width=width, rounds=rounds, device=place, progress=advance)
+            elif what == "train":
+                sizes = {"image_size": image_size, "batch_size": batch_size, "rounds": rounds}
+                report = bench_training(data, teacher=teacher, student=student, method=method, device=place, progress=advance, **sizes)
+            elif what == "explain":
+                report = bench_explain(_list_networks(checkpoints), rounds=rounds, device=place, progress=advance)
+            elif what == "serve":
+                _list_networks(checkpoints)
+                report = bench_serve(checkpoints, seconds=seconds, clients=clients, rounds=rounds, device=place, progress=advance)
+            else:
+                raise ValueError(f"Unknown benchmark {what!r}; the known ones are loss, train, explain and serve.")
         print_report(report, as_json)
 
 
@@ -238,7 +252,8 @@ def _work_through(
             # Its teacher may have been trained only now.
             check_trainings([training], index)
         if test is not None:
-            mean = score_training(training, test, device=device)["mAP"]
+            with progress(f"{title}  score") as advance:
+                mean = score_training(training, test, device=device, progress=advance)["mAP"]
             say(f"{title}  test mAP {'not defined' if mean is None else f'{mean:.2f}'}")
         if processes.is_main():
             files = write()
@@ -258,10 +273,12 @@ def _print_plan(trainings: "Sequence[Training]", index: "Index", device: str) ->
 
     estimate, total = Estimate(index, device), 0.0
     table = Table("training", "state", "epochs", "estimate", box=None)
-    for training in trainings:
-        seconds = 0.0 if training.state == FINISHED else estimate.seconds(training, find_teacher(training, trainings))
-        total += seconds
-        table.add_row(str(training.plan.out), training.state, str(training.epochs), _format_time(seconds))
+    with progress("estimate", still=True) as advance:
+        for number, training in enumerate(trainings):
+            advance(number, len(trainings))
+            seconds = 0.0 if training.state == FINISHED else estimate.seconds(training, find_teacher(training, trainings))
+            total += seconds
+            table.add_row(str(training.plan.out), training.state, str(training.epochs), _format_time(seconds))
     table.add_row("", "", "", _format_time(total))
     print_table(table)
     say("Estimated from one timed step for every pair of networks; leaves out scoring, and what is done of an interrupted training.")

@@ -9,7 +9,7 @@ from l2d import processes
 from l2d.checkpoint import CARD, ModelCard, read_card, write_card
 from l2d.data.images import Index
 from l2d.distill import METHODS
-from l2d.evaluate import check_labels, evaluate
+from l2d.evaluate import Progress, check_labels, evaluate
 from l2d.recipe import count_trained
 from l2d.runs import STATE, Plan, check_network, check_start, choose_device, create_network, execute, load_network
 from l2d.train import EpochReport, Network, StepCallback, choose_batch_size, fit
@@ -107,7 +107,7 @@ def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str
     return changed
 
 
-def score_training(training: Training, index: Index, *, device: str = "auto") -> dict[str, Any]:
+def score_training(training: Training, index: Index, *, device: str = "auto", progress: Progress | None = None) -> dict[str, Any]:
     """The scores of a finished training on test pictures, measured once and kept in its card until their number changes.
 
     Several processes must all ask: each looks at a part of the pictures.
@@ -115,7 +115,7 @@ def score_training(training: Training, index: Index, *, device: str = "auto") ->
     card = read_card(training.plan.out)
     if "mAP" not in card.scores or card.scores.get("images") != len(index.paths):
         model, card = load_network(training.plan.out, choose_device(device))
-        card = dataclasses.replace(card, scores=card.scores | evaluate(model, card, index))
+        card = dataclasses.replace(card, scores=card.scores | evaluate(model, card, index, progress=progress))
         if processes.is_main():
             write_card(training.plan.out, card)
     return card.scores

@@ -96,11 +96,11 @@ def follow_steps(epochs: int, title: str = "") -> Iterator["StepCallback"]:
 
 
 @contextlib.contextmanager
-def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar as a function of (done, total)."""
-    with _bars() as bars:
+def progress(description: str, *, still: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function of (done, total); a still one is drawn in these calls alone, to disturb no timing."""
+    with _bars(still) as bars:
         task = bars.add_task(description, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        yield lambda done, total: bars.update(task, completed=done, total=total, refresh=still)
 
 
 def describe_epoch(report: "EpochReport", epochs: int) -> str:
@@ -133,11 +133,11 @@ def print_table(table: Table) -> None:
     (output if output.is_terminal else Console(markup=False, emoji=False, width=WIDEST)).print(table)
 
 
-def _bars() -> Progress:
+def _bars(still: bool = False) -> Progress:
     what = TextColumn("{task.description}", markup=False)
     columns = (what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     # In a log file a bar would only leave empty lines.
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, auto_refresh=not still)
 
 
 def _flatten(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """The benchmarks measure what they say, and the relation losses do no more work than their pairs need."""
 
+import io
 import json
 import time
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typer.testing import CliRunner
 
-from l2d import bench, processes
+from l2d import bench, processes, terminal
 from l2d.bench import Clock, Step, bench_losses, bench_training, draw_targets, loop_over_losses, sum_losses
 from l2d.cli import app
 from l2d.data import read_index
@@ -114,7 +116,9 @@ def test_the_loop_computes_the_same_losses_and_gradients(targets: Tensor):
 
 
 def test_loss_benchmark_reports_both_sides_of_its_ratio():
-    report = bench_losses(images=16, labels=12, width=16, rounds=3)
+    told: list[tuple[int, int]] = []
+    report = bench_losses(images=16, labels=12, width=16, rounds=3, progress=lambda done, total: told.append((done, total)))
+    assert told == [(0, 3), (1, 3), (2, 3)]
     assert report["disagreement"] < 1e-5
     assert report["pairs"]["id"] == sum(n * (n - 1) // 2 for n in draw_targets(16, 12).sum(1).long().tolist())
     assert report["ratio"] == pytest.approx(report["milliseconds"]["loop"] / report["milliseconds"]["ours"], rel=0.9)
@@ -146,7 +150,12 @@ def test_a_step_in_parts_gives_the_gradients_of_a_step_in_one_piece(drawn: str, 
 
 
 def test_training_benchmark_accounts_for_the_whole_step(drawn: str):
-    report = bench_training(drawn, teacher="test_resnet", student="test_efficientnet", image_size=32, batch_size=4, rounds=2)
+    sizes = {"image_size": 32, "batch_size": 4, "rounds": 2}
+    told: list[tuple[int, int]] = []
+    report = bench_training(
+        drawn, teacher="test_resnet", student="test_efficientnet", progress=lambda done, total: told.append((done, total)), **sizes
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
     parts = ["wait", "augment", "teacher", "student_forward", "losses", "student_backward", "optimizer"]
     assert list(report["milliseconds"]) == list(report["shares"]) == parts
     assert sum(report["shares"].values()) == pytest.approx(1)
@@ -185,6 +194,17 @@ def test_memory_of_a_method_that_keeps_more_is_larger():
     assert report["how"] == "counted"
     assert report["ratio"] == report["bytes"]["reviewkd"] / report["bytes"]["vanilla"]
     assert report["bytes"]["reviewkd"] > 1.1 * report["bytes"]["vanilla"]
+
+
+def test_the_bar_is_drawn_by_its_calls_and_not_while_something_is_timed(monkeypatch: pytest.MonkeyPatch):
+    drawn = io.StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=drawn, force_terminal=True))
+    with terminal.progress("bench", still=True) as advance:
+        before = drawn.getvalue()
+        time.sleep(0.3)
+        assert drawn.getvalue() == before
+        advance(1, 3)
+        assert "1/3" in drawn.getvalue()
 
 
 def test_benchmark_from_the_command_line():

@@ -341,8 +341,11 @@ def test_a_training_is_scored_anew_when_there_are_more_test_pictures():
     training = plan_teacher("test_resnet", make_settings(epochs=1))
     list(run_training(training))
     index = read_index("shapes:24", "test")
+    told: list[tuple[int, int]] = []
     for count in (4, 6):
-        assert score_training(training, index.select(range(count)))["images"] == count
+        scores = score_training(training, index.select(range(count)), progress=lambda done, total: told.append((done, total)))
+        assert scores["images"] == count
+    assert told == [(1, 1), (1, 1)]
     assert read_card(training.plan.out).scores["images"] == 6
 
 
