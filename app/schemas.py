@@ -7,7 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validato
 # What a map may hold, by the names of `l2d.cam.OWN_KINDS`.
 MapKind = Literal["layercam", "attention"]
 LABELS = "labels to map, repeated or between commas; a value that is a label as a whole is that one, any other is split at its commas"
+THRESHOLD = "probability from which a label counts as predicted"
 MAP_KIND = "layercam: evidence for the label; attention: where the head attends for the label, present or not, summing to 1"
+# Of the shipped models.
+EXAMPLE_MODELS = ["coco-mobilenetv2-vanilla", "coco-mobilenetv2-l2d"]
+EXAMPLE_LABELS = ["cat", "dog"]
 RAW = (
     "raw evidence, cell by cell, never negative; every cell covers an equal share of the picture. More cells share the same evidence: to "
     "compare maps of different sizes, multiply each by the number of its cells, as the page and figures do."
@@ -67,7 +71,7 @@ class CompareAnswer(BaseModel):
 
     image: ImageFacts
     labels: list[str] = Field(description="the shown labels, in the order of the rows", examples=[["cat", "couch"]])
-    threshold: float = Field(description="probability from which a label counts as predicted", examples=[0.5])
+    threshold: float = Field(description=THRESHOLD, examples=[0.5])
     kind: MapKind = Field(description=MAP_KIND, examples=["layercam"])
     models: list[ModelAnswer]
 
@@ -143,32 +147,45 @@ class FigureLook(BaseModel):
     """How a figure is drawn: what the page shows, as a file."""
 
     scale: Literal["row", "map", "grid"] = Field(
-        default="row", description="of a figure: what shares one scale of colours; a row's models, each map alone, or everything"
+        default="row",
+        description="of a figure: what shares one scale of colours; a row's models, each map alone, or everything",
+        examples=["row"],
     )
     colormap: Literal["inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet"] = Field(
-        default="inferno", description="of a figure"
+        default="inferno", description="of a figure", examples=["inferno"]
     )
-    smooth: bool = Field(default=True, description="of a figure: interpolate between the cells of a map, or show them")
+    smooth: bool = Field(default=True, description="of a figure: interpolate between the cells of a map, or show them", examples=[True])
     opacity: float | None = Field(
         default=None,
         ge=0,
         le=1,
         description="of a figure: how much of the photograph the colours cover at most, less for improbable labels, as on the page; "
         "without it all maps are covered alike",
+        examples=[0.65],
     )
-    minus: str = Field(default="", description="of a figure: the model whose maps are subtracted from the others', if any")
+    minus: str = Field(
+        default="",
+        description="of a figure: the model whose maps are subtracted from the others', if any",
+        examples=EXAMPLE_MODELS[:1],
+    )
 
 
 class CompareForm(FigureLook):
     """What a form may say besides the picture."""
 
-    models: list[str] = Field(default=[], description="names, repeated or between commas; without them the default ones")
-    labels: list[str] = Field(
-        default=[], description=f"{LABELS}; without them what any model predicts, at most 8, else the 3 most probable"
+    models: list[str] = Field(
+        default=[], description="names, repeated or between commas; without them the default ones", examples=[EXAMPLE_MODELS]
     )
-    threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a label counts as predicted")
-    kind: MapKind = Field(default="layercam", description=MAP_KIND)
-    format: Literal["json", "npz", "png", "pdf"] = Field(default="json", description="numbers (json, npz) or the figure (png, pdf)")
+    labels: list[str] = Field(
+        default=[],
+        description=f"{LABELS}; without them what any model predicts, at most 8, else the 3 most probable",
+        examples=[EXAMPLE_LABELS],
+    )
+    threshold: float = Field(default=0.5, ge=0, le=1, description=THRESHOLD, examples=[0.5])
+    kind: MapKind = Field(default="layercam", description=MAP_KIND, examples=["layercam"])
+    format: Literal["json", "npz", "png", "pdf"] = Field(
+        default="json", description="numbers (json, npz) or the figure (png, pdf)", examples=["json"]
+    )
 
     @field_validator("models")
     @classmethod
@@ -181,8 +198,10 @@ class PredictParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="only so many of the most probable labels")
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, description="only labels at least this probable")
+    top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="only so many of the most probable labels", examples=[5])
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="only labels at least this probable", examples=[0.5]
+    )
 
 
 class ExplainParameters(BaseModel):
@@ -191,10 +210,12 @@ class ExplainParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     labels: list[str] | None = Field(
-        default=None, description=f"{LABELS}; without them those above the threshold, at most 8, else the 3 most probable"
+        default=None,
+        description=f"{LABELS}; without them those above the threshold, at most 8, else the 3 most probable",
+        examples=[EXAMPLE_LABELS],
     )
-    threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a label counts as predicted")
-    kind: MapKind = Field(default="layercam", description=MAP_KIND)
+    threshold: float = Field(default=0.5, ge=0, le=1, description=THRESHOLD, examples=[0.5])
+    kind: MapKind = Field(default="layercam", description=MAP_KIND, examples=["layercam"])
 
 
 class PredictRequest(BaseModel):

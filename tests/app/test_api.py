@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import struct
 import threading
 import time
@@ -20,13 +21,14 @@ from PIL import Image
 
 from app.compare import compare
 from app.engine import Engine
-from app.schemas import FigureLook, MapKind
+from app.schemas import EXAMPLE_MODELS, FigureLook, MapKind
 from app.server import create_api
 from app.settings import Settings
 from l2d.cam import OWN_KINDS
 from l2d.figure import COLORMAPS, draw_figure
 from l2d.layers import KINDS, SCALES, format_number
 from l2d.runtime import OpenVino
+from tests.app.conftest import ROOT, configure
 
 
 def post(client: TestClient, data: bytes, path: str = "/v1/compare", **fields: object) -> Response:
@@ -525,6 +527,32 @@ def test_examples_of_the_document_work(client: TestClient):
     for verb in ("predict", "explain"):
         example = document["paths"][f"/v1/models/{{model}}:{verb}"]["post"]["requestBody"]["content"]["application/json"]["example"]
         assert client.post(f"/v1/models/alien:{verb}", json=example).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The API with those models that come with the program and that its examples name."""
+    folder = tmp_path_factory.mktemp("shipped")
+    for name in EXAMPLE_MODELS:
+        shutil.copytree(ROOT / "checkpoints" / name, folder / "checkpoints" / name)
+    with TestClient(create_api(configure(folder / "checkpoints"))) as client:
+        while not client.app.state.engine.ready:
+            time.sleep(0.05)
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/v1/compare", "/v1/models/{model}:predict", "/v1/models/{model}:explain"])
+def test_every_field_of_a_form_has_an_example_that_the_shipped_models_answer(shipped: TestClient, upload: bytes, path: str):
+    operation = shipped.get("/openapi.json").json()["paths"][path]["post"]
+    fields = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    given = {name: field["examples"][0] for name, field in fields.items() if name != "image"}
+    address = path.format(**{parameter["name"]: parameter["schema"]["examples"][0] for parameter in operation.get("parameters", [])})
+    answer = post(shipped, upload, address, **given)
+    assert answer.status_code == 200, answer.text
+    if path == "/v1/compare":
+        assert [model["name"] for model in answer.json()["models"]] == given["models"]
+        assert answer.json()["labels"] == given["labels"]
+        assert post(shipped, upload, address, **given | {"format": "png"}).headers["content-type"] == "image/png"
 
 
 def test_docs_need_no_other_server(client: TestClient):
