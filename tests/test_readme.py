@@ -117,6 +117,12 @@ def test_options_that_scripts_count_on():
     }
     known = {name: {option for parameter in verbs()[name].params for option in parameter.opts} for name in promised}
     assert {name: gone for name, options in promised.items() if (gone := set(options) - known[name])} == {}
+    # What they leave out counts as well: the same command does the same tomorrow.
+    training = {"--image-size": 224, "--output-stride": 32, "--batch-size": 64, "--lr": 1e-4, "--device": "auto", "--seed": 0}
+    for name in promised:
+        defaults = training if name in ("train", "distill") else {"--device": "auto"}
+        found = {option: parameter.default for parameter in verbs()[name].params for option in parameter.opts}
+        assert {option: found[option] for option in defaults} == defaults, name
 
 
 def test_make_targets_exist():

@@ -51,6 +51,9 @@ class ReviewKD(nn.Module):
     The teacher's maps are average-pooled to the student's sizes, so the two may see the image at different resolutions. The pooled
     last map takes part as one more, deepest, stage.
 
+    Never below 0, which it is where what the fusions make of the student's stages is the teacher's. That is no student that equals its
+    teacher: between the two stand the fusions' own weights, which begin at random and learn with the student.
+
     Source: Chen et al., "Distilling Knowledge via Knowledge Review" (CVPR 2021); weight 1 in L2D's comparison.
 
     Args:

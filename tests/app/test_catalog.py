@@ -18,6 +18,8 @@ from torch import nn
 
 from app.catalog import Catalog, Entry
 from app.errors import ParameterError, UnavailableError, UnknownModelError
+from l2d.checkpoint import ModelCard, save_checkpoint
+from l2d.model import create_model
 
 Card = dict[str, object]
 
@@ -109,6 +111,16 @@ def test_wrong_card_is_refused_by_name_and_the_others_load(
     assert len(catalog.entries()) == 3
     with pytest.raises(UnknownModelError, match="The checkpoint 'alien' cannot be used"):
         catalog.find("alien")
+
+
+def test_a_network_that_is_asked_has_its_branches_merged(catalog: Catalog, checkpoints: Path):
+    torch.manual_seed(0)
+    model = create_model("repvgg_a0", 2, image_size=32, width=16, feedforward=24)
+    card = ModelCard("merged", "Merged", "student", "vanilla", "repvgg_a0", ("cat", "zebra"), 32, width=16, feedforward=24)
+    save_checkpoint(checkpoints / "merged", model, card)
+    network = catalog.load(catalog.find("merged")).network
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
 def test_links_out_of_the_folder_are_refused(catalog: Catalog, checkpoints: Path, tmp_path: Path):

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from l2d import runs
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
@@ -17,7 +18,7 @@ from l2d.data import read_index
 from l2d.evaluate import evaluate
 from l2d.model import create_model
 from l2d.recipe import Recipe
-from l2d.runs import STATE, Plan, choose_device, execute
+from l2d.runs import STATE, Plan, choose_device, execute, load_network
 
 
 def make_plan(coco: Path, out: Path, *, recipe: dict[str, Any] | None = None, **changes: Any) -> Plan:
@@ -214,6 +215,19 @@ def test_sizes_that_a_network_does_not_take_in_training_are_refused(coco: Path, 
     with pytest.raises(ValueError, match=sentence):
         next(execute(plan, device="cpu"))
     assert not (tmp_path / "one").exists()
+
+
+def test_a_network_that_predicts_or_teaches_has_its_branches_merged(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("repvgg_a0", 3, image_size=32, width=16, feedforward=24)
+    card = ModelCard("one", "One", "student", "vanilla", "repvgg_a0", ("red", "green", "blue"), 32, width=16, feedforward=24)
+    save_checkpoint(tmp_path / "one", model, card)
+    saved, images = load_checkpoint(tmp_path / "one")[0], torch.rand(2, 3, 32, 32)
+    merged = load_network(tmp_path / "one", torch.device("cpu")).model
+    assert any(isinstance(module, nn.BatchNorm2d) for module in saved.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in merged.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(merged(images).logits, saved(images).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_devices() -> None:
