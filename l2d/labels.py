@@ -14,12 +14,13 @@ def check_known(labels: Sequence[str], known: Sequence[str]) -> None:
     """Refuse labels that no network knows.
 
     Raises:
-        ValueError: naming them, with the known ones that are spelled most alike.
+        ValueError: naming them, those that are spelled most alike, and all that are known.
     """
+    listed = f"Known are {', '.join(known)}."
     if not labels:
-        raise ValueError(f"No label to show; leave the option out to see what the networks predict. Known are {', '.join(known)}.")
+        raise ValueError(f"No label to show; leave the option out to see what the networks predict. {listed}")
     unknown = [label for label in labels if label not in known]
     if unknown:
         close = [name for label in unknown for name in difflib.get_close_matches(label, known)]
-        hint = f"close are {', '.join(close)}" if close else f"known are {', '.join(known)}"
-        raise ValueError(f"No network knows the label {' or '.join(repr(label) for label in unknown)}; {hint}.")
+        hint = f"; close are {', '.join(close)}" if close else ""
+        raise ValueError(f"No network knows the label {' or '.join(repr(label) for label in unknown)}{hint}. {listed}")
