@@ -130,7 +130,7 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
 
 def print_table(table: Table) -> None:
     """A table; whoever reads it from a file or a pipe finds names whole."""
-    (output if output.is_terminal else Console(markup=False, emoji=False, width=WIDEST)).print(table)
+    (output if output.is_terminal else Console(markup=False, emoji=False, width=WIDEST, quiet=output.quiet)).print(table)
 
 
 def _bars(still: bool = False) -> Progress:
