@@ -62,7 +62,7 @@ NOT_READY = describe_errors({503: "starting or shutting down"}, retry=[503])
 UNKNOWN_MODEL = describe_errors({404: "no model of that name", 422: "a name that is no text"})
 
 
-def get_engine(request: Request) -> Engine:
+async def get_engine(request: Request) -> Engine:
     """The engine of the app that got the request."""
     engine: Engine = request.app.state.engine
     return engine

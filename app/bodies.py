@@ -45,7 +45,7 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def check_json(request: Request) -> None:
+async def check_json(request: Request) -> None:
     """Let only a request pass that says its body is JSON.
 
     Raises:
@@ -55,7 +55,7 @@ def check_json(request: Request) -> None:
         raise MediaTypeError(f"Expected a body with the header 'Content-Type: {JSON}'; got {media_type(request) or 'no content type'!r}.")
 
 
-def refuse_query(request: Request) -> None:
+async def refuse_query(request: Request) -> None:
     """Let no request pass whose parameters stand in its address, where nobody would read them.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from app.errors import ParameterError, describe_unknown
+from app.errors import BusyError, ParameterError, describe_unknown
 from l2d.data import LAYOUTS, SPLITS, find_spec
 from l2d.data.check import check_data
 from l2d.data.files import describe_differences
@@ -23,6 +23,10 @@ from l2d.disk import replace_file
 # Letters of any script, digits, and what people put between them; no name is a path.
 NAME = re.compile(r"\w[\w .-]{0,79}")
 SHAPES = "shapes"
+# Requests that look through a data set, or wait for whoever does: few of the server's threads, which all other routes need as well.
+MAX_CHECKS = 4
+# Told to the next one. A look through thousands of pictures takes longer, but its end is not known.
+RETRY_SECONDS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +73,7 @@ class Datasets:
     def __init__(self, folder: Path, memory: Path):
         self.folder, self.memory = folder, memory
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(MAX_CHECKS)
 
     def names(self) -> list[str]:
         """`shapes`, then those in the folder."""
@@ -117,15 +122,28 @@ class Datasets:
         Raises:
             ParameterError: for an unknown name.
             DatasetError: if a job would fail on it, naming the first broken file.
+            BusyError: if it would have to be looked through, and too many requests wait for that already.
         """
         dataset = self.find(name)
         if dataset.kind == SHAPES:
             return SHAPES_FACTS
-        with self._lock:
-            facts = self._recall(dataset) or self._look_through(dataset)
+        facts = self._recall(dataset) or self._look_in_turn(dataset)
         if facts.problem:
             raise DatasetError(facts.problem)
         return facts
+
+    def _look_in_turn(self, dataset: Dataset) -> DatasetFacts:
+        if not self._places.acquire(blocking=False):
+            raise BusyError(
+                f"Other orders wait until their data sets are looked through. Order {dataset.name!r} again in {RETRY_SECONDS} seconds.",
+                RETRY_SECONDS,
+            )
+        try:
+            with self._lock:
+                # Whoever was before may have looked through the same one.
+                return self._recall(dataset) or self._look_through(dataset)
+        finally:
+            self._places.release()
 
     def _look_through(self, dataset: Dataset) -> DatasetFacts:
         facts = DatasetFacts(name=dataset.name, kind=dataset.kind)

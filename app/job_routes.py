@@ -59,7 +59,6 @@ LOCATION = {"Location": {"description": "the job's address", "schema": {"type": 
 ORDERED: Responses = {
     202: {"links": LINKS, "headers": LOCATION},
     **QUEUE,
-    **RATE,
     **describe_errors(
         {
             400: "the body is no text",
@@ -68,6 +67,7 @@ ORDERED: Responses = {
             413: "too many bytes",
             415: "the body is not said to be JSON",
             422: "a field out of range, an unknown name, or a broken data set",
+            429: "too many orders wait for data sets to be looked through, or too many requests in a minute, where a rate is set",
         }
     ),
 }
@@ -123,13 +123,13 @@ class Method(BaseModel):
     needs_teacher: bool
 
 
-def get_workshop(request: Request) -> Workshop:
+async def get_workshop(request: Request) -> Workshop:
     """The workshop of the app that got the request."""
     workshop: Workshop = request.app.state.workshop
     return workshop
 
 
-def check_access(request: Request) -> None:
+async def check_access(request: Request) -> None:
     """Let only those pass who may order jobs."""
     access: Access = request.app.state.access
     access.check_request(*(request.headers.get(name) for name in ("authorization", "host", "origin")))

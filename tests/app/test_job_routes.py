@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from app.processes import LocalMachine
 from app.records import JobFolder
 from app.worker import clear
 from app.workshop import Workshop
+from l2d.data.check import check_data
 
 WriteTable = Callable[..., None]
 
@@ -218,6 +220,36 @@ def test_a_data_set_that_changed_is_looked_through_again(client: TestClient, pla
     assert "4.png" in refusal(client.post("/v1/jobs", json=ORDER | {"data": "mine"}), 422)
     Image.new("RGB", (40, 40)).save(places.data / "mine" / "4.png")
     order(client, data="mine")
+
+
+def test_orders_that_wait_for_a_data_set_leave_the_server_to_others(
+    client: TestClient, places: Places, monkeypatch: pytest.MonkeyPatch, write_table: WriteTable
+):
+    write_table(places.data / "known")
+    order(client, data="known")
+    write_table(places.data / "large")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def look_slowly(spec: str, split: str) -> dict[str, Any]:
+        begun.set()
+        go_on.wait(60)
+        return check_data(spec, split)
+
+    monkeypatch.setattr("app.datasets.check_data", look_slowly)
+    with ThreadPoolExecutor(61) as others:
+        try:
+            waiting = [others.submit(client.post, "/v1/jobs", json=ORDER | {"data": "large"}) for _ in range(60)]
+            assert begun.wait(10)
+            assert others.submit(client.get, "/v1/methods").result(timeout=10).status_code == 200
+            for name in ("shapes", "known"):
+                assert others.submit(client.post, "/v1/jobs", json=ORDER | {"data": name}).result(timeout=10).status_code == 202
+        finally:
+            go_on.set()
+    answers = [answer.result() for answer in waiting]
+    refused = [answer for answer in answers if answer.status_code != 202]
+    assert 0 < len(answers) - len(refused) < 40
+    assert "Order 'large' again in 10 seconds." in refusal(refused[0], 429)
+    assert refused[0].headers["retry-after"] == "10"
 
 
 def test_a_link_that_leads_nowhere_spoils_no_list(client: TestClient, places: Places, write_table: WriteTable):
