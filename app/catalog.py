@@ -188,12 +188,16 @@ class Catalog:
                     found[name] = self._read_entry(place, name)
                 except CheckpointError as error:
                     refused[name] = self._hide_path(error)
+                except OSError as error:  # a link in a circle, or one that nobody here may follow
+                    refused[name] = f"{name} cannot be read: {error.strerror}."
             self._entries, self._refused, self._stamps = self._arrange(found), refused, stamps
 
     def _read_entry(self, place: Path, name: str) -> Entry:
         folder = place / name
         if not NAME.fullmatch(name):
             raise CheckpointError("A model's folder is named with at most 80 letters, digits, dots, dashes and underscores.")
+        # Asked first, because `is_dir` and `is_file` call some of what cannot be read merely not there.
+        folder.stat()
         for path in (folder, folder / CARD, folder / WEIGHTS):
             # A pipe would keep its reader waiting for ever.
             if not (path.is_dir() if path == folder else path.is_file()):
@@ -219,22 +223,19 @@ class Catalog:
 
 
 def _take_stamp(folder: Path) -> Stamp:
-    """What tells whether a folder of checkpoints changed."""
-    if not folder.is_dir():
-        return ()
-    stamps = []
-    with os.scandir(folder) as places:
-        for place in places:
-            if place.name.startswith(".") or not (place.is_dir() or place.is_symlink()):
-                continue
-            card, weights = (_stamp_file(os.path.join(place.path, name)) for name in (CARD, WEIGHTS))
-            stamps.append((place.name, card, weights))
-    return tuple(sorted(stamps))
-
-
-def _stamp_file(path: str) -> FileStamp:
+    """What tells whether a folder of checkpoints changed; one that is not there, or cannot be read, holds none."""
     try:
-        status = os.stat(path)
+        with os.scandir(folder) as places:
+            # Links first, whatever they lead to: one that leads to itself cannot be asked whether it is a folder.
+            names = [place.name for place in places if not place.name.startswith(".") and (place.is_symlink() or place.is_dir())]
+    except OSError:
+        return ()
+    return tuple((name, _stamp_file(folder / name / CARD), _stamp_file(folder / name / WEIGHTS)) for name in sorted(names))
+
+
+def _stamp_file(path: Path) -> FileStamp:
+    try:
+        status = path.stat()
     except OSError:
         return 0, 0
     return status.st_mtime_ns, status.st_size

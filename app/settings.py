@@ -1,5 +1,6 @@
 """Everything that can be set from outside: environment variables `L2D_...`, refused in words where they make no sense."""
 
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,6 +54,17 @@ class Settings(BaseSettings):
     @classmethod
     def _split_names(cls, names: object) -> object:
         return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+    @field_validator("checkpoints", "state")
+    @classmethod
+    def _check_folder(cls, folder: Path) -> Path:
+        try:
+            os.scandir(folder).close()
+        except FileNotFoundError:  # yet to be made
+            pass
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror}") from error
+        return folder
 
     @field_validator("token")
     @classmethod

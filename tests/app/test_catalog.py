@@ -1,5 +1,6 @@
 """Which folders are models, noticed without a restart, and why the others are not."""
 
+import errno
 import hashlib
 import json
 import os
@@ -132,6 +133,37 @@ def test_links_out_of_the_folder_are_refused(catalog: Catalog, checkpoints: Path
     weights.symlink_to(tmp_path / "weights")
     change_card(checkpoints / "student-l2d", lambda card: card.update(title="changed"))
     assert "a link that leads out" in catalog.refused()["student-l2d"]
+
+
+def test_links_that_lead_nowhere_are_refused_and_the_others_load(catalog: Catalog, checkpoints: Path):
+    (checkpoints / "round").symlink_to("round")
+    (checkpoints / "gone").symlink_to("nowhere")
+    for name, file in (("alien", "card.json"), ("student-l2d", "model.safetensors")):
+        (checkpoints / name / file).unlink()
+        (checkpoints / name / file).symlink_to(file)
+    assert catalog.refused() == {
+        "round": "round cannot be read: Too many levels of symbolic links.",
+        "gone": "gone cannot be read: No such file or directory.",
+        "alien": "alien holds no card.json.",
+        "student-l2d": "student-l2d holds no model.safetensors.",
+    }
+    assert [entry.name for entry in catalog.entries()] == ["the-teacher", "student-vanilla"]
+    with pytest.raises(UnknownModelError, match="The checkpoint 'round' cannot be used: round cannot be read"):
+        catalog.find("round")
+
+
+def test_a_folder_that_nobody_may_read_is_refused_and_the_others_load(catalog: Catalog, checkpoints: Path, monkeypatch: pytest.MonkeyPatch):
+    ask = Path.stat
+
+    def deny(path: Path, **options: bool) -> os.stat_result:
+        """Root may read everything, and tests may run as root."""
+        if path.parent == checkpoints / "alien":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return ask(path, **options)
+
+    monkeypatch.setattr(Path, "stat", deny)
+    assert catalog.refused() == {"alien": "alien cannot be read: Permission denied."}
+    assert len(catalog.entries()) == 3
 
 
 def test_strange_names_and_huge_cards_are_refused_and_hidden_folders_ignored(catalog: Catalog, checkpoints: Path):

@@ -284,6 +284,8 @@ def test_terminate_ends_it_cleanly(made_checkpoints: Path):
         ({"PORT": "many", "L2D_MAX_PIXELS": "0"}, "L2D_PORT or PORT: .*; got 'many'.*L2D_MAX_PIXELS: .*; got '0'"),
         ({"L2D_MAX_PIXELS": "200000000", "L2D_TOKEN": "my-secret"}, "L2D_MAX_PIXELS: .* 178956970.*L2D_TOKEN: .* at least 16"),
         ({"L2D_HOST": ""}, "L2D_HOST: .* at least 1 character"),
+        ({"L2D_CHECKPOINTS": str(Path(__file__) / "x")}, "L2D_CHECKPOINTS: cannot be read: Not a directory; got '.*/x'"),
+        ({"L2D_STATE": __file__}, "L2D_STATE: cannot be read: Not a directory; got "),
         ({"L2D_HOST": "no.invalid", "L2D_PORT": "1"}, r"^Cannot listen on no.invalid port 1: [^(]*\. Choose others with L2D_HOST, "),
     ],
 )
