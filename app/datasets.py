@@ -193,9 +193,15 @@ def _find_problem(train: dict[str, Any], test: dict[str, Any]) -> str:
 
 
 def _take_stamp(root: Path) -> str:
-    """Changes whenever a file or folder below is added, removed or rewritten."""
-    digest = hashlib.sha256()
+    """Changes whenever a file or folder below is added, removed or rewritten; links are followed, to every folder once."""
+    digest, seen = hashlib.sha256(), set[str]()
     for folder, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            # Two links to a folder above would double the paths at every level, without end.
+            digest.update(os.fsencode(f"{folder} {real}\n"))
+            folders.clear()
+            continue
+        seen.add(real)
         folders.sort()
         for name in sorted(files):
             # A name need not be text.

@@ -259,6 +259,25 @@ def test_a_link_that_leads_nowhere_spoils_no_list(client: TestClient, places: Pl
     assert [found["name"] for found in client.get("/v1/datasets").json()] == ["shapes", "mine"]
 
 
+def test_links_to_folders_above_are_not_followed_round_and_round(client: TestClient, places: Places, write_table: WriteTable):
+    write_table(places.data / "mine")
+    write_table(places.data / ".elsewhere")
+    for name, leads in (("a", "."), ("b", "."), ("c", "../.elsewhere"), ("d", "../mine/c")):
+        (places.data / "mine" / name).symlink_to(leads)
+
+    def is_known() -> bool:
+        return {found["name"]: found["train"] for found in client.get("/v1/datasets").json()}["mine"] == 3
+
+    order(client, data="mine")
+    assert is_known()
+    (places.data / ".elsewhere" / "1.png").write_bytes(b"changed")
+    assert not is_known(), "what is behind a link belongs to it"
+    order(client, data="mine")
+    (places.data / "mine" / "b").unlink()
+    (places.data / "mine" / "b").symlink_to("../.elsewhere")
+    assert not is_known(), "a link leads elsewhere now"
+
+
 def test_a_file_name_that_is_no_text_spoils_no_data_set(client: TestClient, places: Places, write_table: WriteTable):
     write_table(places.data / "mine")
     (places.data / "mine" / os.fsdecode(b"caf\xe9.txt")).write_text("")
