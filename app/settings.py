@@ -13,6 +13,8 @@ from app.logs import Format
 
 # What Pillow decodes without being told that it is no attack.
 MOST_PIXELS = 178_956_970
+# A day. Waits of some centuries and more are none that the system knows.
+MOST_SECONDS = 86_400
 # What a header carries unchanged.
 TOKEN = re.compile(r"[!-~]{16,}")
 SOURCE_TREE = Path(__file__).resolve().parent.parent
@@ -36,7 +38,9 @@ class Settings(BaseSettings):
     max_labels: int = Field(default=128, ge=1, description="labels per request")
     max_instances: int = Field(default=16, ge=1, description="pictures per JSON request")
     max_requests: int = Field(default=32, ge=1, description="requests that wait or run; the next one is told to come back")
-    request_seconds: float = Field(default=30.0, gt=0, description="longest time for a request's body to come, and again for its answer")
+    request_seconds: float = Field(
+        default=30.0, gt=0, le=MOST_SECONDS, description="longest time for a request's body to come, and again for its answer"
+    )
     requests_per_minute: int | None = Field(default=None, ge=1, description="from one address, of those that make work; else no limit")
     cache_bytes: int = Field(default=256 * 2**20, ge=0, description="memory for what models saw in recent pictures")
     state: Path = Field(default=SOURCE_TREE / "runs", description="folder that jobs write to: their queue, logs and models")
@@ -54,6 +58,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split_names(cls, names: object) -> object:
         return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+    @field_validator("checkpoints", "state", "data", "cache", mode="before")
+    @classmethod
+    def _check_path(cls, path: object) -> object:
+        # Else it would be the folder that the server was started in.
+        if path == "":
+            raise ValueError("expected a folder")
+        return path
 
     @field_validator("checkpoints", "state")
     @classmethod

@@ -286,6 +286,11 @@ def test_terminate_ends_it_cleanly(made_checkpoints: Path):
         ({"L2D_HOST": ""}, "L2D_HOST: .* at least 1 character"),
         ({"L2D_CHECKPOINTS": str(Path(__file__) / "x")}, "L2D_CHECKPOINTS: cannot be read: Not a directory; got '.*/x'"),
         ({"L2D_STATE": __file__}, "L2D_STATE: cannot be read: Not a directory; got "),
+        (
+            {"L2D_STATE": "", "L2D_CACHE": "", "L2D_DATA": "", "L2D_CHECKPOINTS": ""},
+            "CHECKPOINTS.*STATE.*DATA.*CACHE: expected a folder; got ''",
+        ),
+        ({"L2D_REQUEST_SECONDS": "inf"}, "L2D_REQUEST_SECONDS: .* 86400; got 'inf'"),
         ({"L2D_HOST": "no.invalid", "L2D_PORT": "1"}, r"^Cannot listen on no.invalid port 1: [^(]*\. Choose others with L2D_HOST, "),
     ],
 )
