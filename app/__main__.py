@@ -1,5 +1,7 @@
 """`python -m app`: start the server and print its address."""
 
+import asyncio
+import contextlib
 import signal
 import socket
 import sys
@@ -38,7 +40,9 @@ def main() -> None:
 
     configure_logs(settings.log)
     host, port = listener.getsockname()[:2]
-    _Server(settings, create_app, f"http://{_to_address(host)}:{port}").run(sockets=[listener])
+    # After everything has ended, uvicorn passes the signal on to Python.
+    with contextlib.suppress(KeyboardInterrupt):
+        _Server(settings, create_app, f"http://{_to_address(host)}:{port}").run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -51,16 +55,24 @@ class _Server(uvicorn.Server):
         )
         self.settings, self.create_app, self.url = settings, create_app, url
         self.leaving: threading.Event | None = None
+        self.page_over: asyncio.Event | None = None
 
     def _create(self) -> "FastAPI":
         app = self.create_app(self.settings)
-        self.leaving = app.state.leaving
+        self.leaving, self.page_over = app.state.leaving, app.state.page_over
         return app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             print(f"L2D is at {self.url}  (API: {self.url}/docs)", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Whatever the signal: streams that would never end by themselves need not be waited for, and cut off.
+        if self.leaving is not None and self.page_over is not None:
+            self.leaving.set()
+            self.page_over.set()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGTERM or self.leaving is None or self.leaving.is_set():

@@ -12,6 +12,7 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.routing import Mount
 
 from app.access import Access, choose_token
 from app.api import add_api, refuse_rest
@@ -139,4 +140,7 @@ def _mount_page(app: FastAPI, settings: Settings) -> FastAPI:
     distil = partial(build_distil_tab, app.state.workshop, app.state.access)
     page = build_page(catalog=engine.catalog, engine=engine, settings=settings, more=[("Distil", distil)])
     mounted: FastAPI = gradio.mount_gradio_app(app, page, path="/", max_file_size=settings.max_upload_bytes, **look())
+    inner = next(route.app for route in mounted.routes if isinstance(route, Mount) and isinstance(route.app, gradio.routes.App))
+    # To be set when the server stops: it ends the streams by which Gradio notices that somebody leaves the page.
+    app.state.page_over = inner.stop_event
     return mounted

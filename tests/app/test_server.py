@@ -236,6 +236,30 @@ def test_terminate_lets_a_running_request_end(made_checkpoints: Path, tmp_path: 
         httpx.get(f"{url}/healthz")
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_streams_end_at_once_and_quietly_when_the_server_stops(made_checkpoints: Path, tmp_path: Path, sent: signal.Signals):
+    process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[3]
+    with httpx.Client(base_url=url, timeout=60) as client:
+        wait_until_ready(client)
+        job = client.post("/v1/jobs", json={"data": "shapes", "student": "resnet18", "method": "vanilla"}).json()["id"]
+        with (
+            client.stream("GET", "/gradio_api/heartbeat/x") as page,
+            client.stream("GET", f"/v1/jobs/{job}/events") as events,
+        ):
+            streams = [page.iter_text(), events.iter_text()]
+            assert ["ALIVE" in next(streams[0]), "queued" in next(streams[1])] == [True, True]
+            began = time.monotonic()
+            process.send_signal(sent)
+            # Raises where one is cut off in the middle.
+            assert [list(stream) for stream in streams] == [[], []]
+            _, log = process.communicate(timeout=30)
+            assert time.monotonic() - began < 4
+    assert "Application shutdown complete" in log
+    assert not re.search(r"\[(warning|error)|Traceback", log), log
+
+
 def encode_flat(value: int, side: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (side, side), (value, 0, 255 - value)).save(buffer, "PNG", compress_level=1)
