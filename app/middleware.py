@@ -9,6 +9,7 @@ from collections.abc import Collection, MutableMapping
 from http import HTTPMethod
 from typing import Any
 
+from anyio import BrokenResourceError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
@@ -76,9 +77,10 @@ class Observe:
             try:
                 await self.app(scope, receive, send_with_id)
             except Exception as error:
-                if status:
+                if not status:
+                    await fail(scope["method"], _read_path(scope), error)(scope, receive, send_with_id)
+                elif not _is_hang_up(error):
                     raise
-                await fail(scope["method"], _read_path(scope), error)(scope, receive, send_with_id)
             except asyncio.CancelledError:
                 if status:
                     raise
@@ -94,6 +96,11 @@ class Observe:
         level = logging.DEBUG if route in PROBES or (route == PAGE and status < 400) else logging.INFO
         fields = {"status": status, "seconds": round(seconds, 4), "client": (scope.get("client") or ("",))[0]}
         logger.log(level, "%s %s", method, _read_path(scope), extra=fields)
+
+
+def _is_hang_up(error: Exception) -> bool:
+    """Whether all that failed was to pass on what nobody reads any more, as FastAPI's streams do when their reader goes away."""
+    return isinstance(error, ExceptionGroup) and error.split(BrokenResourceError)[1] is None
 
 
 def _read_path(scope: Scope) -> str:

@@ -480,6 +480,19 @@ def test_a_stream_ends_when_the_server_stops(client: TestClient):
     assert [kind for kind, _, _ in read_events(client.get(f"/v1/jobs/{job}/events"))] == ["state"]
 
 
+def test_readers_of_events_who_hang_up_leave_no_error(address: str, tmp_path: Path):
+    """The server's log is looked at when it has stopped."""
+    job = httpx.post(f"{address}/v1/jobs", json=ORDER).json()["id"]
+    folder = JobFolder(tmp_path / "state" / "jobs" / job)
+    folder.prepare()
+    for epoch in range(2000):
+        folder.append({"event": "epoch", "epoch": epoch})
+    for _ in range(20):
+        with httpx.stream("GET", f"{address}/v1/jobs/{job}/events") as events:
+            next(events.iter_lines())
+    assert httpx.get(f"{address}/healthz").status_code == 200
+
+
 def test_methods_need_no_token(workshop: Workshop):
     with serve(workshop, token="secret") as client:
         methods = {method["name"]: method for method in client.get("/v1/methods").json()}
