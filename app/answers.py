@@ -68,6 +68,10 @@ async def _answer_validation_error(request: Request, error: Exception) -> Respon
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
+    if error.status_code == HTTPStatus.BAD_REQUEST and error.__cause__ is not None:  # FastAPI could not read it, and does not say why
+        return refuse(
+            RequestError("Expected JSON as text in UTF-8; this is no such text, is nested too deeply, or has a number of too many digits.")
+        )
     return _answer(HTTPStatus(error.status_code), "http_error", str(error.detail), headers=dict(error.headers or {}))
 
 

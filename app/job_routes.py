@@ -61,7 +61,7 @@ ORDERED: Responses = {
     **QUEUE,
     **describe_errors(
         {
-            400: "the body is no text",
+            400: "the body is no text, is nested too deeply, or has a number of too many digits",
             408: "the body did not come in time",
             409: "the idempotency key came with another order",
             413: "too many bytes",

@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.routing import Mount
 
 from app.access import Access, choose_token
+from app.answers import answer_head
 from app.api import add_api, refuse_rest
 from app.catalog import Catalog
 from app.engine import Engine
@@ -37,7 +38,8 @@ DESCRIPTION = """Where do a teacher and its students look? Probabilities and cla
     curl -F image=@photo.jpg http://127.0.0.1:7860/v1/compare
     curl -F image=@photo.jpg -F labels=cat,couch -F format=png http://127.0.0.1:7860/v1/compare -o figure.png
 
-Every error is `{"error": {"status", "code", "message", "details"}}`: `message` says what was expected, what came and what to do.
+Every error of these routes is `{"error": {"status", "code", "message", "details"}}`: `message` says what was expected, what came and what
+to do.
 """
 
 
@@ -63,6 +65,7 @@ def create_api(settings: Settings) -> FastAPI:
         lifespan=_run_engine,
         servers=[{"url": "/"}],
     )
+    app.include_router(answer_head(app.router))
     app.state.engine = engine
     app.state.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
     app.state.workshop = workshop = Workshop(places, engine.catalog)

@@ -118,6 +118,12 @@ def test_broken_json_is_told_as_such(client: TestClient):
     assert sentence == "body: Invalid JSON: Expecting property name enclosed in double quotes at character 1."
 
 
+@pytest.mark.parametrize("body", [b'{"title": "\xff"}', b"[" * 100_000, b'{"epochs": ' + b"1" * 5000 + b"}"])
+def test_a_body_that_cannot_be_read_is_told_why(client: TestClient, body: bytes):
+    sentence = refusal(client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"}), 400)
+    assert sentence.startswith("Expected JSON as text in UTF-8; this is no such text, is nested too deeply, or has a number of too many")
+
+
 def test_an_empty_key_is_refused(client: TestClient):
     refusal(client.post("/v1/jobs", json=ORDER, headers={"Idempotency-Key": ""}), 422)
 

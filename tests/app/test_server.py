@@ -95,6 +95,9 @@ def test_page_in_front_hides_no_route(client: httpx.Client):
     assert (probed.status_code, probed.content, probed.headers["content-length"]) == (200, b"", "15")
     assert client.put("/v1/compare").json()["error"]["code"] == "method_not_allowed"
     assert "swagger" in client.get("/docs").text
+    for path in ("/docs", "/openapi.json"):
+        head, whole = client.head(path), client.get(path)
+        assert (head.status_code, head.headers["content-type"], head.content) == (200, whole.headers["content-type"], b"")
     assert client.get("/openapi.json").json()["info"]["title"] == "L2D"
 
 
