@@ -69,9 +69,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Whatever the signal: streams that would never end by themselves need not be waited for, and cut off.
-        if self.leaving is not None and self.page_over is not None:
-            self.leaving.set()
-            self.page_over.set()
+        for event in (self.leaving, self.page_over):
+            if event is not None:
+                event.set()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

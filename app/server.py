@@ -145,5 +145,6 @@ def _mount_page(app: FastAPI, settings: Settings) -> FastAPI:
     mounted: FastAPI = gradio.mount_gradio_app(app, page, path="/", max_file_size=settings.max_upload_bytes, **look())
     inner = next(route.app for route in mounted.routes if isinstance(route, Mount) and isinstance(route.app, gradio.routes.App))
     # To be set when the server stops: it ends the streams by which Gradio notices that somebody leaves the page.
-    app.state.page_over = inner.stop_event
+    # Gradio does not document it: without it, the server waits for its patience's end.
+    app.state.page_over = getattr(inner, "stop_event", None)
     return mounted
