@@ -486,6 +486,7 @@ def test_a_stream_ends_when_the_server_stops(client: TestClient):
     assert [kind for kind, _, _ in read_events(client.get(f"/v1/jobs/{job}/events"))] == ["state"]
 
 
+@pytest.mark.slow
 def test_readers_of_events_who_hang_up_leave_no_error(address: str, tmp_path: Path):
     """The server's log is looked at when it has stopped."""
     job = httpx.post(f"{address}/v1/jobs", json=ORDER).json()["id"]

@@ -238,6 +238,7 @@ def test_an_error_by_the_loss_of_a_process_is_told_from_others() -> None:
 TABLE = ("reproduce", "table4", "--rows", "3", "--methods", "vanilla,l2d", "--out", "out", "--epochs")
 
 
+@pytest.mark.slow
 def test_a_table_is_trained_and_scored_by_both_and_told_and_written_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
     said = run_two("command", tmp_path, *TABLE, "1")
