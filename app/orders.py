@@ -82,9 +82,13 @@ class Order(BaseModel):
     width: int = Field(default=768, ge=16, le=2048, multiple_of=8, description="Width of the label-wise embeddings.")
     feedforward: int = Field(default=2048, ge=16, le=8192, description="Hidden width of the head's feed-forward part.")
     weights: dict[str, float] = Field(default_factory=dict, description="Replaces some of the method's loss weights.")
-    min_area: float = Field(default=0.4, ge=0.01, le=1, description="Smallest share of the picture that a random crop keeps.")
-    colour: float = Field(default=0.3, ge=0, le=1, description="Strength of random brightness, contrast and saturation.")
+    augmentation: Literal["crops", "randaugment"] = Field(
+        default="crops", description="Views of the pictures: crops with flips, colours and holes, or the paper's randaugment with holes."
+    )
+    min_area: float = Field(default=0.4, ge=0.01, le=1, description="Smallest share of the picture that a crop keeps.")
+    colour: float = Field(default=0.3, ge=0, le=1, description="Strength of brightness, contrast and saturation of crops.")
     cutout: float = Field(default=0.5, ge=0, le=1, description="Side of the hole cut into every second picture, as a share of the side.")
+    unit_pixels: bool = Field(default=False, description="Leave pixels in [0, 1], as the paper, instead of scaling them.")
     averaging: float = Field(default=0.0, ge=0, le=0.99999, description="Decay of an exponential average of the weights; 0 for none.")
     holdout: float = Field(default=0.1, ge=0, le=0.5, description="Share of the training pictures set aside to follow the score by.")
     processes: int = Field(
@@ -263,10 +267,11 @@ def _write_command(program: str, plan: Plan, shorter: dict[str, str]) -> str:
     options |= {name: getattr(recipe, name) for name in _TOLD}
     words = [f"--{name.replace('_', '-')} {_quote(str(value), shorter)}" for name, value in options.items()]
     words += [f"--weight {name}={weight!r}" for name, weight in recipe.weights.items()]
-    return " ".join([f"{program} {'distill' if plan.teacher else 'train'}", *words, *(["--pretrained"] if plan.pretrained else [])])
+    switches = [f"--{name.replace('_', '-')}" for name in ("pretrained", "unit_pixels") if getattr(plan, name)]
+    return " ".join([f"{program} {'distill' if plan.teacher else 'train'}", *words, *switches])
 
 
-_TOLD = ("epochs", "batch_size", "lr", "freeze_stages", "min_area", "colour", "cutout", "averaging", "holdout", "seed")
+_TOLD = ("epochs", "batch_size", "lr", "freeze_stages", "augmentation", "min_area", "colour", "cutout", "averaging", "holdout", "seed")
 
 
 def _quote(value: str, shorter: dict[str, str]) -> str:
@@ -286,7 +291,7 @@ def _make_recipe(chosen: dict[str, Any], teacher_size: int) -> Recipe:
 
 
 def _make_plan(chosen: dict[str, Any], backbone: str, spec: str, out: Path, recipe: Recipe, init: Path | None) -> Plan:
-    sizes = {name: chosen[name] for name in ("image_size", "output_stride", "width", "feedforward")}
+    sizes = {name: chosen[name] for name in ("image_size", "output_stride", "width", "feedforward", "unit_pixels")}
     pretrained = chosen["pretrained"] and init is None
     return Plan(backbone=backbone, data=spec, out=out, recipe=recipe, init=init, pretrained=pretrained, **sizes)
 

@@ -33,9 +33,15 @@ Epochs = Annotated[int, typer.Option(help="passes over the training pictures")]
 BatchSize = Annotated[int, typer.Option(help="pictures per step")]
 LearningRate = Annotated[float, typer.Option(help="peak learning rate")]
 Warmup = Annotated[float, typer.Option(help="share of the steps in which the learning rate rises")]
-MinArea = Annotated[float, typer.Option(help="smallest share of the picture that a random crop keeps")]
+UnitPixels = Annotated[
+    bool, typer.Option("--unit-pixels", help="leave pixels in [0, 1], as the paper, not as the initial weights know them")
+]
+Augmentation = Annotated[str, typer.Option(help="crops (with flips, colours and holes), or randaugment as the paper")]
+MinArea = Annotated[float, typer.Option(help="smallest share of the picture that a crop keeps")]
 Colour = Annotated[float, typer.Option(help="strength of random brightness, contrast and saturation")]
-Cutout = Annotated[float, typer.Option(help="side of the hole cut into every second picture, as a share of the side")]
+Cutout = Annotated[
+    float, typer.Option(help="side of the hole cut into every second picture, of randaugment every one, as a share of the side")
+]
 FreezeStages = Annotated[int, typer.Option(help="number of backbone stages that stay as initialised")]
 Averaging = Annotated[float, typer.Option(help="decay of an exponential average of the weights; 0 for none")]
 Holdout = Annotated[float, typer.Option(help="share of the training pictures set aside to follow the score by")]
@@ -59,10 +65,12 @@ def train(
     output_stride: OutputStride = 32,
     width: Width = 768,
     feedforward: Feedforward = 2048,
+    unit_pixels: UnitPixels = False,
     epochs: Epochs = 80,
     batch_size: BatchSize = 64,
     lr: LearningRate = 1e-4,
     warmup: Warmup = 0.2,
+    augmentation: Augmentation = "crops",
     min_area: MinArea = 0.4,
     colour: Colour = 0.3,
     cutout: Cutout = 0.5,
@@ -94,10 +102,12 @@ def distill(
     output_stride: OutputStride = 32,
     width: Width = 768,
     feedforward: Feedforward = 2048,
+    unit_pixels: UnitPixels = False,
     epochs: Epochs = 80,
     batch_size: BatchSize = 64,
     lr: LearningRate = 1e-4,
     warmup: Warmup = 0.2,
+    augmentation: Augmentation = "crops",
     min_area: MinArea = 0.4,
     colour: Colour = 0.3,
     cutout: Cutout = 0.5,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2d.data.augmentation import AUGMENTATIONS
 from l2d.distill import choose_weights
 
 # Smallest and largest value of every number; whole numbers where the bounds are.
@@ -49,7 +50,8 @@ class Recipe:
         train_size: side of the student's input while training, in pixels. Smaller than the size it is used at saves time, and
             suits networks that are then used on uncropped pictures (Touvron et al., "Fixing the train-test resolution discrepancy").
         teacher_size: side of the teacher's input while distilling; both see the same view of the picture.
-        min_area, colour, cutout: strength of the augmentation, see `l2d.data.augmentation.augment`.
+        augmentation: one of `l2d.data.augmentation.AUGMENTATIONS`.
+        min_area, colour, cutout: its strength, see `l2d.data.augmentation.augment`.
         freeze_stages: the first stages of the backbone stay as they were initialised, statistics included, which saves their
             backward pass (the usual choice in detection, where it is called FREEZE_AT).
         averaging: decay per step of an exponential average of the weights, which is then the result; 0 for none. Less in the first steps.
@@ -58,7 +60,7 @@ class Recipe:
         seed: of initialisation, order, augmentation and dropout.
 
     Raises:
-        ValueError: naming the setting that is out of its range, the unknown method, or the loss that the method does not have.
+        ValueError: naming the setting that is out of its range, the unknown method or augmentation, or the loss that is not the method's.
     """
 
     method: str = "vanilla"
@@ -70,6 +72,7 @@ class Recipe:
     warmup: float = 0.2
     train_size: int = 224
     teacher_size: int = 224
+    augmentation: str = "crops"
     min_area: float = 0.4
     colour: float = 0.3
     cutout: float = 0.5
@@ -81,6 +84,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         choose_weights(self.method, self.weights)
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(f"Unknown augmentation {self.augmentation!r}; the known ones are {', '.join(AUGMENTATIONS)}.")
         for name, (low, high) in BOUNDS.items():
             value, whole = getattr(self, name), isinstance(low, int)
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):

@@ -304,7 +304,8 @@ def _describe_recipe(recipes: dict[str, Any], name: str, weights: bool) -> list[
         for setting, value in chosen[part].items()
         if setting not in told and value != paper[part].get(setting, getattr(Recipe, setting, None))
     }
-    sentences = [f"Recipe {name}: {', '.join(f'{setting} {value:g}' for setting, value in changes.items())}."] if changes else []
+    listed = ", ".join(f"no {setting}" if value is False else f"{setting} {value}" for setting, value in changes.items())
+    sentences = [f"Recipe {name}: {listed}."] if changes else []
     if weights and chosen["weights"]:
         listed = ", ".join(f"{loss} {weight:g}" for loss, weight in chosen["weights"].items())
         sentences.append(f"Loss weights {listed}: {chosen['weights_from']}")

@@ -22,6 +22,8 @@ from l2d.recipe import Recipe
 from l2d.train import EpochReport, Network, StepCallback, fit
 
 STATE = "state.pt"
+# Mean and deviation that leave pixels as they are.
+UNIT_PIXELS = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Plan:
         init: safetensors file with the backbone's initial weights, or a checkpoint folder to go on from, head included.
         pretrained: start from timm's ImageNet weights instead.
         image_size, output_stride, width, feedforward: of the network, see `ModelCard`.
+        unit_pixels: the network is given pixels in [0, 1], as the paper's are, instead of scaled as its initial weights are used to.
     """
 
     backbone: str
@@ -49,6 +52,7 @@ class Plan:
     output_stride: int = 32
     width: int = 768
     feedforward: int = 2048
+    unit_pixels: bool = False
 
 
 def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: StepCallback | None = None) -> Iterator[EpochReport]:
@@ -140,7 +144,7 @@ def _build_model(plan: Plan, labels: tuple[str, ...]) -> LabelNet:
 def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network:
     """The untrained network of a plan, with the card that it will be saved with."""
     model = _build_model(plan, index.labels)
-    name, scaling = plan.out.resolve().name, model.backbone.pretrained_cfg
+    name, (mean, std) = plan.out.resolve().name, _choose_scaling(plan, model)
     card = ModelCard(
         name=name,
         title=name,
@@ -152,8 +156,8 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         output_stride=plan.output_stride,
         width=plan.width,
         feedforward=plan.feedforward,
-        mean=tuple(scaling["mean"]),
-        std=tuple(scaling["std"]),
+        mean=mean,
+        std=std,
         recipe=plan.recipe.as_dict(),
         data={"source": plan.data.split(":")[0], "images": len(index.paths), "labels": len(index.labels)},
         # A method without a loss that compares does not look at its teacher.
@@ -162,6 +166,16 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         created=datetime.date.today().isoformat(),
     )
     return Network(model, card)
+
+
+def _choose_scaling(plan: Plan, model: LabelNet) -> tuple[Any, Any]:
+    """Mean and deviation that pixels are scaled by."""
+    if plan.unit_pixels:
+        return UNIT_PIXELS
+    if plan.init is not None and plan.init.is_dir():
+        earlier = read_card(plan.init)
+        return earlier.mean, earlier.std
+    return tuple(model.backbone.pretrained_cfg["mean"]), tuple(model.backbone.pretrained_cfg["std"])
 
 
 def load_network_weights(model: LabelNet, folder: Path, labels: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.evaluate import Progress, check_labels, evaluate
 from l2d.recipe import count_trained
-from l2d.runs import STATE, Plan, check_network, check_start, choose_device, create_network, execute, load_network
+from l2d.runs import STATE, UNIT_PIXELS, Plan, check_network, check_start, choose_device, create_network, execute, load_network
 from l2d.train import EpochReport, Network, StepCallback, choose_batch_size, fit
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
@@ -97,6 +97,8 @@ def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str
     planned: dict[str, Any] = {"backbone": plan.backbone, "labels": index.labels}
     planned |= {name: getattr(plan, name) for name in ("image_size", "output_stride", "width", "feedforward")}
     changed = plan.recipe.find_changes(card.recipe) + [name for name, value in planned.items() if getattr(card, name) != value]
+    if plan.unit_pixels != ((card.mean, card.std) == UNIT_PIXELS):
+        changed.append("scaling of pixels")
     if card.data.get("images") != len(index.paths):
         changed.append("number of pictures")
     if (card.lineage.get("init") == "random") == (plan.pretrained or plan.init is not None):

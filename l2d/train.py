@@ -207,9 +207,8 @@ class _Run:
 
     def _train_step(self, batch: Tensor, targets: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
-        view = augment(
-            batch.to(self.device, non_blocking=True), generator, min_area=recipe.min_area, colour=recipe.colour, cutout=recipe.cutout
-        )
+        strength = {"min_area": recipe.min_area, "colour": recipe.colour, "cutout": recipe.cutout}
+        view = augment(batch.to(self.device, non_blocking=True), generator, recipe.augmentation, **strength)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=supports_bfloat16(self.device)):
             taught = self._teach(view)
             images = prepare(view, recipe.train_size, self.card).contiguous(memory_format=self.format)
@@ -267,7 +266,7 @@ class _Run:
             raise ValueError("it does not hold the state of such a run")
         if changed := self.recipe.find_changes(state["recipe"]):
             raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)}); give the same ones to go on with it")
-        if other := [name for name, value in self.identity.items() if state["identity"].get(name) != value]:
+        if other := [name for name, value in self.identity.items() if state["identity"].get(name, value) != value]:
             raise ValueError(f"it belongs to a run with another {', another '.join(other)}")
 
     @property
@@ -279,6 +278,7 @@ class _Run:
             "image size": self.card.image_size,
             "output stride": self.card.output_stride,
             "size of the head": [self.card.width, self.card.feedforward],
+            "scaling of pixels": [*self.card.mean, *self.card.std],
             "origin of its weights": self.card.lineage,
             "list of labels": list(self.card.labels),
             "teacher": self.teacher.card.sha256 if self.teacher is not None else None,

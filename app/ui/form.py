@@ -20,6 +20,7 @@ MORE = (
     "output_stride",
     "width",
     "feedforward",
+    "augmentation",
     "min_area",
     "colour",
     "cutout",
@@ -28,6 +29,7 @@ MORE = (
     "processes",
     "seed",
     "pretrained",
+    "unit_pixels",
 )
 STARTS = ("start_from", "teacher_start_from")
 # Fields that must fit each other, or what is there at the moment.
@@ -39,7 +41,7 @@ FITTING = ("method", "teacher", "student", "start_from", "teacher_start_from", "
 # What stands in a number's field that is empty, where that says something.
 EMPTY = {"freeze_stages": "none"}
 # Fields that take a whole line: names of models are long.
-LONG = ("title", "teacher", "student", "start_from", "teacher_start_from", "pretrained")
+LONG = ("title", "teacher", "student", "start_from", "teacher_start_from", "pretrained", "unit_pixels")
 
 CSS = """
 .l2d-form .form { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); background: var(--block-background-fill); }
@@ -124,7 +126,7 @@ class Form:
             "method": list(METHODS),
             "teacher": [*models, *(f"{TRAIN}{backbone}" for backbone in OFFERED)],
             "student": list(OFFERED),
-            "output_stride": list(get_args(Order.model_fields["output_stride"].annotation)),
+            **{name: list(get_args(Order.model_fields[name].annotation)) for name in ("output_stride", "augmentation")},
             "start_from": ["", *(name for name, kind in kinds if kind == held["student"])],
             "teacher_start_from": ["", *(name for name, kind in kinds if not trained or f"{TRAIN}{kind}" == held["teacher"])],
         }

@@ -7,36 +7,54 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from l2d import processes
+from l2d.data import randaugment
 
+# Ours, and the paper's.
+AUGMENTATIONS = ("crops", "randaugment")
 # Random numbers per picture: 5 for crop and flip, 3 for colour, 3 for cutout.
 DRAWS = 11
 
 
-def augment(pictures: Tensor, generator: torch.Generator, *, min_area: float = 0.4, colour: float = 0.3, cutout: float = 0.5) -> Tensor:
-    """One random view of every picture: crop, flip, colour, cutout.
+def augment(
+    pictures: Tensor,
+    generator: torch.Generator,
+    kind: str = "crops",
+    *,
+    min_area: float = 0.4,
+    colour: float = 0.3,
+    cutout: float = 0.5,
+) -> Tensor:
+    """One random view of every picture.
 
-    It stands in for the paper's RandAugment and Cutout, and is not the same: no rotation, shear, posterising and the like. Their library
-    versions go picture by picture and draw from one global generator, so neither a resumed run nor several processes could repeat them.
-    Here random numbers are drawn on the host, for the pictures of all processes: every device sees the same views for a seed, and every
+    Random numbers are drawn on the host, for the pictures of all processes: every device sees the same views for a seed, and every
     process those that a single one would see.
 
     Args:
         pictures: bytes (N, 3, S, S).
+        kind: one of `AUGMENTATIONS`:
+            crops: crop, flip, colours, and a grey hole in every second picture.
+            randaugment: as published, without crops and flips, see `l2d.data.randaugment`; it takes `cutout` alone.
         min_area: smallest share of the area that a crop keeps; the crop, of a shape between 3:4 and 4:3, is stretched back to S x S.
         colour: strength of brightness, contrast and saturation, as a factor in 1 +- colour.
-        cutout: side of the square that is greyed out, as a share of S; 0.5 in the paper's recipe, here placed at random with its
-            centre inside the picture and for every second picture.
+        cutout: side of the hole, as a share of S; its centre lies anywhere in the picture.
 
     Returns:
         Pixels in [0, 1], float (N, 3, S, S).
     """
+    if kind == "randaugment":
+        return randaugment.randaugment(pictures, _draw(randaugment.DRAWS, len(pictures), generator), cutout)
     # All numbers of a batch cross to the device at once: one by one, each would wait for what the device does at the moment.
-    everyones = len(pictures) * processes.count()
-    draws = torch.rand(DRAWS, everyones, generator=generator)[:, processes.share(everyones)].to(pictures.device, non_blocking=True)
+    draws = _draw(DRAWS, len(pictures), generator).to(pictures.device, non_blocking=True)
     pixels = pictures.float() / 255
     pixels = F.grid_sample(pixels, _crop_grid(pixels, draws[:5], min_area), mode="bilinear", padding_mode="reflection", align_corners=False)
     pixels = _jitter(pixels, draws[5:8], colour)
     return _cut(pixels, draws[8:], cutout)
+
+
+def _draw(numbers: int, pictures: int, generator: torch.Generator) -> Tensor:
+    """This process' part of the random numbers for a batch of all processes, (numbers, pictures)."""
+    everyones = pictures * processes.count()
+    return torch.rand(numbers, everyones, generator=generator)[:, processes.share(everyones)]
 
 
 def _crop_grid(pixels: Tensor, draws: Tensor, min_area: float) -> Tensor:

@@ -3,12 +3,14 @@
 import itertools
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import torch
 import typer
 
 from app.orders import Order, choose_first_order, plan_stages, write_commands
 from l2d.cli import app as cli
+from l2d.data.augmentation import AUGMENTATIONS
 from l2d.model import create_model, load_backbone
 
 PLACES = {"$L2D_DATA": Path("/the data"), "$L2D_CHECKPOINTS": Path("/shipped")}
@@ -32,7 +34,15 @@ def test_a_known_teacher_sees_pictures_at_its_own_size(made_checkpoints: Path):
 
 
 def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Path):
-    stages = plan(made_checkpoints, teacher_backbone="resnet34", method="mld", weights={"mld": 3.5}, start_from="alien", pretrained=True)
+    stages = plan(
+        made_checkpoints,
+        teacher_backbone="resnet34",
+        method="mld",
+        weights={"mld": 3.5},
+        start_from="alien",
+        pretrained=True,
+        unit_pixels=True,
+    )
     commands = write_commands(stages, PLACES | {"$L2D_STATE": made_checkpoints})
     known = typer.main.get_command(cli).commands
     for stage, command in zip(stages, commands, strict=True):
@@ -45,6 +55,7 @@ def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Pat
         assert values["--out"] == f"job/{stage.name}"
     assert 'init "$L2D_STATE/alien/model.safetensors"' in commands[1]
     assert ["--pretrained" in command for command in commands] == [True, False]
+    assert all("--unit-pixels" in command for command in commands)
     assert "--weight mld=3.5" in commands[1]
 
 
@@ -67,6 +78,10 @@ def test_a_teacher_without_trained_weights_keeps_none_of_them(made_checkpoints: 
 def test_several_processes_are_started_by_torchrun(made_checkpoints: Path):
     commands = write_commands(plan(made_checkpoints, method="vanilla"), PLACES, 4)
     assert commands[0].startswith("torchrun --nproc-per-node 4 -m l2d train --backbone")
+
+
+def test_an_order_offers_every_augmentation():
+    assert get_args(Order.model_fields["augmentation"].annotation) == AUGMENTATIONS
 
 
 def test_the_first_order_starts_from_what_is_there():

@@ -74,6 +74,7 @@ def test_distill(teacher: Path, coco: Path, tmp_path: Path) -> None:
 def test_the_options_of_the_recipe_reach_it(coco: Path, tmp_path: Path, teacher: Path) -> None:
     options = {
         "warmup": 0.5,
+        "augmentation": "randaugment",
         "min_area": 0.7,
         "colour": 0.1,
         "cutout": 0.25,
@@ -84,9 +85,13 @@ def test_the_options_of_the_recipe_reach_it(coco: Path, tmp_path: Path, teacher:
     }
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     words += ["--init", str(teacher / "model.safetensors")]
-    result = run("train", "--backbone", "test_resnet", "--data", f"coco:{coco}", "--out", tmp_path / "one", *SMALL, *HEAD, *words)
+    result = run(
+        "train", "--backbone", "test_resnet", "--data", f"coco:{coco}", "--out", tmp_path / "one", *SMALL, *HEAD, *words, "--unit-pixels"
+    )
     assert result.exit_code == 0, result.stderr
-    assert read_card(tmp_path / "one").recipe.items() >= options.items()
+    card = read_card(tmp_path / "one")
+    assert card.recipe.items() >= options.items()
+    assert (card.mean, card.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def test_evaluate_as_json(teacher: Path, coco: Path) -> None:

@@ -39,6 +39,7 @@ def test_every_number_has_bounds() -> None:
         ({"epochs": 2.5}, "epochs must be a whole number; got 2.5"),
         ({"epochs": True}, "epochs must be a whole number; got True"),
         ({"method": "kd"}, "Unknown method 'kd'; the known ones are vanilla, .*l2d"),
+        ({"augmentation": "mixup"}, "Unknown augmentation 'mixup'; the known ones are crops, randaugment"),
         ({"method": "mld", "weights": {"cd": 1.0}}, "Method mld has no loss 'cd'; it has mld"),
         ({"method": "mld", "weights": {"mld": -1.0}}, "The weight of mld must be a number from 0 on; got -1"),
     ],

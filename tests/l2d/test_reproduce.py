@@ -38,7 +38,8 @@ from l2d.runs import STATE
 from l2d.series import Training, check_trainings, count_pictures, describe_pictures, run_training, score_training
 from l2d.sweep import collect_sweep, plan_sweep
 
-PUBLISHED = {"epochs": 80, "batch_size": 64, "lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.2, "cutout": 0.5, "train_size": 224}
+PUBLISHED = {"epochs": 80, "batch_size": 64, "lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.2, "train_size": 224}
+PUBLISHED |= {"augmentation": "randaugment", "cutout": 0.5}
 
 
 def make_recipes() -> dict[str, Any]:
@@ -87,6 +88,7 @@ def test_every_row_is_planned_as_published(table: str):
         assert {name: recipe[name] for name in PUBLISHED} == PUBLISHED
         assert recipe["weights"] == METHODS["l2d"]
         assert (student.image_size, student.width, student.feedforward, student.pretrained) == (224, 768, 2048, True)
+        assert student.unit_pixels
 
 
 def test_initial_weights_are_those_of_the_published_code_unless_they_are_given(tmp_path: Path):
@@ -442,7 +444,13 @@ def test_a_given_teacher_teaches_another_student_by_the_short_recipe():
     assert pictures == {"teacher": {}, "vanilla": counts, "l2d": counts}
     text = Path("out/table4.md").read_text()
     assert "## teacher-test_resnet → test_byobnet (paper: ResNet-50 → MobileNet v2 on VOC 2007)" in text
-    for note in ("50% of the training pictures", "Recipe short: lr 0.0004, ", "Loss weights ", "The teacher was trained before"):
+    for note in (
+        "50% of the training pictures",
+        "Recipe short: lr 0.0004, ",
+        "augmentation crops",
+        "Loss weights ",
+        "The teacher was trained before",
+    ):
         assert note in text
     code, said = run("reproduce", "figure1", "--data", "shapes:24", "--out", "out", *words[:2])
     assert (code, "drawn by l2d sweep" in said) == (1, True)

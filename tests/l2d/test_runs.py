@@ -18,7 +18,8 @@ from l2d.data import read_index
 from l2d.evaluate import evaluate
 from l2d.model import create_model
 from l2d.recipe import Recipe
-from l2d.runs import STATE, Plan, choose_device, execute, load_network
+from l2d.runs import STATE, UNIT_PIXELS, Plan, choose_device, execute, load_network
+from l2d.series import Training, check_trainings
 
 
 def make_plan(coco: Path, out: Path, *, recipe: dict[str, Any] | None = None, **changes: Any) -> Plan:
@@ -60,6 +61,17 @@ def test_two_runs_do_not_share_a_folder(coco: Path, tmp_path: Path) -> None:
         next(execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 3}), device="cpu", resume=True))
     first.close()
     assert list(execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 3}), device="cpu", resume=True))[-1].epoch == 3
+
+
+def test_pixels_are_left_alone_where_the_plan_or_the_network_to_go_on_from_says_so(coco: Path, tmp_path: Path) -> None:
+    plan = dataclasses.replace(make_plan(coco, tmp_path / "unit", recipe={"epochs": 1}), unit_pixels=True)
+    list(execute(plan, device="cpu"))
+    assert (read_card(plan.out).mean, read_card(plan.out).std) == UNIT_PIXELS
+    later = dataclasses.replace(plan, out=tmp_path / "later", init=plan.out, unit_pixels=False)
+    list(execute(later, device="cpu"))
+    assert (read_card(later.out).mean, read_card(later.out).std) == UNIT_PIXELS
+    with pytest.raises(ValueError, match="unit was trained with another scaling of pixels than asked for now"):
+        check_trainings([Training(dataclasses.replace(plan, unit_pixels=False))], read_index(plan.data, "train"))
 
 
 # Few of the fixture's pictures show all three labels.

@@ -400,6 +400,15 @@ def test_the_state_of_another_run_is_refused(bands: Index, tmp_path: Path) -> No
         train_out(bands, make_recipe(), state=state)
 
 
+def test_a_state_from_before_something_told_runs_apart_is_gone_on_from(bands: Index, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    next(fit(make_network(), bands, make_recipe(), state=path))
+    state = torch.load(path, weights_only=True)
+    del state["identity"]["scaling of pixels"], state["recipe"]["augmentation"]
+    torch.save(state, path)
+    assert next(fit(make_network(), bands, make_recipe(), state=path)).epoch == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
@@ -408,6 +417,7 @@ def test_the_state_of_another_run_is_refused(bands: Index, tmp_path: Path) -> No
         ({"output_stride": 16}, "output stride"),
         ({"width": 24}, "size of the head"),
         ({"feedforward": 8}, "size of the head"),
+        ({"mean": (0.4, 0.4, 0.4)}, "scaling of pixels"),
         ({"lineage": {"init": "other.safetensors", "sha256": "0"}}, "origin of its weights"),
     ],
 )
