@@ -36,7 +36,11 @@ Seeds = Annotated[str, typer.Option(help="seeds, separated by commas; each stude
 Epochs = Annotated[int | None, typer.Option(help="passes over the training pictures, instead of the recipe's")]
 ImageSize = Annotated[int | None, typer.Option(help="side of the input in pixels, instead of the recipe's")]
 RecipeName = Annotated[
-    str, typer.Option("--recipe", help="paper; short: for a few epochs on part of a data set; shipped: that of the trained students")
+    str,
+    typer.Option(
+        "--recipe",
+        help="paper; supplement: with its weight of MLD; short: a few epochs, part of a data set; shipped: that of the trained students",
+    ),
 ]
 Share = Annotated[float, typer.Option(help="share of the training pictures that is trained on")]
 Teacher = Annotated[Path | None, typer.Option(help="checkpoint folder that teaches instead of the rows' teachers", exists=True)]

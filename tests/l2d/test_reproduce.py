@@ -91,6 +91,13 @@ def test_every_row_is_planned_as_published(table: str):
         assert student.unit_pixels
 
 
+def test_the_supplements_recipe_weighs_mld_beside_a_summed_loss_and_is_the_papers_otherwise():
+    recipes = read_recipes()["recipes"]
+    paper, supplement = (recipes[name] for name in ("paper", "supplement"))
+    assert {name for name in supplement if supplement[name] != paper.get(name)} == {"weights", "weights_from"}
+    assert supplement["weights"] == {"mld": METHODS["mld"]["mld"] * supplement["recipe"]["batch_size"]}
+
+
 def test_initial_weights_are_those_of_the_published_code_unless_they_are_given(tmp_path: Path):
     (row,) = choose_rows(read_rows("table3"), ["3"])
     teachers = [plan_teacher(name_pair(row)[0], make_settings(data="voc:ROOT", **changes)).plan for changes in ({}, {"init": tmp_path})]
@@ -114,7 +121,7 @@ def test_unknown_tables_rows_methods_and_seeds_are_refused():
         choose_rows(read_rows("table4"), ["7"])
     with pytest.raises(ValueError, match=r"Unknown method 'kd'; the known ones are vanilla, "):
         make_settings(methods=("kd",))
-    with pytest.raises(ValueError, match=r"Unknown recipe 'long'; the known ones are paper, short, shipped"):
+    with pytest.raises(ValueError, match=r"Unknown recipe 'long'; the known ones are paper, supplement, short, shipped"):
         make_settings(recipe="long")
     with pytest.raises(ValueError, match=r"none twice; got 1, 1"):
         make_settings(seeds=(1, 1))
