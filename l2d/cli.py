@@ -202,7 +202,7 @@ def explain(
 @app.command()
 def data(
     what: Annotated[str, typer.Argument(help="check")],
-    root: Annotated[str, typer.Argument(help="folder of a data set, or coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes, shapes:COUNT")],
+    root: Annotated[str, typer.Argument(help="folder of a data set; or as --data of the other commands")],
     split: Annotated[str | None, typer.Option(help="train or test; both if not given")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -23,7 +23,12 @@ output = Console(markup=False, emoji=False)
 # Columns of a table that goes to no terminal; it takes no more than it needs.
 WIDEST = 1000
 
-Data = Annotated[str, typer.Option(help="coco:ROOT, voc:ROOT, nuswide:ROOT, csv:FILE, shapes, or shapes:COUNT pictures of them")]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="coco:ROOT, coco2017:ROOT, voc:ROOT, voc-easy:ROOT, nuswide:ROOT, csv:FILE, shapes, or shapes:COUNT pictures of them"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 

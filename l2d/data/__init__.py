@@ -1,5 +1,6 @@
 """Data sets by name: what `--data` takes, and the reader behind it."""
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,19 +17,29 @@ SPLITS = ("train", "test")
 MOST_SHAPES = 1_000_000
 
 # Readers of data sets on disk, by the word before the colon; the folder or file comes after it.
-READERS: dict[str, Callable[[Path, str], Index]] = {"coco": read_coco, "voc": read_voc, "nuswide": read_nuswide, "csv": read_table}
-
+READERS: dict[str, Callable[[Path, str], Index]] = {
+    "coco": read_coco,
+    "coco2017": functools.partial(read_coco, year=2017),
+    "voc": read_voc,
+    # Without the objects that are marked difficult, which the published code counts.
+    "voc-easy": functools.partial(read_voc, difficult=False),
+    "nuswide": read_nuswide,
+    "csv": read_table,
+}
 
 # What a data set of each kind holds below its folder; the first that is there decides.
 MARKS = (
     ("coco", "annotations/instances_train2014.json"),
+    ("coco2017", "annotations/instances_train2017.json"),
     ("voc", "ImageSets"),
     ("voc", "VOC2007/ImageSets"),
     ("voc", "VOCdevkit/VOC2007/ImageSets"),
     ("nuswide", "ImageList"),
     ("csv", "labels.csv"),
 )
-LAYOUTS = "annotations/instances_train2014.json (COCO), ImageSets/ (VOC), ImageList/ (NUS-WIDE) or labels.csv (a table)"
+LAYOUTS = (
+    "annotations/instances_train2014.json or ..._train2017.json (COCO), ImageSets/ (VOC), ImageList/ (NUS-WIDE) or labels.csv (a table)"
+)
 
 
 def find_spec(root: Path) -> str | None:
@@ -58,7 +69,7 @@ def read_annotations(spec: str, split: str) -> Index:
     """Read what a data set says of its pictures, wherever these may be.
 
     Args:
-        spec: "coco:ROOT", "voc:ROOT", "nuswide:ROOT", "csv:FILE", "shapes", or "shapes:COUNT" with the number of training pictures.
+        spec: one of `READERS` with its place, as "coco:ROOT" or "csv:FILE"; "shapes", or "shapes:COUNT" with a number of training pictures.
         split: "train" or "test".
 
     Raises:

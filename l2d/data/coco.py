@@ -1,4 +1,4 @@
-"""MS-COCO 2014, as the official download lies on disk."""
+"""MS-COCO 2014 and 2017, as the official downloads lie on disk."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import torch
 from l2d.data.files import name_some, require_annotations, require_labels
 from l2d.data.images import Boxes, Index
 
-FOLDERS = {"train": "train2014", "test": "val2014"}
+PARTS = {"train": "train", "test": "val"}
 # What the entries of each list must have, and of which kind.
 NEEDED: dict[str, dict[str, type]] = {
     "images": {"id": int, "file_name": str},
@@ -20,7 +20,7 @@ NEEDED: dict[str, dict[str, type]] = {
 KINDS = {int: "a whole number", str: "a text"}
 
 
-def read_coco(root: Path, split: str) -> Index:
+def read_coco(root: Path, split: str, year: int = 2014) -> Index:
     """Read ROOT/annotations/instances_{train,val}2014.json; the pictures lie in ROOT/train2014 and ROOT/val2014.
 
     The labels are the file's categories in the order of their ids, so the official files give the usual 80. A picture shows a label
@@ -28,28 +28,31 @@ def read_coco(root: Path, split: str) -> Index:
     and COCO's own evaluation ignores it. So a label may be present without a box. Boxes are None if no other annotation has one. No
     picture is opened.
 
-    Source: Lin et al., "Microsoft COCO" (ECCV 2014); train2014 to train and val2014 to test, as in L2D. The authors' lists hold the
+    Source: Lin et al., "Microsoft COCO" (ECCV 2014); train2014 to train and val2014 to test, as in L2D. The release of 2017 has the same
+    pictures, most of val2014 among those to train on: scores on both do not compare. The authors' lists hold the
     annotated pictures alone; a picture without any annotation (some in the official download) is kept here, with zero targets.
 
     Args:
         root: the folder that holds `annotations`.
         split: "train" or "test".
+        year: of the release, which the names of files and folders end in.
 
     Raises:
         FileNotFoundError: if the annotations are missing.
         ValueError: for an unknown split, a file in another form, or annotations of unknown pictures or categories.
     """
-    if split not in FOLDERS:
-        raise ValueError(f"Unknown split {split!r} of COCO; the known ones are {', '.join(FOLDERS)}.")
-    source = root / "annotations" / f"instances_{FOLDERS[split]}.json"
-    require_annotations(source, f"COCO's layout: {source.name} in annotations/ beside the folder {FOLDERS[split]}/ with the pictures")
+    if split not in PARTS:
+        raise ValueError(f"Unknown split {split!r} of COCO; the known ones are {', '.join(PARTS)}.")
+    folder = f"{PARTS[split]}{year}"
+    source = root / "annotations" / f"instances_{folder}.json"
+    require_annotations(source, f"COCO's layout: {source.name} in annotations/ beside the folder {folder}/ with the pictures")
     content = _parse(source)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     labels = require_labels([category["name"] for category in categories], source)
     columns = {category["id"]: column for column, category in enumerate(categories)}
     rows = {image["id"]: row for row, image in enumerate(content["images"])}
     _check_ids(content, rows, columns, source)
-    paths = [root / FOLDERS[split] / image["file_name"] for image in content["images"]]
+    paths = [root / folder / image["file_name"] for image in content["images"]]
 
     targets = torch.zeros(len(paths), len(labels))
     pairs = [(rows[annotation["image_id"]], columns[annotation["category_id"]]) for annotation in content["annotations"]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from l2d.data import READERS, check_splits, read_annotations, read_index
+from l2d.data import READERS, check_splits, find_spec, read_annotations, read_index
 from l2d.data.files import describe_differences, find_missing, name_some, read_lines
 
 Save = Callable[..., Path]
@@ -20,6 +20,20 @@ def test_the_word_before_the_colon_chooses_the_reader(tmp_path: Path, save_pictu
     for kind in READERS:
         with pytest.raises(FileNotFoundError, match=r"There is no .*gone"):
             read_index(f"{kind}:{tmp_path / 'gone'}", "train")
+
+
+def test_the_releases_of_coco_are_told_apart(tmp_path: Path, save_picture: Save, write: Write):
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
+    write(tmp_path / "annotations" / "instances_train2017.json", json.dumps(content))
+    save_picture(tmp_path / "train2017" / "1.jpg")
+    assert find_spec(tmp_path) == f"coco2017:{tmp_path}"
+    assert read_index(f"coco2017:{tmp_path}", "train").paths == [tmp_path / "train2017" / "1.jpg"]
+    with pytest.raises(FileNotFoundError, match=r"instances_val2017\.json in annotations/ beside the folder val2017/"):
+        read_index(f"coco2017:{tmp_path}", "test")
+    with pytest.raises(FileNotFoundError, match=r"instances_train2014\.json"):
+        read_index(f"coco:{tmp_path}", "train")
+    write(tmp_path / "annotations" / "instances_train2014.json", json.dumps(content))
+    assert find_spec(tmp_path) == f"coco:{tmp_path}"
 
 
 def test_home_folders_are_found(tmp_path: Path, save_picture: Save, write: Write, monkeypatch: pytest.MonkeyPatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from l2d.data import read_index
 from l2d.data.voc import LABELS, read_voc
 
 Save = Callable[..., Path]
@@ -48,7 +49,7 @@ def test_difficult_objects_count_as_published(root: Path):
 
 
 def test_difficult_objects_can_be_left_out(root: Path):
-    index = read_voc(root, "train", difficult=False)
+    index = read_index(f"voc-easy:{root}", "train")
     assert index.boxes is not None
     assert index.boxes[0] == {LABELS.index("dog"): [(0, 0, 12, 8)]}
     assert index.targets[0].sum() == 1
