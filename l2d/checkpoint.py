@@ -181,21 +181,6 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def pickle_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a training's state, as torch does.
-
-    Raises:
-        OSError: what the disk said, such as that it is full; torch hides that behind an error of its own.
-    """
-    try:
-        with path.open("wb") as file:
-            torch.save(state, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from error
-        raise
-
-
 def _to_half(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.cpu().contiguous()
     if not tensor.is_floating_point():

@@ -1,8 +1,6 @@
 """Training, with or without a teacher."""
 
-import dataclasses
 import math
-import textwrap
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l2d import processes
-from l2d.checkpoint import ModelCard, pickle_state
+from l2d.checkpoint import ModelCard
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures, normalise
 from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
-from l2d.disk import replace_file
 from l2d.distill import Distiller, choose_weights
 from l2d.evaluate import check_labels, evaluate
 from l2d.graphs import record
@@ -26,6 +23,7 @@ from l2d.model import LabelNet
 from l2d.optimizer import create_average, create_optimizer, freeze_stages
 from l2d.outputs import Outputs
 from l2d.recipe import Recipe, count_held_out, count_trained
+from l2d.state import load_state, save_state
 
 # Losses are read back from the device this often: for progress, and to stop early when one is no longer a number.
 REPORT_EVERY = 10
@@ -241,33 +239,14 @@ class _Run:
 
     def save(self, path: Path, report: EpochReport) -> None:
         """Write everything that the next epoch depends on, and the last one's report."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"epoch": self.epoch, "seconds": self.seconds, "recipe": dataclasses.asdict(self.recipe), "identity": self.identity}
-        state["report"] = {name: value for name, value in report._asdict().items() if name != "model"}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda temporary: pickle_state(temporary, state))
+        told = {name: value for name, value in report._asdict().items() if name != "model"}
+        save_state(path, self._parts(), self.recipe, self.identity, epoch=self.epoch, seconds=self.seconds, report=told)
 
     def load(self, path: Path) -> EpochReport:
         """Take up the state of a run; returns its last report."""
-        try:
-            # Every part takes its tensors to where it lives; Adam's counters of steps live on the host, where reading them costs nothing.
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self._check_state(state)
-            for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.epoch, self.seconds = state["epoch"], state["seconds"]
-            return EpochReport(**state["report"] | {"model": self.result})
-        except Exception as error:  # torch.load fails in many ways on a damaged file
-            reason = textwrap.shorten(str(error), 300, placeholder=" ...").removesuffix(".")
-            raise ValueError(f"Cannot resume from {path}: {reason}. Remove its folder to start over.") from error
-
-    def _check_state(self, state: Any) -> None:
-        if not isinstance(state, dict) or not {*self._parts(), "epoch", "seconds", "recipe", "identity", "report"} <= state.keys():
-            raise ValueError("it does not hold the state of such a run")
-        if changed := self.recipe.find_changes(state["recipe"]):
-            raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)}); give the same ones to go on with it")
-        if other := [name for name, value in self.identity.items() if state["identity"].get(name, value) != value]:
-            raise ValueError(f"it belongs to a run with another {', another '.join(other)}")
+        told = load_state(path, self._parts(), self.recipe, self.identity)
+        self.epoch, self.seconds = told["epoch"], told["seconds"]
+        return EpochReport(**told["report"], model=self.result)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from l2d.checkpoint import (
     add_scores,
     hash_file,
     load_checkpoint,
-    pickle_state,
     read_card,
     save_checkpoint,
     write_card,
@@ -238,14 +237,6 @@ def test_a_card_of_a_network_that_cannot_be_built(folder: Path, changes: dict[st
     rewrite_card(folder, **changes)
     with pytest.raises(CheckpointError, match=sentence):
         load_checkpoint(folder)
-
-
-def test_a_full_disk_is_named() -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("needs a device that is always full")
-    with pytest.raises(OSError, match="No space left"):
-        pickle_state(full, {"weights": torch.zeros(100_000)})
 
 
 def test_new_scores_take_the_place_of_earlier_ones_of_the_same_names(folder: Path) -> None:
