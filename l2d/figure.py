@@ -181,7 +181,7 @@ def _draw_bar(figure: Figure, layout: Layout, box: Box, limit: float, colormap: 
     # The outer texts keep within the bar, so that those of two rows never meet.
     parts = {"bottom": 0.0, "center": 0.5, "top": 1.0} if upright else {"left": 0.0, "right": 1.0}
     for side, part in parts.items():
-        words = format_number(low + part * (limit - low)).replace("-", "−")
+        words = format_number(low + part * (limit - low))
         if upright:
             figure.text(*layout.beside((left + width, bottom + part * height), 2.5, 0), words, va=side, size=7.5, color=INK)
         else:

@@ -52,8 +52,15 @@ def format_probability(probability: float) -> str:
 
 
 def format_number(value: float) -> str:
-    """A value of a map as people read it: two significant digits, and no fewer than there are before the point."""
-    return f"{value:.0f}" if abs(value) >= 99.5 else f"{value:.2g}"
+    """A value of a map as people read it: two significant digits, or all those before the point; so does the page."""
+    if value == 0:
+        return "0"
+    if abs(value) < 0.01:
+        digit, _, power = f"{value:.0e}".partition("e")
+        text = f"{digit}e{int(power)}"
+    else:
+        text = f"{value:.0f}" if abs(value) >= 99.5 else f"{value:#.2g}".removesuffix(".")
+    return text.replace("-", "−")
 
 
 def measure_by_area(evidence: ArrayLike) -> Numbers:

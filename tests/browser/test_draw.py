@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from l2d.layers import measure_by_area
+from l2d.layers import format_number, measure_by_area
 
 DRAW = (resources.files("app.ui") / "browser" / "draw.js").read_text(encoding="utf-8")
 
@@ -61,18 +61,10 @@ def test_differences_spread_around_the_middle(run):
     assert pixels == [0, 0, 255, 255, 255, 0, 0, 255]
 
 
-NUMBERS = [
-    ("0", "0"),
-    ("0.27111", "0.27"),
-    ("3.14", "3.1"),
-    ("99.4", "99"),
-    ("99.7", "100"),
-    ("123.4", "123"),
-    ("0.00031", "3e−4"),
-    ("NaN", "–"),
-]
+def test_numbers_read_as_in_a_figure(run):
+    values = [0, 0.27111, 0.05, 0.00031, -0.00031, 3.14, 4, -9.96, 12.3, 99.4, 99.7, -1234.6]
+    assert run(f"{values}.map(formatNumber)") == [format_number(value) for value in values]
 
 
-@pytest.mark.parametrize(("value", "text"), NUMBERS)
-def test_numbers_are_short(run, value, text):
-    assert run(f"formatNumber({value})") == text
+def test_what_is_no_number_is_a_dash(run):
+    assert run("formatNumber(NaN)") == "–"

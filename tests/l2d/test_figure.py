@@ -92,9 +92,9 @@ def test_colours_follow_the_scale(scale: str, shares: list[float], colormap: str
 @pytest.mark.parametrize(
     ("scale", "ticks"),
     [
-        ("row", ["0", "0.2", "0.4", "0", "0.4", "0.8"]),
-        ("map", ["0", "0.2", "0", "0.4", "0", "0.6", "0", "0.8"]),
-        ("grid", ["0", "0.4", "0.8"]),
+        ("row", ["0", "0.20", "0.40", "0", "0.40", "0.80"]),
+        ("map", ["0", "0.20", "0", "0.40", "0", "0.60", "0", "0.80"]),
+        ("grid", ["0", "0.40", "0.80"]),
     ],
 )
 def test_colour_bars_are_in_evidence_per_picture_area(scale: str, ticks: list[str]) -> None:
@@ -217,10 +217,10 @@ def test_an_unknown_format_is_refused() -> None:
     ("scale", "ticks"),
     [
         # The subtracted column keeps its evidence and a bar of its own; the other one is 0.2 above it in both rows.
-        ("row", ["0", "0.2", "0", "0.6", "−0.2", "0", "0.2", "−0.2", "0", "0.2"]),
-        ("grid", ["0", "0.2", "0", "0.6", "−0.2", "0", "0.2"]),
+        ("row", ["0", "0.20", "0", "0.60", "−0.20", "0", "0.20", "−0.20", "0", "0.20"]),
+        ("grid", ["0", "0.20", "0", "0.60", "−0.20", "0", "0.20"]),
         # Both maps are even, so as shares of their own maxima they do not differ.
-        ("map", ["0", "0.2", "0", "0.6"]),
+        ("map", ["0", "0.20", "0", "0.60"]),
     ],
 )
 def test_a_figure_of_differences_is_signed_and_names_what_is_subtracted(scale: str, ticks: list[str]) -> None:

@@ -92,11 +92,23 @@ PROBABILITIES = [
 ]
 
 
-NUMBERS = [(0.0, "0"), (0.27111, "0.27"), (4.0, "4"), (99.4, "99"), (99.7, "100"), (123.4, "123"), (-1234.5, "-1234"), (0.00031, "0.00031")]
+NUMBERS = [
+    (0.0, "0"),
+    (0.27111, "0.27"),
+    (0.05, "0.050"),
+    (3.14, "3.1"),
+    (4.0, "4.0"),
+    (-9.96, "−10"),
+    (99.4, "99"),
+    (99.7, "100"),
+    (-1234.6, "−1235"),
+    (0.00031, "3e−4"),
+    (-0.00031, "−3e−4"),
+]
 
 
 @pytest.mark.parametrize(("value", "text"), NUMBERS)
-def test_numbers_are_short_and_without_powers_of_ten(value: float, text: str) -> None:
+def test_numbers_are_short(value: float, text: str) -> None:
     assert format_number(value) == text
 
 

@@ -64,12 +64,11 @@ function paintBar(canvas, colours) {
   paint(canvas, sample(256, 1, (x) => x), { range: 1, signed: false, colours, even: true, opacity: 1 });
 }
 
-/** Two significant digits, without the noise of a long fraction; all those before the point. */
+/** A value of a map as `l2d.layers.format_number` writes it in figures: two significant digits, or all those before the point. */
 function formatNumber(value) {
   if (!Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 99.5) return value.toFixed(0);
-  if (size >= 0.01) return value.toPrecision(2);
-  return value.toExponential(0).replace("e-", "e−");
+  const text = size >= 99.5 ? value.toFixed(0) : size >= 0.01 ? value.toPrecision(2) : value.toExponential(0);
+  return text.replaceAll("-", "−");
 }
