@@ -136,7 +136,10 @@ def _draw_names(figure: Figure, layout: Layout) -> None:
 
 def _name_columns(answers: Sequence[Column], minus: int | None) -> list[str]:
     titles = [answer.title for answer in answers]
-    return titles if minus is None else [title if number == minus else f"{title} − {titles[minus]}" for number, title in enumerate(titles)]
+    if minus is None:
+        return titles
+    # No line ends with the sign: it stays with the word behind it.
+    return [title if number == minus else f"{title} −\N{NO-BREAK SPACE}{titles[minus]}" for number, title in enumerate(titles)]
 
 
 def _describe(kind: str, scale: str, minus: str | None, look: Look) -> str:

@@ -1,10 +1,11 @@
 """Where everything stands in a figure of rows and columns: cells, names, colour bars, caption."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-# Inches. The longer side of a cell is CELL, the shorter one at least NARROW: then a panorama has margins.
-CELL, NARROW = 1.7, 0.95
+# Inches. The longer side of a picture is CELL. A cell has at least the room of its remarks, NARROW, and beside a bar's three numbers, LOW.
+CELL, NARROW, LOW = 1.7, 0.95, 0.5
 GAP, MARGIN, LINE, CAPTION_LINE = 0.06, 0.12, 0.155, 0.125
 BAR, BAR_ROOM, OWN_BAR, OWN_BAR_ROOM = 0.085, 0.5, 0.045, 0.2
 # Width of a letter, plain and bold, at 9.5 points, and in the caption; and the longest line of a row's label, in letters.
@@ -28,9 +29,13 @@ class Layout:
     def __init__(self, aspect: float, titles: Sequence[str], labels: Sequence[str], caption: str, scale: str, minus: int | None):
         self.scale, self.minus = scale, minus
         self.picture_width, self.picture_height = (CELL, CELL / aspect) if aspect > 1 else (CELL * aspect, CELL)
-        self.cell_width, self.cell_height = max(self.picture_width, NARROW), max(self.picture_height, NARROW)
-        self.titles = [_wrap(title, int(self.cell_width / BOLD_LETTER)) for title in titles]
         self.labels = [_wrap(label, LABEL_LETTERS) for label in labels]
+        # Beside a tall picture there is room for a title's longest word, beneath a flat one for a label's last line.
+        words = [word for title in titles for word in re.split("[ -]", title)]
+        longest = min(BOLD_LETTER * max(map(len, words)), CELL)
+        self.cell_width = max(self.picture_width, NARROW, longest)
+        self.cell_height = max(self.picture_height, LOW, LINE * max(map(len, self.labels)))
+        self.titles = [_wrap(title, int(self.cell_width / BOLD_LETTER + 0.01)) for title in titles]
         self.row_height = self.cell_height + (0 if scale != "map" and minus is None else OWN_BAR_ROOM) + GAP
         self.left = MARGIN + LETTER * max(len(line) for lines in self.labels for line in lines) + 2 * GAP
         self.top = MARGIN + LINE * max(len(lines) for lines in self.titles) + GAP

@@ -158,6 +158,18 @@ def test_names_are_text_and_long_ones_are_wrapped() -> None:
     assert "MobileNetV2\ndistilled by L2D\n$^$" in written
 
 
+def test_titles_above_narrow_columns_break_between_words_and_before_a_minus() -> None:
+    columns = [column._replace(title=f"MobileNetV2 {column.title}") for column in make_columns()]
+    figure = draw_figure(Image.new("RGB", (20, 60)), columns, LABELS, minus=0)
+    assert texts_of(figure)[1:3] == ["MobileNetV2\nVanilla", "MobileNetV2\nL2D\n−\N{NO-BREAK SPACE}MobileNetV2\nVanilla"]
+
+
+def test_a_panorama_has_hardly_more_height_than_its_picture() -> None:
+    figure = draw_figure(Image.new("RGB", (400, 100)), make_columns(), LABELS)
+    (_, upper, _, height), (_, lower, _, _) = boxes_of(figure, bars=False)[0], boxes_of(figure, bars=False)[3]
+    assert height < upper - lower < 1.4 * height
+
+
 def test_png_has_the_resolution_asked_for(tmp_path: Path) -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS)
     save_figure(figure, tmp_path / "figure.png", "png")
@@ -226,7 +238,7 @@ def test_an_unknown_format_is_refused() -> None:
 def test_a_figure_of_differences_is_signed_and_names_what_is_subtracted(scale: str, ticks: list[str]) -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale, minus=0)
     assert ticks_of(figure) == ticks
-    assert [text.get_text().replace("\n", " ") for text in figure.texts][:3] == ["Picture", "Vanilla", "L2D − Vanilla"]
+    assert [" ".join(text.get_text().split()) for text in figure.texts][:3] == ["Picture", "Vanilla", "L2D − Vanilla"]
     assert texts_of(figure).count("no difference") == (2 if scale == "map" else 0)
 
 
