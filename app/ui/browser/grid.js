@@ -8,6 +8,11 @@ const WIDE = 3;
 function createGrid(root, { remove, say }) {
   let rows = [], shown = null;
   const whole = buildBar();
+  // Hundreds of maps take as long to paint as a person notices: those far from the window wait until they are near.
+  const approach = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) if (isIntersecting) rows.find((row) => row.node === target)?.paint();
+  }, { rootMargin: "100% 0px" });
+  window.addEventListener("beforeprint", () => rows.forEach((row) => row.paint()));
 
   /** Build rows and columns anew: other labels, models or photograph. */
   function build(scene) {
@@ -18,6 +23,8 @@ function createGrid(root, { remove, say }) {
     root.classList.toggle("wide", scene.photo.width >= WIDE * scene.photo.height);
     rows = scene.labels.map((label) => buildRow(label, scene));
     swap(root, [buildHead(scene), ...rows.map((row) => row.node)]);
+    approach.disconnect();
+    for (const row of rows) approach.observe(row.node);
   }
 
   function buildHead({ models, photo }) {
@@ -37,7 +44,7 @@ function createGrid(root, { remove, say }) {
     const cross = make("div", { class: "cells", tabindex: "0", "data-key": label, role: "group", "aria-label": `${label}: arrow keys move the cross-hair, space shows the photograph` }, bare, ...cells.map((cell) => cell.node));
     const node = make("section", { class: "row", "aria-label": label }, make("header", {}, make("h3", {}, label), bar.node, close), cross);
     node.dataset.label = label;
-    const row = { label, node, cells, bar, cross, bare };
+    const row = { label, node, cells, bar, cross, paint: () => {} };
     watchPointer(row);
     return row;
   }
@@ -68,14 +75,25 @@ function createGrid(root, { remove, say }) {
     const highest = peakOf(rows.flatMap((row) => row.cells));
     for (const row of rows) drawRow(row, view.scale === "grid" ? highest : peakOf(row.cells), view);
     whole.node.hidden = view.scale !== "grid" || !highest;
-    drawBar(whole, highest, view, isSigned(view));
+    labelBar(whole, highest, view, isSigned(view))();
     root.classList.toggle("cells-view", !view.smooth);
+    for (const row of rows.filter(isNear)) row.paint();
   }
 
+  function isNear({ node }) {
+    const { top, bottom } = node.getBoundingClientRect();
+    return bottom > -innerHeight && top < 2 * innerHeight;
+  }
+
+  /** Write what a row says; `row.paint` paints it, once. */
   function drawRow(row, range, view) {
-    for (const cell of row.cells) drawCell(cell, cell.layer?.reference || view.scale === "map" ? cell.layer?.peak : range, view);
+    const paints = row.cells.map((cell) => drawCell(cell, cell.layer?.reference || view.scale === "map" ? cell.layer?.peak : range, view));
     row.bar.node.hidden = view.scale !== "row" || !range;
-    drawBar(row.bar, range, view, isSigned(view));
+    paints.push(labelBar(row.bar, range, view, isSigned(view)));
+    row.paint = () => {
+      row.paint = () => {};
+      for (const each of paints) each();
+    };
   }
 
   const isSigned = (view) => view.minus !== "";
@@ -108,6 +126,7 @@ function createGrid(root, { remove, say }) {
     return { peak: field.values.reduce((most, value) => Math.max(most, Math.abs(value)), 0), signed: true, reference: false, read, size, empty: false };
   }
 
+  /** Write what a cell says; returns what paints it. */
   function drawCell(cell, range, view) {
     const { layer, model, label } = cell;
     const score = model.scores.get(label);
@@ -116,24 +135,31 @@ function createGrid(root, { remove, say }) {
     cell.node.classList.toggle("sure", sure);
     cell.note.textContent = layer ? (layer.empty ? "no positive evidence" : "") : explainAbsence(cell, view);
     cell.node.classList.toggle("without", !layer || layer.empty);
-    const faded = view.opacity * (sure ? 1 : 0.3 + 0.5 * (score ?? 0) / view.threshold);
-    const colours = layer?.signed ? view.diverging : view.colours;
-    if (layer && !layer.empty && range > 0) {
-      const shape = shown.photo.width / shown.photo.height;
-      const [width, height] = view.smooth ? (shape > 1 ? [FINE, Math.ceil(FINE / shape)] : [Math.ceil(FINE * shape), FINE]) : layer.size;
-      paint(cell.canvas, sample(width, height, layer.read), { range, signed: layer.signed, colours, even: view.even && !layer.signed, opacity: faded });
-    } else cell.canvas.width = 0;
     cell.value.textContent = layer && !layer.empty ? (layer.signed ? "±" : "max ") + formatNumber(layer.peak) : "";
     cell.bar.node.hidden = !(view.scale === "map" || layer?.reference) || !layer || layer.empty;
-    drawBar(cell.bar, range, view, layer?.signed);
     cell.node.setAttribute("aria-label", describeCell(cell));
+    const paintOwnBar = labelBar(cell.bar, range, view, layer?.signed);
+    return () => {
+      paintMap(cell, range, view, sure ? 1 : 0.3 + 0.5 * (score ?? 0) / view.threshold);
+      paintOwnBar();
+    };
   }
 
-  function drawBar(bar, range, view, signed) {
-    if (bar.node.hidden) return;
-    paintBar(bar.canvas, signed ? view.diverging : view.colours);
+  function paintMap({ layer, canvas }, range, view, fade) {
+    if (!layer || layer.empty || !(range > 0)) return void (canvas.width = 0);
+    const shape = shown.photo.width / shown.photo.height;
+    const [width, height] = view.smooth ? (shape > 1 ? [FINE, Math.ceil(FINE / shape)] : [Math.ceil(FINE * shape), FINE]) : layer.size;
+    const colours = layer.signed ? view.diverging : view.colours;
+    paint(canvas, sample(width, height, layer.read), { range, signed: layer.signed, colours, even: view.even && !layer.signed, opacity: view.opacity * fade });
+  }
+
+  /** Write the ends of a colour bar; returns what paints it. */
+  function labelBar(bar, range, view, signed) {
+    if (bar.node.hidden) return () => {};
     bar.low.textContent = signed ? "−" + formatNumber(range) : "0";
     bar.high.textContent = (signed ? "+" : "") + formatNumber(range);
+    const colours = signed ? view.diverging : view.colours;
+    return () => paintBar(bar.canvas, colours);
   }
 
   function watchPointer(row) {
