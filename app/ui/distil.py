@@ -85,7 +85,7 @@ def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, 
 
 def _build_view() -> tuple[gr.Dropdown, gr.HTML, dict[str, gr.Button], gr.HTML, gr.Slider, gr.HTML, gr.HTML]:
     chosen: gr.Dropdown = gr.Dropdown([], label="Jobs", info="Newest first.", elem_classes="l2d-jobs")
-    status = gr.HTML(NO_JOB)
+    status = gr.HTML("<p>Looking for jobs\u2026</p>")
     with gr.Row():
         buttons = {
             "stop": gr.Button("Stop and keep the best", size="sm", visible=False),

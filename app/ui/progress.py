@@ -13,7 +13,7 @@ CSS = """
 .l2d-state.running { background: #0f766e; } .l2d-state.succeeded { background: #15803d; } .l2d-state.failed { background: #b91c1c; }
 .l2d-state.interrupted { background: #b45309; }
 .l2d-job progress { width: 100%; height: 10px; appearance: none; border: 0; border-radius: 5px; overflow: hidden; }
-.l2d-job progress, .l2d-job progress::-webkit-progress-bar { background: var(--background-fill-secondary); }
+.l2d-job progress, .l2d-job progress::-webkit-progress-bar { background: var(--border-color-primary); }
 .l2d-job progress::-webkit-progress-value { background: #0d9488; } .l2d-job progress::-moz-progress-bar { background: #0d9488; }
 .l2d-command textarea { font-family: var(--font-mono); font-size: 12px; line-height: 1.5; }
 .l2d-log { max-height: 260px; overflow: auto; margin: 0; padding: 8px; font-size: 12px; white-space: pre-wrap;
@@ -26,11 +26,12 @@ def show_status(job: Job) -> str:
     name = escape(Order.model_construct(**job.spec).name)
     lines = [f'<h2>{name} <span class="l2d-state {job.state}">{job.state}</span></h2>']
     if job.state == "running":
-        what = {"teacher": "Training the teacher", "student": "Training the student", "scores": "Scoring"}.get(job.stage, "Starting")
+        what = {"teacher": "Training the teacher", "student": "Training the student", "scores": "Scoring"}.get(job.stage)
+        place = f"{what}, epoch {max(job.epoch, 1)}: {100 * job.progress:.0f}%" if what else "Starting"
         left = "" if job.seconds_left is None else f", about {describe_seconds(job.seconds_left)} left"
         asked = {"cancel": " Cancelling.", "stop": " Stopping after the student's first epoch at the latest."}.get(job.request or "", "")
         lines.append(f'<progress max="1" value="{job.progress:.4f}" aria-label="progress"></progress>')
-        lines.append(f"<p>{what}, epoch {max(job.epoch, 1)}: {100 * job.progress:.0f}%{left}.{asked}</p>")
+        lines.append(f"<p>{place}{left}.{asked}</p>")
     elif job.state == "queued":
         lines.append("<p>Waiting for its turn.</p>")
     else:
