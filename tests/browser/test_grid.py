@@ -28,7 +28,8 @@ READ = """[...root.querySelectorAll(".row figure:not(.bare-cell)")].map((cell) =
   const canvas = cell.querySelector("canvas");
   const alpha = canvas.width ? canvas.getContext("2d").getImageData(0, 0, 1, 1).data[3] / 255 : 0;
   const text = cell.querySelector("figcaption").innerText, note = cell.querySelector(".note").textContent;
-  return { alpha, note, text, sure: cell.classList.contains("sure") };
+  const name = cell.querySelector(".name").textContent, spoken = cell.getAttribute("aria-label");
+  return { alpha, note, text, name, spoken, sure: cell.classList.contains("sure") };
 })"""
 
 
@@ -65,6 +66,32 @@ def test_differences_are_signed_and_the_reference_keeps_its_evidence(draw):
     sure, _, blind, *_ = draw("{ minus: 'sure' }")
     assert "max 4.0" in sure["text"]
     assert "±4.0" in blind["text"]
+
+
+def test_what_is_subtracted_is_named_with_every_model_but_itself(draw):
+    sure, unsure, *_ = draw("{ minus: 'sure' }")
+    assert (sure["name"], unsure["name"]) == ("SURE", "UNSURE −\N{NO-BREAK SPACE}SURE")
+    assert unsure["spoken"].startswith("UNSURE −\N{NO-BREAK SPACE}SURE, cat: probability 0.10, ")
+    assert draw()[1]["name"] == "UNSURE"
+
+
+def test_rows_far_from_the_window_are_painted_when_they_come_near(browser):
+    page = browser.new_page(viewport={"width": 800, "height": 600})
+    page.evaluate(
+        f"""() => {{ {SCRIPTS} {SCENE}
+          grid.build({{ ...scene, labels: Array(40).fill("cat") }});
+          for (const row of root.querySelectorAll(".row")) row.style.height = "200px";
+          grid.draw(view);
+        }}"""
+    )
+    count = "() => [...document.querySelectorAll('.cell:nth-child(2) canvas')].filter((canvas) => canvas.width === 2).length"
+    first = page.evaluate(count)
+    assert 3 < first < 10
+    page.locator(".row").last.scroll_into_view_if_needed()
+    page.wait_for_function(f"({count})() > {first}")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(count) == 40
+    page.close()
 
 
 def test_probabilities_read_as_in_a_figure(browser):

@@ -523,6 +523,21 @@ def test_on_a_phone_the_grid_begins_in_the_upper_half_and_nothing_hides(visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_on_a_phone_the_maps_stay_in_reach_below_all_labels(visit):
+    page = visit(390, 844)
+    before = page.locator(".grid .row").count()
+    field = page.locator("#l2d-label")
+    field.click()
+    others = page.locator("#l2d-options li span").all_inner_texts()
+    field.fill(",".join(others))
+    field.press("Enter")
+    expect(page.locator(".grid .row")).to_have_count(before + len(others))
+    page.evaluate("scrollTo(0, 0)")
+    expect(page.locator(".grid .row").first).to_be_in_viewport()
+    field.click()
+    expect(page.locator("#l2d-options")).to_have_text("All labels are shown")
+
+
 def test_on_a_phone_buttons_do_not_grow_with_the_photograph(visit):
     page = visit(390, 844)
     height = page.locator(".camera").bounding_box()["height"]
@@ -542,7 +557,7 @@ def test_results_stand_beside_the_papers(page):
 def test_nothing_is_cut_off_and_text_stands_out(visit, width, scheme):
     page = visit(width, 844, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for selector in (".status", ".hint", ".probability", ".chip span", ".tool legend"):
+    for selector in (".status", ".hint", ".probability", ".chip span", ".chip small", ".tool legend"):
         assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
     # The accent, by which one sees what is chosen and where the keyboard is.
     assert page.locator(".models input:checked").first.evaluate(CONTRAST, "backgroundColor") >= 4.5
@@ -566,8 +581,10 @@ CONTRAST = """(element, part) => {
     const [r, g, b] = pixel.map((byte) => linear(byte / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  let ground = part ? element.parentElement : element;
-  while (read(ground, "backgroundColor")[3] < 255) ground = ground.parentElement;
-  const [low, high] = [light(read(ground, "backgroundColor")), light(read(element, part ?? "color"))].sort((a, b) => a - b);
+  const grounds = [];
+  for (let at = part ? element.parentElement : element; grounds[0]?.[3] !== 255; at = at.parentElement)
+    grounds.unshift(read(at, "backgroundColor"));
+  const behind = grounds.reduce((below, over) => below.map((value, i) => value + ((over[i] - value) * over[3]) / 255));
+  const [low, high] = [light(behind.slice(0, 3)), light(read(element, part ?? "color"))].sort((a, b) => a - b);
   return (high + 0.05) / (low + 0.05);
 }"""

@@ -6,7 +6,7 @@ const FINE = 144;
 const WIDE = 3;
 
 function createGrid(root, { remove, say }) {
-  let rows = [], shown = null;
+  let rows = [], names = [], shown = null;
   const whole = buildBar();
   // Hundreds of maps take as long to paint as a person notices: those far from the window wait until they are near.
   const approach = new IntersectionObserver((entries) => {
@@ -21,6 +21,7 @@ function createGrid(root, { remove, say }) {
     root.style.setProperty("--shape", `${scene.photo.width} / ${scene.photo.height}`);
     root.style.setProperty("--ratio", scene.photo.width / scene.photo.height);
     root.classList.toggle("wide", scene.photo.width >= WIDE * scene.photo.height);
+    names = [];
     rows = scene.labels.map((label) => buildRow(label, scene));
     swap(root, [buildHead(scene), ...rows.map((row) => row.node)]);
     approach.disconnect();
@@ -29,7 +30,7 @@ function createGrid(root, { remove, say }) {
 
   function buildHead({ models, photo }) {
     const columns = models.map((model) =>
-      make("div", { class: "column" }, make("b", {}, model.title), make("span", {}, describeScore(model)), make("span", { class: "time", title: describeTime(model) }, formatTime(model))),
+      make("div", { class: "column" }, buildName("b", model), make("span", {}, describeScore(model)), make("span", { class: "time", title: describeTime(model) }, formatTime(model))),
     );
     const picture = make("div", { class: "column" }, make("b", {}, "Photograph"), make("span", {}, `${photo.width} × ${photo.height}`), whole.node);
     return make("div", { class: "head" }, picture, ...columns);
@@ -40,7 +41,7 @@ function createGrid(root, { remove, say }) {
     close.addEventListener("click", () => remove(label));
     const bar = buildBar();
     const cells = models.map((model) => buildCell(label, model, photo));
-    const bare = make("figure", { class: "cell bare-cell" }, make("div", { class: "frame" }, buildPicture(photo)), make("figcaption", {}, make("span", { class: "name" }, label)));
+    const bare = make("figure", { class: "cell bare-cell", "aria-hidden": "true" }, make("div", { class: "frame" }, buildPicture(photo)), make("figcaption", {}, make("span", { class: "name" }, label)));
     const cross = make("div", { class: "cells", tabindex: "0", "data-key": label, role: "group", "aria-label": `${label}: arrow keys move the cross-hair, space shows the photograph` }, bare, ...cells.map((cell) => cell.node));
     const node = make("section", { class: "row", "aria-label": label }, make("header", {}, make("h3", {}, label), bar.node, close), cross);
     node.dataset.label = label;
@@ -53,10 +54,17 @@ function createGrid(root, { remove, say }) {
     const canvas = make("canvas", { "aria-hidden": "true" });
     const note = make("span", { class: "note" }), probability = make("span", { class: "probability" }), value = make("span", { class: "value" });
     const bar = buildBar();
-    const caption = make("figcaption", {}, make("span", { class: "name" }, model.title), probability, value, bar.node);
+    const caption = make("figcaption", {}, buildName("span", model), probability, value, bar.node);
     const node = make("figure", { class: "cell" }, make("div", { class: "frame" }, buildPicture(photo), canvas, note), caption);
     node.dataset.model = model.name;
     return { label, model, node, canvas, note, probability, value, bar };
+  }
+
+  /** Where a model's name stands; what is subtracted from it is written there, too. */
+  function buildName(tag, model) {
+    const node = make(tag, { class: "name" });
+    names.push({ node, model });
+    return node;
   }
 
   function buildPicture(photo) {
@@ -71,6 +79,7 @@ function createGrid(root, { remove, say }) {
   /** Draw all cells for a view: no server is asked. */
   function draw(view) {
     if (!shown) return;
+    for (const { node, model } of names) node.textContent = nameColumn(model, view);
     for (const row of rows) for (const cell of row.cells) cell.layer = findLayer(cell, view);
     const highest = peakOf(rows.flatMap((row) => row.cells));
     for (const row of rows) drawRow(row, view.scale === "grid" ? highest : peakOf(row.cells), view);
@@ -94,6 +103,12 @@ function createGrid(root, { remove, say }) {
       row.paint = () => {};
       for (const each of paints) each();
     };
+  }
+
+  /** As above a figure's columns; no line ends with the sign. */
+  function nameColumn(model, view) {
+    const other = model.name !== view.minus && shown.models.find((each) => each.name === view.minus);
+    return other ? `${model.title} −\u00a0${other.title}` : model.title;
   }
 
   const isSigned = (view) => view.minus !== "";
@@ -137,7 +152,7 @@ function createGrid(root, { remove, say }) {
     cell.node.classList.toggle("without", !layer || layer.empty);
     cell.value.textContent = layer && !layer.empty ? (layer.signed ? "±" : "max ") + formatNumber(layer.peak) : "";
     cell.bar.node.hidden = !(view.scale === "map" || layer?.reference) || !layer || layer.empty;
-    cell.node.setAttribute("aria-label", describeCell(cell));
+    cell.node.setAttribute("aria-label", describeCell(cell, view));
     const paintOwnBar = labelBar(cell.bar, range, view, layer?.signed);
     return () => {
       paintMap(cell, range, view, sure ? 1 : 0.3 + 0.5 * (score ?? 0) / view.threshold);
@@ -211,8 +226,8 @@ function createGrid(root, { remove, say }) {
     row.cross.addEventListener("blur", () => { leave(); bare(false); });
   }
 
-  const describeCell = ({ label, model, probability, note, layer }) =>
-    `${model.title}, ${label}: probability ${probability.textContent || "unknown"}, ${note.textContent || describePeak(layer)}`;
+  const describeCell = ({ label, model, probability, note, layer }, view) =>
+    `${nameColumn(model, view)}, ${label}: probability ${probability.textContent || "unknown"}, ${note.textContent || describePeak(layer)}`;
   const describePeak = ({ peak, signed }) => (signed ? "largest difference " : "largest value ") + formatNumber(peak);
   const describePlace = ({ x, y }) => `${Math.round(100 * x)} percent from the left, ${Math.round(100 * y)} from the top`;
   const describeScore = (model) => (model.mAP === null || model.mAP === undefined ? "mAP not measured" : `mAP ${model.mAP.toFixed(1)}`);

@@ -37,13 +37,14 @@ function watchLabels(element, { listLabels, isShown, add }) {
     active = clamp(active, 0, Math.max(0, options.length - 1));
     list.replaceChildren(...options.map(describe));
     const added = found.filter((label) => !isShown(label)).join(", ");
-    if (!options.length) list.append(make("li", { class: "none", role: "option", "aria-disabled": "true" }, added ? `Enter adds ${added}` : found.length ? "Already shown" : "No label of that name"));
+    if (!options.length) list.append(make("li", { class: "none", role: "option", "aria-disabled": "true" }, added ? `Enter adds ${added}` : explainNone(text, found)));
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
     if (options.length) input.setAttribute("aria-activedescendant", "l2d-option-" + active);
     else input.removeAttribute("aria-activedescendant");
     list.children[active]?.scrollIntoView({ block: "nearest" });
   };
+  const explainNone = (text, found) => (!text ? "All labels are shown" : found.length ? "Already shown" : "No label of that name");
   const describe = ({ label, score }, index) => {
     const option = make(
       "li",
