@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from app.jobs import STUDENT, TEACHER
 from app.records import JobFolder
+from app.ui.tables import format_score
+from l2d.layers import format_number
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 460, 190, 48, 24
+WIDTH, HEIGHT, LEFT, BOTTOM = 460, 190, 56, 24
 # A long run's curve is thinned out to about this many points.
 POINTS = 300
 COLOURS = ("#0d9488", "#d97706", "#7c3aed", "#dc2626", "#2563eb", "#65a30d")
@@ -22,7 +24,7 @@ CSS = """
 .l2d-curves { display: flex; flex-wrap: wrap; gap: 12px; }
 .l2d-curves figure { margin: 0; flex: 1 1 300px; min-width: 0; }
 .l2d-curves svg { width: 100%; height: auto; color: var(--body-text-color); }
-.l2d-curves text { font-size: 11px; fill: currentColor; }
+.l2d-curves text { font-size: 15px; fill: currentColor; }
 .l2d-curves figcaption { font-size: 13px; display: flex; flex-wrap: wrap; gap: 2px 12px; }
 .l2d-curves i { display: inline-block; width: 14px; height: 3px; margin-right: 4px; vertical-align: middle; }
 """
@@ -134,13 +136,14 @@ def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bo
     lines += "".join(_draw_line(curve, colour, place) for curve, colour in zip(curves, COLOURS, strict=False))
     axes = (
         f'<path d="M{LEFT} 8V{HEIGHT - BOTTOM}H{WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
-        f'<text x="{LEFT - 5}" y="16" text-anchor="end">{ends[0]:.3g}</text>'
-        f'<text x="{LEFT - 5}" y="{HEIGHT - BOTTOM}" text-anchor="end">{ends[1]:.3g}</text>'
+        f'<text x="{LEFT - 5}" y="16" text-anchor="end">{format_number(ends[0])}</text>'
+        f'<text x="{LEFT - 5}" y="{HEIGHT - BOTTOM}" text-anchor="end">{format_number(ends[1])}</text>'
         f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text>'
         f'<text x="{WIDTH - 6}" y="{HEIGHT - 6}" text-anchor="end">epoch {round(last, 1):g}</text>'
     )
+    write = format_number if logarithmic else format_score
     legend = "".join(
-        f'<span><i style="background:{colour}"></i>{escape(curve.name)} {curve.points[-1][1]:.3g}</span>'
+        f'<span><i style="background:{colour}"></i>{escape(curve.name)} {write(curve.points[-1][1])}</span>'
         for curve, colour in zip(curves, COLOURS, strict=False)
         if curve.points
     )
