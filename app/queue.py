@@ -12,8 +12,9 @@ from typing import Any
 
 from app.errors import UnavailableError
 from app.jobs import ENDED, RESUMABLE, STATES, Job, JobStateError, KeyReuseError, LostClaimError, Progress, State, UnknownJobError
+from app.silence import Sign, Silence
 
-# A running job whose worker gave no sign of life for this long is interrupted.
+# A running job whose worker gave no sign of life for this long, while somebody watched, is given up.
 SILENCE_SECONDS = 30.0
 # How long a statement waits while another process writes.
 LOCK_SECONDS = 5.0
@@ -46,7 +47,6 @@ CREATE TABLE IF NOT EXISTS jobs (
 """
 _INDEX = "CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number)"
 
-
 _COLUMNS = ", ".join(field.name for field in fields(Job))
 _JSON = ("spec", "versions", "models")
 
@@ -57,14 +57,15 @@ class Queue:
     Args:
         folder: holds the SQLite file; made when missing.
         clock: seconds since 1970.
+        silence: of the workers, as this process sees it.
 
     Raises:
         UnavailableError: from every method, while the file cannot be read or written.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time):
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time, silence: Silence | None = None):
         self.path = folder / FILE
-        self._clock = clock
+        self._clock, self._silence = clock, silence or Silence()
         with _sentences():
             folder.mkdir(parents=True, exist_ok=True)
         with self._connect() as connection:
@@ -160,28 +161,25 @@ class Queue:
             raise LostClaimError(f"Job {job} is no longer run by {worker}.")
 
     def cancel(self, job: str) -> Job:
-        """Cancel a job: at once if nobody runs it, or its worker has been silent for too long; else its worker is asked to.
+        """Cancel a job: at once if nobody runs it, or its worker was seen to be silent for too long; else its worker is asked to.
 
         Cancelling twice changes nothing.
 
         Raises:
             UnknownJobError, JobStateError: if there is none, or it succeeded or failed already.
         """
-        # Only here the silence is judged without a worker: one that lives after all, as on a machine that slept, learns of it and ends.
-        held = "state = 'running' AND heartbeat >= ?2"
         changed = self._query(
-            f"UPDATE jobs SET request = CASE WHEN {held} THEN 'cancel' END,"
-            f" reason = CASE WHEN {held} OR state = 'cancelled' THEN reason ELSE 'Cancelled before its end.' END,"
-            f" finished = CASE WHEN {held} THEN NULL ELSE coalesce(finished, ?1) END,"
-            f" seconds_left = CASE WHEN {held} THEN seconds_left END,"
-            f" state = CASE WHEN {held} THEN 'running' ELSE 'cancelled' END"
-            f" WHERE id = ?3 AND state IN ('queued', 'running', 'interrupted', 'cancelled') RETURNING {_COLUMNS}",
-            (self._clock(), self._clock() - SILENCE_SECONDS, job),
+            "UPDATE jobs SET request = CASE state WHEN 'running' THEN 'cancel' END,"
+            " reason = CASE WHEN state IN ('running', 'cancelled') THEN reason ELSE 'Cancelled before its end.' END,"
+            " finished = CASE state WHEN 'running' THEN NULL ELSE coalesce(finished, ?) END,"
+            " state = CASE state WHEN 'running' THEN 'running' ELSE 'cancelled' END"
+            f" WHERE id = ? AND state IN ('queued', 'running', 'interrupted', 'cancelled') RETURNING {_COLUMNS}",
+            (self._clock(), job),
         )
-        return changed[0] if changed else self._refuse(job, "cancelled", ("queued", "running", "interrupted"))
+        return self._end_if_unheard(changed[0]) if changed else self._refuse(job, "cancelled", ("queued", "running", "interrupted"))
 
     def stop(self, job: str) -> Job:
-        """Ask the worker to stop and keep the best student so far.
+        """Ask the worker to stop and keep the best student so far; if it was seen to be silent for too long, the job is interrupted.
 
         Raises:
             UnknownJobError, JobStateError: if there is none, or it is not running.
@@ -189,7 +187,7 @@ class Queue:
         changed = self._query(
             "UPDATE jobs SET request = coalesce(request, 'stop') WHERE id = ? AND state = 'running' RETURNING " + _COLUMNS, (job,)
         )
-        return changed[0] if changed else self._refuse(job, "stopped", ("running",))
+        return self._end_if_unheard(changed[0]) if changed else self._refuse(job, "stopped", ("running",))
 
     def resume(self, job: str) -> Job:
         """Queue an interrupted, failed or cancelled job again; it goes on after its last finished epoch.
@@ -215,13 +213,20 @@ class Queue:
         )
         return gone[0] if gone else self._refuse(job, "deleted", ENDED)
 
-    def give_up_silent(self, seconds: float = SILENCE_SECONDS) -> list[Job]:
-        """Mark the running jobs whose workers have been silent for so long; returns them."""
-        return self._interrupt("heartbeat < ?", self._clock() - seconds, "Its worker gave no sign of life any more")
+    def give_up_silent(self) -> list[Job]:
+        """Mark the running jobs whose workers have been silent for too long; returns them. Knows of no silence before its first call."""
+        return [job for sign in self._find_silent() for job in self._give_up(sign)]
+
+    def give_up_unheard(self) -> list[Job]:
+        """Mark those of them whose workers were asked for something, which nobody would do any more; returns them.
+
+        For who runs no jobs: a training on a cluster may go on without its worker, as long as nobody wants it to end.
+        """
+        return [job for sign in self._find_silent() for job in self._give_up(sign, "request IS NOT NULL")]
 
     def give_up_seat(self, seat: str) -> list[Job]:
         """Mark the running jobs of the workers whose names begin so, and who are known to be gone; returns them."""
-        return self._interrupt("instr(worker, ?) = 1", seat, "Its worker died")
+        return self._interrupt("instr(worker, ?) = 1", (seat,), "Its worker died")
 
     def adopt(self, seat: str, worker: str) -> list[Job]:
         """Give the running jobs of the workers whose names begin so, and who are known to be gone, to their successor; returns them."""
@@ -230,12 +235,24 @@ class Queue:
             (worker, self._clock(), seat),
         )
 
-    def _interrupt(self, condition: str, value: float | str, cause: str) -> list[Job]:
+    def _find_silent(self) -> list[Sign]:
+        running = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'running'", ())
+        return self._silence.find([Sign(job.id, job.worker or "", job.heartbeat or 0.0) for job in running], SILENCE_SECONDS)
+
+    def _give_up(self, sign: Sign, condition: str = "true") -> list[Job]:
+        # Only if there was no other sign since.
+        return self._interrupt(f"id = ? AND worker = ? AND heartbeat = ? AND {condition}", sign, "Its worker gave no sign of life any more")
+
+    def _end_if_unheard(self, job: Job) -> Job:
+        return next((gone for gone in self.give_up_unheard() if gone.id == job.id), job)
+
+    def _interrupt(self, condition: str, values: tuple[str | float, ...], cause: str) -> list[Job]:
+        hint = "resume goes on after the last finished epoch."
         return self._query(
             "UPDATE jobs SET state = CASE request WHEN 'cancel' THEN 'cancelled' ELSE 'interrupted' END, finished = ?, seconds_left = NULL,"
-            " reason = CASE request WHEN 'cancel' THEN 'Cancelled.' ELSE ? END, request = NULL"
+            " reason = CASE request WHEN 'cancel' THEN 'Cancelled.' WHEN 'stop' THEN ? ELSE ? END, request = NULL"
             f" WHERE state = 'running' AND {condition} RETURNING {_COLUMNS}",
-            (self._clock(), f"{cause}; resume goes on after the last finished epoch.", value),
+            (self._clock(), f"{cause}, so it could not be stopped as asked; {hint} Stop it again then.", f"{cause}; {hint}", *values),
         )
 
     def _refuse(self, job: str, verb: str, states: tuple[State, ...]) -> Job:

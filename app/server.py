@@ -1,9 +1,10 @@
 """Puts engine, API and page together."""
 
+import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import NoReturn
@@ -19,6 +20,7 @@ from app.answers import answer_head
 from app.api import add_api, refuse_rest
 from app.catalog import Catalog
 from app.engine import Engine
+from app.errors import UnavailableError
 from app.export import prepare_figures
 from app.job_routes import add_jobs
 from app.limits import LimitBody, LimitRate
@@ -32,6 +34,8 @@ from app.workshop import Workshop
 
 # Beyond the places, so that a full gate can still refuse.
 SPARE_THREADS = 8
+# How often somebody looks whether workers that were asked to end a job still live.
+WATCH_SECONDS = 2.0
 
 DESCRIPTION = """Where do a teacher and its students look? Probabilities and class activation maps of multi-label networks.
 
@@ -105,12 +109,22 @@ async def _run_engine(app: FastAPI) -> AsyncIterator[None]:
     warming.start()
     supervisor: Supervisor = app.state.supervisor
     supervisor.start()
+    watch = asyncio.create_task(_watch_workers(app.state.workshop))
     try:
         yield
     finally:
+        watch.cancel()
         await anyio.to_thread.run_sync(supervisor.close)
         engine.close()
         warming.join()
+
+
+async def _watch_workers(workshop: Workshop) -> None:
+    """End the jobs that were cancelled or stopped where no worker is left to do it."""
+    while True:
+        with suppress(UnavailableError):  # said to whoever asks for a job
+            await anyio.to_thread.run_sync(lambda: workshop.queue.give_up_unheard(), abandon_on_cancel=True)
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 def _warm_up(engine: Engine) -> None:

@@ -5,6 +5,7 @@ import resource
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from app import queue as queues
 from app.errors import UnavailableError
 from app.jobs import STATES, Job, JobStateError, KeyReuseError, LostClaimError, Progress, State, UnknownJobError
 from app.queue import SILENCE_SECONDS, Queue, choose_journal
+from app.silence import Silence
 
 SPEC = {"data": "shapes", "epochs": 3}
 
@@ -31,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(tmp_path: Path, clock: Clock) -> Queue:
-    return Queue(tmp_path, clock)
+    return Queue(tmp_path, clock, Silence(clock))
 
 
 def claim(queue: Queue, worker: str) -> Job | None:
@@ -218,6 +220,7 @@ def test_a_resumed_job_is_claimed_again_and_counts_its_attempts(queue: Queue):
 
 def test_a_silent_worker_loses_its_job_and_learns_of_it(queue: Queue, clock: Clock):
     job = end(queue, "running")
+    assert queue.give_up_silent() == []
     clock.now += SILENCE_SECONDS - 1
     assert queue.give_up_silent() == []
     clock.now += 2
@@ -228,9 +231,52 @@ def test_a_silent_worker_loses_its_job_and_learns_of_it(queue: Queue, clock: Clo
         queue.beat(job, "w", Progress())
 
 
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_a_worker_is_not_silent_because_its_clock_differs(tmp_path: Path, queue: Queue, clock: Clock, ahead: float):
+    other = Queue(tmp_path, lambda: clock.now + ahead)
+    job = queue.submit(SPEC)[0].id
+    assert other.claim("w", job)
+    for _ in range(3):
+        assert queue.give_up_silent() == []
+        assert queue.cancel(job).state == "running"
+        clock.now += SILENCE_SECONDS - 1
+        other.beat(job, "w", Progress())
+    assert queue.give_up_silent() == []
+    clock.now += SILENCE_SECONDS + 1
+    assert [gone.id for gone in queue.give_up_silent()] == [job]
+
+
+def test_who_has_not_watched_for_long_enough_gives_no_job_up(tmp_path: Path, queue: Queue, clock: Clock):
+    job = end(queue, "running")
+    clock.now += 10 * SILENCE_SECONDS
+    late = Queue(tmp_path, clock, Silence(clock))
+    assert late.give_up_silent() == []
+    clock.now += SILENCE_SECONDS + 1
+    assert [gone.id for gone in late.give_up_silent()] == [job]
+
+
+def test_a_sign_of_life_at_the_last_moment_counts(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    queue = Queue(tmp_path, clock, silence := Silence(clock))
+    job = end(queue, "running")
+    queue.give_up_silent()
+    clock.now += SILENCE_SECONDS + 1
+    find = silence.find
+
+    def find_slowly(*values: Any) -> Any:
+        found = find(*values)
+        assert found
+        queue.beat(job, "w", Progress())
+        return found
+
+    monkeypatch.setattr(silence, "find", find_slowly)
+    assert queue.give_up_silent() == []
+    assert queue.find(job).state == "running"
+
+
 def test_cancel_ends_a_job_whose_worker_died_and_no_other_looks_after_it(queue: Queue, clock: Clock):
     job = end(queue, "running")
     queue.beat(job, "w", Progress(0.5, seconds_left=60.0))
+    queue.give_up_unheard()
     clock.now += SILENCE_SECONDS - 1
     assert (queue.cancel(job).state, queue.cancel(job).request) == ("running", "cancel")
     clock.now += 2
@@ -239,6 +285,24 @@ def test_cancel_ends_a_job_whose_worker_died_and_no_other_looks_after_it(queue: 
     with pytest.raises(LostClaimError):
         queue.beat(job, "w", Progress())
     assert queue.resume(job).state == "queued"
+
+
+@pytest.mark.parametrize(("verb", "state"), [("cancel", "cancelled"), ("stop", "interrupted")])
+def test_what_was_asked_of_a_worker_that_just_died_ends_the_job_once_it_is_known(queue: Queue, clock: Clock, verb: str, state: str):
+    asked, unasked = end(queue, "running"), end(queue, "running")
+    assert getattr(queue, verb)(asked).state == "running"
+    clock.now += SILENCE_SECONDS + 1
+    assert [(job.id, job.state) for job in queue.give_up_unheard()] == [(asked, state)]
+    assert queue.find(unasked).state == "running", "on a cluster its training may go on, and the next worker finds it"
+
+
+def test_a_job_that_nobody_can_stop_is_interrupted_and_says_so(queue: Queue, clock: Clock):
+    job = end(queue, "running")
+    queue.give_up_unheard()
+    clock.now += SILENCE_SECONDS + 1
+    stopped = queue.stop(job)
+    assert (stopped.state, stopped.request) == ("interrupted", None)
+    assert stopped.reason.startswith("Its worker gave no sign of life any more, so it could not be stopped as asked; resume")
 
 
 def test_a_cancel_that_the_dead_worker_never_saw_is_obeyed(queue: Queue):
@@ -264,6 +328,7 @@ def test_a_successor_takes_over_the_jobs_of_its_seat_alone_and_they_are_not_sile
     mine, theirs = (queue.submit(SPEC)[0].id for _ in range(2))
     assert queue.claim("host/ray/1", mine)
     assert queue.claim(other, theirs)
+    queue.give_up_silent()
     clock.now += SILENCE_SECONDS + 1
     assert [job.id for job in queue.adopt("host/ray/", "host/ray/3")] == [mine]
     assert [job.id for job in queue.give_up_silent()] == [theirs]

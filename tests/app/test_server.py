@@ -18,11 +18,12 @@ from typing import IO
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import ValidationError
 
 from app.__main__ import listen
-from app.server import create_app
+from app.server import create_api, create_app
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -287,6 +288,23 @@ def test_client_that_goes_away_frees_its_place(url: str, client: httpx.Client):
     after = float(re.search(r'l2d_looks_total\{cache="miss"\} (\S+)', client.get("/metrics").text)[1])
     assert after - looks > 8
     assert freed < (time.monotonic() - began) / 2
+
+
+def test_what_is_asked_of_a_job_whose_worker_is_gone_ends_it_without_a_worker(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.server.WATCH_SECONDS", 0.02)
+    monkeypatch.setattr("app.queue.SILENCE_SECONDS", 0.2)
+    app = create_api(settings)
+    with TestClient(app, base_url="http://127.0.0.1:7860") as client:
+        queue = app.state.workshop.queue
+        jobs = [queue.submit({"data": "shapes", "student": "resnet18", "method": "vanilla", "epochs": 3})[0].id for _ in range(3)]
+        assert all(queue.claim("gone/cpu/1", job) for job in jobs)
+        for verb, job in zip(("cancel", "stop"), jobs, strict=False):
+            assert client.post(f"/v1/jobs/{job}/{verb}").status_code == 202
+        until = time.monotonic() + 30
+        while queue.count()["running"] > 1:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert [client.get(f"/v1/jobs/{job}").json()["state"] for job in jobs] == ["cancelled", "interrupted", "running"]
 
 
 @pytest.mark.slow
