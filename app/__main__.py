@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -22,10 +23,15 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from app.supervisor import Supervisor
+
 # After SIGTERM: so long new requests are still taken while /readyz says 503, so that a balancer can turn away first ...
 DRAIN_SECONDS = 1.0
-# ... and so long running requests get to their end. Then workers end their trainings: all together less than 10 seconds.
+# ... and so long running requests get to their end, while workers end their trainings.
 GRACE_SECONDS = 5
+# So long after the first signal this process ends, whatever still runs, as the conversion of a network: 10 seconds are promised.
+# What is written is renamed into place, so nothing is left half done.
+LAST_SECONDS = 9.5
 
 
 def main() -> None:
@@ -56,10 +62,12 @@ class _Server(uvicorn.Server):
         self.settings, self.create_app, self.url = settings, create_app, url
         self.leaving: threading.Event | None = None
         self.page_over: asyncio.Event | None = None
+        self.supervisor: Supervisor | None = None
+        self.told = False
 
     def _create(self) -> "FastAPI":
         app = self.create_app(self.settings)
-        self.leaving, self.page_over = app.state.leaving, app.state.page_over
+        self.leaving, self.page_over, self.supervisor = app.state.leaving, app.state.page_over, app.state.supervisor
         return app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -72,16 +80,26 @@ class _Server(uvicorn.Server):
         for event in (self.leaving, self.page_over):
             if event is not None:
                 event.set()
+        # Beside the requests' patience, not after it.
+        if self.supervisor is not None:
+            self.supervisor.dismiss()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.told:
+            self.told = True
+            _start_timer(LAST_SECONDS, os._exit, 128 + sig)
         if sig != signal.SIGTERM or self.leaving is None or self.leaving.is_set():
             super().handle_exit(sig, frame)
             return
         self.leaving.set()
-        timer = threading.Timer(DRAIN_SECONDS, super().handle_exit, (sig, frame))
-        timer.daemon = True
-        timer.start()
+        _start_timer(DRAIN_SECONDS, super().handle_exit, sig, frame)
+
+
+def _start_timer(seconds: float, act: Callable[..., object], *values: object) -> None:
+    timer = threading.Timer(seconds, act, values)
+    timer.daemon = True
+    timer.start()
 
 
 def _read_settings() -> Settings:

@@ -215,10 +215,7 @@ def show_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
 
 @router.post("/v1/jobs/{job}/cancel", status_code=202, responses=CHANGED)
 def cancel_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
-    """Cancel a job; one that runs ends within five seconds, or, where its worker has died, once that was silent for 30 seconds.
-
-    What it finished is kept until it is deleted.
-    """
+    """Cancel a job; one that runs ends within five seconds (30 where its worker died). What it finished is kept until it is deleted."""
     return describe_job(workshop, workshop.queue.cancel(job))
 
 
@@ -226,7 +223,7 @@ def cancel_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
 def stop_job(job: JobId, workshop: WorkshopOfApp) -> JobAnswer:
     """Stop training and keep the best student so far; before the student's first epoch has ended, that is waited for.
 
-    Where its worker has died, the job is interrupted once that was silent for 30 seconds.
+    Where its worker died, the job is interrupted instead, within 30 seconds.
     """
     return describe_job(workshop, workshop.queue.stop(job))
 

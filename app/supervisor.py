@@ -41,12 +41,16 @@ class Supervisor:
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> None:
-        """Stop the workers; the jobs that they were at are interrupted. Returns when they are gone."""
+    def dismiss(self) -> None:
+        """Tell the workers to leave; the jobs that they are at are interrupted."""
         self._closing.set()
         with self._lock:
             for worker in self._workers.values():
                 worker.terminate()
+
+    def close(self) -> None:
+        """Stop the workers. Returns when they are gone."""
+        self.dismiss()
         for thread in self._threads:
             thread.join()
 

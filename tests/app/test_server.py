@@ -30,10 +30,11 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 120
 
 
-def start(log: IO[str] | int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
+def start(log: IO[str] | int = subprocess.PIPE, code: str = "", **environment: str) -> subprocess.Popen[str]:
+    """A server as a process of its own, after some code of the test's."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("L2D_") and name != "PORT"}
     return subprocess.Popen(
-        [sys.executable, "-m", "app"],
+        [sys.executable, "-c", f"{code}\nfrom app.__main__ import main\nmain()"] if code else [sys.executable, "-m", "app"],
         cwd=ROOT,
         env=own | {"L2D_WORKERS": "false"} | environment,
         stdout=subprocess.PIPE,
@@ -288,6 +289,39 @@ def test_client_that_goes_away_frees_its_place(url: str, client: httpx.Client):
     after = float(re.search(r'l2d_looks_total\{cache="miss"\} (\S+)', client.get("/metrics").text)[1])
     assert after - looks > 8
     assert freed < (time.monotonic() - began) / 2
+
+
+# A worker that does not leave, which tells its number.
+STUBBORN = """
+import signal, subprocess, sys
+from app import supervisor
+code = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('worker', os.getpid(), flush=True); time.sleep(60)"
+supervisor.start_process = lambda *_: subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+"""
+# An engine that does not come to its end.
+ENDLESS = "import time; from app.engine import Engine; Engine.close = lambda _: time.sleep(60)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "whole"), [(STUBBORN, True), (ENDLESS, False)], ids=["worker", "engine"])
+def test_terminate_takes_less_than_ten_seconds_whatever_does_not_end(made_checkpoints: Path, tmp_path: Path, code: str, whole: bool):
+    settings = {"L2D_WORKERS": "true", "L2D_CHECKPOINTS": str(made_checkpoints), "L2D_STATE": str(tmp_path)}
+    process = start(code=code, PORT="0", **(settings if whole else settings | {"L2D_WORKERS": "false"}))
+    assert process.stdout is not None
+    told = [process.stdout.readline() for _ in range(1 + whole)]
+    port = re.search(r":(\d+)  ", "".join(told))
+    assert port
+    with socket.create_connection(("127.0.0.1", int(port[1]))) as slow:
+        slow.sendall(b"POST /v1/compare HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n")
+        time.sleep(0.5)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+        assert time.monotonic() - began < 10
+    assert ("Application shutdown complete" in log) == whole
+    assert process.returncode == (-signal.SIGTERM if whole else 128 + signal.SIGTERM)
+    for worker in re.findall(r"worker (\d+)", "".join(told)):
+        assert not Path(f"/proc/{worker}").exists()
 
 
 def test_what_is_asked_of_a_job_whose_worker_is_gone_ends_it_without_a_worker(settings: Settings, monkeypatch: pytest.MonkeyPatch):
