@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 
 from app.places import Places
@@ -22,6 +23,7 @@ def run_command(words: Sequence[str], settings: Settings, places: Places) -> int
         "--device", type=_parse_device, help="ray, cpu, cuda:0, ...; by default the cluster L2D_ENGINE, else the first GPU, else the CPU"
     )
     worker.add_argument("--attached", action="store_true", help="leave when standard input ends; set by the server that starts a worker")
+    worker.add_argument("--check", action="store_true", help="run nothing: exit status 0 if a worker of this host runs and is not stuck")
     job = commands.add_parser("job", help="train for one job; started by a worker")
     job.add_argument("id")
     job.add_argument(
@@ -41,9 +43,20 @@ def run_command(words: Sequence[str], settings: Settings, places: Places) -> int
         from app.group import main as train_together
 
         return train_together(options.id, places, options.processes, options.cpus, options.gpus)
+    if options.check:
+        return _check_worker(places)
     from app.worker import main as work
 
     return work(settings, places, options.device, options.attached)
+
+
+def _check_worker(places: Places) -> int:
+    from app.seats import find_marked
+
+    if find_marked(places.state):
+        return 0
+    print(f"No worker of this host has gone round for a minute in {places.state}: none runs, or it is stuck.", file=sys.stderr)
+    return 1
 
 
 def _parse_device(name: str) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+# A worker marks its seat so often, and is taken for stuck when the last mark is so old. Between marks lies nothing that takes longer.
+MARK_SECONDS, STUCK_SECONDS = 5.0, 60.0
 # The seat of a worker that hands its jobs to a cluster.
 CLUSTER = "ray"
 CPU = "cpu"
@@ -37,6 +40,21 @@ def hold_seat(state: Path, seat: str, leaving: Callable[[], bool]) -> Iterator[b
             time.sleep(POLL_SECONDS)
             held = _lock(file)
         yield held
+
+
+def mark_seat(state: Path, seat: str) -> None:
+    """Note beside a held seat that its worker still goes round: the time of the seat's file."""
+    path = _name_file(state, seat)
+    with contextlib.suppress(OSError):  # a folder that cannot be used is told elsewhere; here it leaves no mark
+        # This host's time, also where another one keeps the file.
+        if (now := time.time()) - path.stat().st_mtime > MARK_SECONDS:
+            os.utime(path, (now, now))
+
+
+def find_marked(state: Path) -> list[str]:
+    """The files of this host's seats whose workers went round lately."""
+    files = state.glob(_name_file(state, "*").name)
+    return [file.name for file in files if time.time() - file.stat().st_mtime < STUCK_SECONDS]
 
 
 class Devices:
@@ -97,7 +115,7 @@ def list_gpus() -> list[str]:
 
 
 def _open(state: Path, seat: str) -> IO[bytes]:
-    path = state / f"{socket.gethostname()}-{seat.replace(':', '')}.lock"
+    path = _name_file(state, seat)
     try:
         return path.open("ab")
     except OSError as error:
@@ -105,6 +123,10 @@ def _open(state: Path, seat: str) -> IO[bytes]:
             f"{path} cannot be opened: {error.strerror}. If it is another user's, run all workers of this host as that user, or with an "
             "L2D_STATE of your own."
         ) from error
+
+
+def _name_file(state: Path, seat: str) -> Path:
+    return state / f"{socket.gethostname()}-{seat.replace(':', '')}.lock"
 
 
 def _lock(file: IO[bytes]) -> bool:

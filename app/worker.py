@@ -23,7 +23,7 @@ from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.queue import Queue
 from app.records import JobFolder, Summary, remove_folder, sweep_removed, sweep_temporary
-from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats
+from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats, mark_seat
 from app.settings import Settings
 from l2d.disk import replace_file
 
@@ -71,7 +71,7 @@ class Worker:
                 self.work(job, started=True)
             while not self._leaving():
                 if not self.work_once():
-                    self.leave.wait(POLL_SECONDS)
+                    self._pause()
         finally:
             # Also if something unforeseen happened: then all stop, and a fresh worker begins.
             self.leave_after.set()
@@ -179,7 +179,7 @@ class Worker:
     def _watch(self, training: Training, job: Job, folder: JobFolder, summary: Summary, stop: bool) -> Exit | str:
         """Wait for a training to end by itself; returns earlier with what is asked of it: "cancel", "stop", "leave"."""
         while (ended := training.poll()) is None:
-            if self.leave.wait(POLL_SECONDS):
+            if self._pause():
                 return "leave"
             progress = summary.update(folder)
             try:
@@ -211,7 +211,7 @@ class Worker:
                 self.queue.finish(job.id, self.name, state, reason, models)
             except UnavailableError as error:
                 self._warn(error)
-                if self.leave.wait(POLL_SECONDS):
+                if self._pause():
                     raise UnavailableError(
                         f"Job {job.id} {state}, which could not be written down: the next worker finds it running."
                     ) from error
@@ -224,6 +224,11 @@ class Worker:
         if str(error) != self._told or time.monotonic() - self._told_at > WARN_SECONDS:
             self._told, self._told_at = str(error), time.monotonic()
             logger.warning("%s", error)
+
+    def _pause(self) -> bool:
+        """Wait a moment, marking that this worker is not stuck; returns whether it has to leave at once."""
+        mark_seat(self.places.state, self.seat)
+        return self.leave.wait(POLL_SECONDS)
 
     def _leaving(self) -> bool:
         return self.leave.is_set() or self.leave_after.is_set()

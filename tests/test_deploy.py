@@ -11,6 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from app.commands import run_command
+from app.places import Places
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +21,13 @@ COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 POD = next(item for item in OBJECTS if item["kind"] == "Deployment")["spec"]["template"]["spec"]
 CONTAINERS = {container["name"]: container for container in POD["containers"]}
+
+
+def finds_no_worker(words: list[str]) -> bool:
+    """Whether these words are a command of ours that misses a worker where there is none."""
+    assert words[:3] == ["python", "-m", "app"]
+    nowhere = Path("nowhere")
+    return run_command(words[3:], Settings(), Places(nowhere, nowhere, nowhere)) == 1
 
 
 @pytest.mark.parametrize("item", OBJECTS, ids=lambda item: item["kind"])
@@ -48,8 +57,12 @@ def test_pods_have_probes_limits_and_no_rights():
         "/healthz",
     ]
     assert (POD["securityContext"]["runAsNonRoot"], POD["automountServiceAccountToken"]) == (True, False)
+    # What a worker is probed with has to be a command of ours.
+    assert finds_no_worker(CONTAINERS["worker"]["livenessProbe"]["exec"]["command"])
     for container in CONTAINERS.values():
-        assert container["resources"]["limits"]["memory"]
+        assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+        (threads,) = (variable for variable in container["env"] if variable["name"] == "OMP_NUM_THREADS")
+        assert threads["valueFrom"]["resourceFieldRef"]["resource"] == "limits.cpu"
         rights = container["securityContext"]
         assert rights["readOnlyRootFilesystem"]
         assert not rights["allowPrivilegeEscalation"]
@@ -62,6 +75,9 @@ def test_composed_services_have_limits_and_no_rights():
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
         assert service["mem_limit"]
+    worker = COMPOSE["services"]["worker"]
+    assert finds_no_worker(worker["healthcheck"]["test"][1:])
+    assert worker["cpu_shares"] < 1024
     # Not on every address of the machine.
     assert COMPOSE["services"]["app"]["ports"] == ["127.0.0.1:7860:7860"]
 

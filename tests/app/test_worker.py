@@ -1,6 +1,7 @@
 """What a worker keeps until a job's end is on record; workers as real processes are in jobs/."""
 
 import json
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 
 from app import worker as workers
+from app.commands import run_command
 from app.errors import UnavailableError
 from app.jobs import Job, LostClaimError
 from app.places import Places
 from app.processes import Exit, LocalMachine, MachineError
 from app.records import JobFolder
+from app.settings import Settings
 from app.worker import Worker, clear
 
 
@@ -169,6 +172,33 @@ def test_a_job_whose_order_is_damaged_fails_and_ends_no_worker(worker: Worker, l
     ended = worker.queue.find(job.id)
     assert ended.state == "failed"
     assert ended.reason.endswith("order.json is damaged.")
+
+
+def test_a_worker_shows_that_it_goes_round_until_it_is_stuck(worker: Worker, monkeypatch: pytest.MonkeyPatch):
+    check = ["worker", "--check"]
+    monkeypatch.setattr("app.seats.MARK_SECONDS", 0.0)
+    monkeypatch.setattr("app.seats.STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "POLL_SECONDS", 0.01)
+    stuck, go_on = threading.Event(), threading.Event()
+    assert run_command(check, Settings(), worker.places) == 1
+
+    def look() -> None:
+        if stuck.is_set():
+            go_on.wait(60)
+
+    monkeypatch.setattr(worker.queue, "find_oldest", look)
+    running = threading.Thread(target=worker.run)
+    running.start()
+    try:
+        time.sleep(1)
+        assert run_command(check, Settings(), worker.places) == 0
+        stuck.set()
+        time.sleep(1)
+        assert run_command(check, Settings(), worker.places) == 1
+    finally:
+        go_on.set()
+        worker.leave.set()
+        running.join()
 
 
 class Ended:
