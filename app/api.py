@@ -268,4 +268,5 @@ def _to_explanation(answer: CompareAnswer) -> Explanation:
 def _export(engine: Engine, answer: CompareAnswer, data: bytes, form: CompareForm) -> bytes:
     if form.format == "npz":
         return export_numbers(answer)
-    return export_figure(answer, read_picture(data, engine.settings.max_pixels), form.format, form)
+    with engine.metrics.timing("figure"):
+        return export_figure(answer, read_picture(data, engine.settings.max_pixels), form.format, form)

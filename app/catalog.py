@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from app.errors import ParameterError, UnavailableError, UnknownModelError, describe_unknown
 from app.schemas import ModelDetail
-from l2d.checkpoint import CARD, WEIGHTS, CheckpointError, ModelCard, load_checkpoint, read_card
+from l2d.checkpoint import CARD, WEIGHTS, CheckpointError, ModelCard, check_weights, load_checkpoint, read_card
 from l2d.model import LabelNet, merge_branches
 from l2d.runtime import Runner, prepare
 
@@ -157,6 +157,22 @@ class Catalog:
                 self._networks[entry.key] = loaded
             return loaded
 
+    def check(self, entry: Entry) -> None:
+        """Read the weights of a model that nobody has asked for yet; it is refused from now on if they are not those of its card.
+
+        Raises:
+            UnavailableError: if so.
+        """
+        if self._find_loaded(entry):
+            return
+        folder = entry.place / entry.name
+        try:
+            check_weights(folder, read_card(folder))
+        except CheckpointError as error:
+            raise self._refuse(entry, error) from error
+        except OSError:  # removed just now; the next question notices
+            return
+
     def _find_loaded(self, entry: Entry) -> Loaded | None:
         with self._lock:
             return self._networks.get(entry.key)
@@ -165,14 +181,18 @@ class Catalog:
         try:
             network, card = load_checkpoint(entry.place / entry.name)
         except CheckpointError as error:
-            reason = self._hide_path(error)
-            with self._lock:
-                self._entries = self._arrange({name: other for name, other in self._entries.items() if name != entry.name})
-                self._refused[entry.name] = reason
-            raise UnavailableError(f"The model {entry.name!r} cannot be loaded: {reason}") from error
+            raise self._refuse(entry, error) from error
         if _take_version(card) != entry.version:
             raise UnavailableError(f"The model {entry.name!r} was replaced just now; ask again.")
         return merge_branches(network)
+
+    def _refuse(self, entry: Entry, error: CheckpointError) -> UnavailableError:
+        """Take an entry out of the list; returns what to tell whoever asked for it."""
+        reason = self._hide_path(error)
+        with self._lock:
+            self._entries = self._arrange({name: other for name, other in self._entries.items() if name != entry.name})
+            self._refused[entry.name] = reason
+        return UnavailableError(f"The model {entry.name!r} cannot be loaded: {reason}")
 
     def _scan(self) -> None:
         with self._lock:

@@ -160,6 +160,16 @@ class Engine:
                 logger.exception("The model %r could not be warmed up.", entry.name)
         self._ready = True
 
+    def check_others(self) -> None:
+        """Read the weights of all models that were not loaded, one by one: damaged ones are named in the log, and listed no more."""
+        for entry in self.catalog.entries():
+            if self._closed:
+                return
+            try:
+                self.catalog.check(entry)
+            except UnavailableError as error:
+                logger.warning("%s", error)
+
     @property
     def ready(self) -> bool:
         """Whether requests are answered at full speed: loaded, and not shutting down."""
@@ -258,8 +268,14 @@ class Engine:
         return seconds
 
     def _submit(self, pool: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        submitted = time.perf_counter()
+
+        def begin() -> T:
+            self.metrics.time_stages(wait=time.perf_counter() - submitted)
+            return work(*args, **kwargs)
+
         try:
-            return pool.submit(work, *args, **kwargs)
+            return pool.submit(begin)
         except RuntimeError as error:
             raise UnavailableError(CLOSING) from error
 

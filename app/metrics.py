@@ -1,6 +1,7 @@
 """What the server counts and times, as Prometheus reads it from /metrics. Nothing in it tells of a picture or a person."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -19,7 +20,8 @@ class Metrics:
     Attributes:
         requests: answers by method, route and status.
         request_seconds: from a request's head to the start of its answer, by route.
-        stage_seconds: what the stages `decode`, `network` and `maps` took, each time one ran.
+        stage_seconds: what the stages `decode`, `network`, `maps` and `figure` took, each time one ran; and `wait`, each time one of them,
+            or other work for a request, had to wait for its thread.
         looks: whether what a model saw in a picture was there already (`hit`), or had to be made (`miss`).
         queue_depth: requests that hold a place: waiting or running.
     """
@@ -38,6 +40,13 @@ class Metrics:
         """Add one run of each named stage."""
         for stage, taken in seconds.items():
             self.stage_seconds.labels(stage).observe(taken)
+
+    @contextlib.contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Add one run of a stage: what is done meanwhile, unless it fails."""
+        start = time.perf_counter()
+        yield
+        self.time_stages(**{stage: time.perf_counter() - start})
 
     def count_looks(self, hits: int, misses: int) -> None:
         """Add looks of models at a picture."""

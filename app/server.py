@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -34,6 +35,7 @@ from app.workshop import Workshop
 
 # Beyond the places, so that a full gate can still refuse.
 SPARE_THREADS = 8
+LOWEST_PRIORITY = 19
 # How often somebody looks whether workers that were asked to end a job still live.
 WATCH_SECONDS = 2.0
 
@@ -131,6 +133,10 @@ def _warm_up(engine: Engine) -> None:
     engine.warm_up()
     # Ready by now; only the first figure would have to wait for this.
     prepare_figures()
+    # Nobody waits for the rest. On Linux a thread can be nice alone.
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+    engine.check_others()
 
 
 def _forbid_fetching() -> None:

@@ -147,8 +147,7 @@ def load_checkpoint(folder: Path) -> tuple[LabelNet, ModelCard]:
     card = read_card(folder)
     path = folder / WEIGHTS
     try:
-        if hash_file(path) != card.sha256:
-            raise CheckpointError(f"{path} is not the file that its card describes: the SHA-256 differs.")
+        check_weights(folder, card)
         state = load_file(path)
         model = build_model(card)
         load_weights(model, state, path)
@@ -161,6 +160,18 @@ def load_checkpoint(folder: Path) -> tuple[LabelNet, ModelCard]:
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     return model.eval().requires_grad_(False), card
+
+
+def check_weights(folder: Path, card: ModelCard) -> None:
+    """Compare a folder's weights with its card, without building the network.
+
+    Raises:
+        CheckpointError: if they are other ones.
+        OSError: if they cannot be read.
+    """
+    path = folder / WEIGHTS
+    if hash_file(path) != card.sha256:
+        raise CheckpointError(f"{path} is not the file that its card describes: the SHA-256 differs.")
 
 
 def build_model(card: ModelCard) -> LabelNet:

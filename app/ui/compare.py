@@ -184,7 +184,8 @@ class Desk:
             return answer.model_dump_json(indent=1).encode()
         if request.file == "npz":
             return export_numbers(answer)
-        return export_figure(answer, read_picture(data, self.settings.max_pixels), request.file, request)
+        with self.engine.metrics.timing("figure"):
+            return export_figure(answer, read_picture(data, self.settings.max_pixels), request.file, request)
 
     def _ask(self, data: bytes, request: Request, ticket: Ticket) -> CompareAnswer:
         return compare_models(self.engine, data, request.models, request.labels, request.threshold, request.kind, ticket)

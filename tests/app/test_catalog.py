@@ -309,6 +309,21 @@ def test_an_edited_card_makes_another_version_of_the_model(catalog: Catalog, che
     assert after.detail.labels == ["cat", "horse"]
 
 
+def test_checking_takes_damaged_weights_out_and_loads_nothing(catalog: Catalog, checkpoints: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.catalog.load_checkpoint", lambda _: pytest.fail("built a network"))
+    before = catalog.entries()
+    (checkpoints / "alien" / "model.safetensors").write_bytes(b"damaged")
+    entries = catalog.entries()
+    for entry in entries:
+        if entry.name == "alien":
+            with pytest.raises(UnavailableError, match=r"alien/model\.safetensors is not the file that its card describes"):
+                catalog.check(entry)
+        else:
+            catalog.check(entry)
+    assert [entry.name for entry in catalog.entries()] == [entry.name for entry in before if entry.name != "alien"]
+    assert list(catalog.refused()) == ["alien"]
+
+
 def test_damaged_defaults_leave_others_to_be_compared(checkpoints: Path):
     catalog = Catalog(checkpoints, ("alien",), cache=Path(os.environ["L2D_CACHE"]))
     (checkpoints / "alien" / "model.safetensors").write_bytes(b"damaged")

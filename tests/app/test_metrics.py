@@ -1,6 +1,9 @@
 """What Prometheus reads."""
 
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,9 +11,10 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.catalog import Catalog
-from app.engine import Engine
+from app.engine import DECODERS, Engine
 from app.server import create_api
 from app.settings import Settings
+from app.ticket import Ticket
 
 Numbers = dict[tuple[str, str], float]
 
@@ -46,6 +50,41 @@ def test_requests_stages_and_cache_are_counted(client: TestClient, upload: bytes
     assert all(numbers["l2d_stage_seconds_sum", stage] > 0 for stage in ("decode", "network", "maps"))
     assert numbers["l2d_queue_depth", ""] == 0
     assert numbers["process_open_fds", ""] > 0
+
+
+def test_figures_and_waiting_are_timed(client: TestClient, upload: bytes):
+    with client:
+        for format in ("png", "npz"):
+            form = {"models": "alien", "labels": "cat", "format": format}
+            assert client.post("/v1/compare", files={"image": upload}, data=form).status_code == 200
+        numbers = read(client)
+    assert numbers["l2d_stage_seconds_count", "figure"] == 1
+    # For decoding, network and maps the first time, and twice for what makes the file.
+    assert numbers["l2d_stage_seconds_count", "wait"] == 5
+
+
+def test_waiting_is_timed_until_a_thread_is_free(settings: Settings):
+    engine = Engine(Catalog(settings.checkpoints), settings)
+    begun, go_on = threading.Barrier(DECODERS + 1), threading.Event()
+
+    def occupy() -> bool:
+        begun.wait(60)
+        return go_on.wait(60)
+
+    with ThreadPoolExecutor(DECODERS + 1) as clients:
+        for _ in range(DECODERS):
+            clients.submit(engine.run_aside, Ticket(60), occupy)
+        begun.wait(60)
+        before = engine.metrics.export()
+        waiting = clients.submit(engine.run_aside, Ticket(60), list)
+        time.sleep(0.5)
+        go_on.set()
+        waiting.result(60)
+    waited = [
+        float(re.findall(r'l2d_stage_seconds_sum{stage="wait"} (\S+)', text.decode())[0]) for text in (before, engine.metrics.export())
+    ]
+    assert waited[1] - waited[0] > 0.2
+    engine.close()
 
 
 def test_jobs_are_counted_by_state(client: TestClient):

@@ -269,6 +269,19 @@ def encode_flat(value: int, side: int) -> bytes:
     return buffer.getvalue()
 
 
+def test_damaged_weights_of_models_that_nobody_asked_for_are_listed_no_more(
+    settings: Settings, checkpoints: Path, caplog: pytest.LogCaptureFixture
+):
+    (checkpoints / "alien" / "model.safetensors").write_bytes(b"damaged")
+    with TestClient(create_api(settings)) as client:
+        until = time.monotonic() + START_SECONDS
+        while not (refused := client.get("/v1/models").json()["refused"]):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    assert [model["name"] for model in refused] == ["alien"]
+    assert "alien/model.safetensors is not the file that its card describes" in caplog.text
+
+
 def test_client_that_goes_away_frees_its_place(url: str, client: httpx.Client):
     body = json.dumps({"instances": [{"image": {"b64": base64.b64encode(encode_flat(value, 3000)).decode()}} for value in range(16)]})
     host, port = url.removeprefix("http://").split(":")
