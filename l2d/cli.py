@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from l2d import experiments
+from l2d.arguments import KNOWN_PATH, PATH
 from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, joined, print_report, progress, say, sentences, split_names
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 # Commands import torch themselves, so that --help answers at once.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Multi-label knowledge distillation.")
 
-Checkpoint = Annotated[Path, typer.Argument(help="folder of the network: its card and weights")]
+Checkpoint = Annotated[Path, typer.Argument(**PATH, help="folder of the network: its card and weights")]
 Split = Annotated[str, typer.Option(help="train or test")]
-Out = Annotated[Path, typer.Option(help="folder of the checkpoint; also keeps what --resume needs")]
+Out = Annotated[Path, typer.Option(**PATH, help="folder of the checkpoint; also keeps what --resume needs")]
 Init = Annotated[
     Path | None,
-    typer.Option(help="safetensors file with the backbone's initial weights, or a checkpoint folder to go on from", exists=True),
+    typer.Option(**KNOWN_PATH, help="safetensors file with the backbone's initial weights, or a checkpoint folder to go on from"),
 ]
 Pretrained = Annotated[bool, typer.Option(help="start from timm's ImageNet weights (downloads them)")]
 ImageSize = Annotated[int, typer.Option(help="side of the input in pixels")]
@@ -46,7 +47,7 @@ FreezeStages = Annotated[int, typer.Option(help="number of backbone stages that 
 Averaging = Annotated[float, typer.Option(help="decay of an exponential average of the weights; 0 for none")]
 Holdout = Annotated[float, typer.Option(help="share of the training pictures set aside to follow the score by")]
 Share = Annotated[float, typer.Option(help="share of the training pictures, those held out aside, that is trained on")]
-Against = Annotated[Path | None, typer.Option(help="another checkpoint: also print what this one scores more, with 95% intervals")]
+Against = Annotated[Path | None, typer.Option(**PATH, help="another checkpoint: also print what this one scores more, with 95% intervals")]
 Tune = Annotated[bool, typer.Option("--tune", help="also F1 with a threshold for each label, found on the training pictures")]
 Save = Annotated[bool, typer.Option("--save", help="also write the scores into the checkpoint's card")]
 Seed = Annotated[int, typer.Option(help="of initialisation, order, augmentation and dropout")]
@@ -88,7 +89,7 @@ def train(
 
 @app.command()
 def distill(
-    teacher: Annotated[Path, typer.Option(help="the teacher's checkpoint folder")],
+    teacher: Annotated[Path, typer.Option(**PATH, help="the teacher's checkpoint folder")],
     student: Annotated[str, typer.Option(help="timm name of the student's backbone")],
     method: Annotated[str, typer.Option(help="vanilla, reviewkd, mld, l2d, ...")],
     data: Data,
@@ -182,9 +183,9 @@ def localize(
 
 @app.command()
 def explain(
-    image: Annotated[Path, typer.Argument(help="picture file")],
+    image: Annotated[Path, typer.Argument(**PATH, help="picture file")],
     models: Annotated[str, typer.Option(help="checkpoint folders, separated by commas")],
-    out: Annotated[Path, typer.Option(help="figure to write: .png or .pdf")],
+    out: Annotated[Path, typer.Option(**PATH, help="figure to write: .png or .pdf")],
     labels: Annotated[
         list[str] | None,
         typer.Option(help="labels to show, separated by commas or in several such options; what the models predict if not given"),
@@ -216,7 +217,7 @@ def data(
     with sentences():
         if what != "check":
             raise ValueError(f"Unknown task {what!r}; what can be done with a data set is check.")
-        spec = find_spec(Path(root)) if Path(root).exists() else root
+        spec = find_spec(Path(root)) if root and Path(root).exists() else root
         if spec is None:
             raise ValueError(f"{root} is laid out in none of the known ways; a data set has {LAYOUTS}.")
         reports = {}

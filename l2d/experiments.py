@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from l2d.arguments import KNOWN_PATH, PATH
 from l2d.terminal import (
     AsJson,
     Data,
@@ -31,7 +32,7 @@ FIGURE = "figure1"
 
 Rows = Annotated[str | None, typer.Option(help="rows of the table by number or teacher:student, separated by commas; all if not given")]
 Methods = Annotated[str | None, typer.Option(help="methods, separated by commas; the paper's eight if not given")]
-SeriesOut = Annotated[Path | None, typer.Option(help="folder of all trainings and results; runs/reproduce-DATA if not given")]
+SeriesOut = Annotated[Path | None, typer.Option(**PATH, help="folder of all trainings and results; runs/reproduce-DATA if not given")]
 Seeds = Annotated[str, typer.Option(help="seeds, separated by commas; each student is trained with every one")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the training pictures, instead of the recipe's")]
 ImageSize = Annotated[int | None, typer.Option(help="side of the input in pixels, instead of the recipe's")]
@@ -43,9 +44,9 @@ RecipeName = Annotated[
     ),
 ]
 Share = Annotated[float, typer.Option(help="share of the training pictures that is trained on")]
-Teacher = Annotated[Path | None, typer.Option(help="checkpoint folder that teaches instead of the rows' teachers", exists=True)]
+Teacher = Annotated[Path | None, typer.Option(**KNOWN_PATH, help="checkpoint folder that teaches instead of the rows' teachers")]
 Student = Annotated[str | None, typer.Option(help="timm name of the network that learns instead of the rows' students")]
-InitFolder = Annotated[Path | None, typer.Option(help="folder with initial weights, TIMM_NAME.safetensors", exists=True, file_okay=False)]
+InitFolder = Annotated[Path | None, typer.Option(**KNOWN_PATH, help="folder with initial weights, TIMM_NAME.safetensors")]
 Pretrained = Annotated[bool | None, typer.Option(help="start from timm's ImageNet weights; the default for photographs")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would be trained, with an estimate of its time, and stop")]
 
@@ -125,10 +126,10 @@ def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
 
 
 def sweep(
-    teacher: Annotated[Path, typer.Option(help="the teacher's checkpoint folder; better not one trained on the pictures held out")],
+    teacher: Annotated[Path, typer.Option(**PATH, help="the teacher's checkpoint folder; better not one trained on the pictures held out")],
     student: Annotated[str, typer.Option(help="timm name of the student's backbone")],
     data: Data,
-    out: Annotated[Path, typer.Option(help="folder of all trainings and results")],
+    out: Annotated[Path, typer.Option(**PATH, help="folder of all trainings and results")],
     method: Annotated[str, typer.Option(help="the method whose weights are varied")] = "l2d",
     factors: Annotated[str, typer.Option(help="multiples of each published weight, separated by commas")] = "0.1,0.3,1,3,10",
     holdout: Annotated[float, typer.Option(help="share of the training pictures that the scores are taken on")] = 0.1,
@@ -136,7 +137,7 @@ def sweep(
     batch_size: Annotated[int, typer.Option(help="pictures per step")] = 64,
     lr: Annotated[float, typer.Option(help="peak learning rate")] = 1e-4,
     image_size: Annotated[int, typer.Option(help="side of the student's input in pixels")] = 224,
-    init: Annotated[Path | None, typer.Option(help="safetensors file with the backbone's initial weights", exists=True)] = None,
+    init: Annotated[Path | None, typer.Option(**KNOWN_PATH, help="safetensors file with the backbone's initial weights")] = None,
     pretrained: Annotated[bool, typer.Option(help="start from timm's ImageNet weights (downloads them)")] = False,
     seed: Annotated[int, typer.Option(help="of initialisation, order, augmentation and dropout")] = 0,
     device: Device = "auto",
@@ -176,7 +177,7 @@ def bench(
     labels: Annotated[int, typer.Option(help="loss: number of labels", min=1)] = 80,
     width: Annotated[int, typer.Option(help="loss: width of the label-wise embeddings", min=1)] = 768,
     batch_size: Annotated[int, typer.Option(help="pictures per step", min=1)] = 64,
-    checkpoints: Annotated[Path, typer.Option(help="explain, serve: folder of trained networks")] = Path("checkpoints"),
+    checkpoints: Annotated[Path, typer.Option(**PATH, help="explain, serve: folder of trained networks")] = Path("checkpoints"),
     clients: Annotated[int, typer.Option(help="serve: clients that ask at the same time", min=1)] = 32,
     seconds: Annotated[float, typer.Option(help="serve: how long they ask")] = 60,
     rounds: Annotated[int, typer.Option(help="measurements of which the median is taken", min=1)] = 5,

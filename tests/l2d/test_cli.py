@@ -213,6 +213,32 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(coco: Path, tmp_path: P
         assert f"{out} cannot be written: Not a directory." in refuse(*words, "--out", tmp_path / out)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--backbone", "test_resnet", "--data", "shapes:4", "--out", ""),
+        ("distill", "--teacher", "", "--student", "test_resnet", "--method", "mld", "--data", "shapes:4", "--out", "x"),
+        ("train", "--backbone", "test_resnet", "--data", "shapes:4", "--out", "x", "--init", ""),
+        ("evaluate", "", "--data", "shapes:4"),
+        ("evaluate", "x", "--data", "shapes:4", "--against", ""),
+        ("explain", "", "--models", "x", "--out", "x.png"),
+        ("explain", "x.png", "--models", "x", "--out", ""),
+        ("data", "check", ""),
+        ("sweep", "--teacher", "x", "--student", "test_resnet", "--data", "shapes:4", "--out", ""),
+        ("reproduce", "table4", "--data", "shapes:4", "--out", ""),
+        ("bench", "serve", "--checkpoints", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_not_the_current_folder(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    told = " ".join(result.stderr.split())
+    assert result.exit_code != 0
+    assert "empty text" in told or "got ''" in told, told
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_too_little_memory_is_told() -> None:
     assert "The memory did not suffice" in refuse("bench", "loss", "--labels", "80", "--width", 2**40, "--rounds", "1", "--device", "cpu")
 
