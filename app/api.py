@@ -54,8 +54,8 @@ ERRORS = describe_errors(
         415: "not a still picture in a known format, or an unknown type of body",
         422: "an unknown label, or a parameter out of range",
         429: "every place is taken, or too many requests in a minute, where a rate is set",
-        503: "starting, shutting down, or a model that cannot be loaded",
-        504: "not ready in time",
+        503: "shutting down, no model at all, or one that cannot be loaded",
+        504: "not ready in time; a server that starts is waited for until its models are loaded",
     }
 )
 NOT_READY = describe_errors({503: "starting or shutting down"}, retry=[503])

@@ -74,6 +74,18 @@ def test_not_ready_before_the_models_are_loaded(settings: Settings, monkeypatch:
         loaded.set()
 
 
+def test_while_the_server_starts_an_answer_waits_for_its_model(settings: Settings, upload: bytes, monkeypatch: pytest.MonkeyPatch):
+    loaded = threading.Event()
+    monkeypatch.setattr(Engine, "warm_up", lambda _: loaded.wait(60))
+    with TestClient(create_api(settings)) as client:
+        assert client.get("/readyz").status_code == 503
+        assert post(client, upload, models="alien").status_code == 200
+        responses = client.get("/openapi.json").json()["paths"]["/v1/compare"]["post"]["responses"]
+        loaded.set()
+    assert "starting" not in responses["503"]["description"]
+    assert "starts" in responses["504"]["description"]
+
+
 def test_models_are_listed_and_shown(settings: Settings, checkpoints: Path):
     (checkpoints / "broken").mkdir()
     with TestClient(create_api(settings)) as client:
