@@ -1,10 +1,7 @@
 """The REST API: thin routes over the same functions that the page calls."""
 
-import asyncio
-from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse
@@ -12,6 +9,7 @@ from starlette.routing import compile_path
 
 from app.answers import HANDLERS, answer_head, describe_errors
 from app.bodies import JSON, MULTIPART, decode_base64, describe_body, media_type, parse_fields, read_form, read_json, refuse_query
+from app.clients import run_while_wanted
 from app.compare import compare, explain, predict, read_each
 from app.engine import Engine
 from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError, describe_unknown
@@ -114,7 +112,7 @@ def list_models(engine: EngineOfApp) -> ModelList:
 async def predict_pictures(request: Request, model: ModelName, engine: EngineOfApp) -> PredictAnswer:
     """Probabilities of a model's labels, most probable first: one multipart picture, or several in KServe's JSON."""
     pictures, parameters = await _read_pictures(request, engine, PredictRequest, PredictParameters)
-    predictions = await _run(request, lambda ticket: predict(engine, pictures, model, ticket))
+    predictions = await run_while_wanted(request.receive, engine, lambda ticket: predict(engine, pictures, model, ticket))
     return PredictAnswer(predictions=[_select(ranked, parameters) for ranked in predictions])
 
 
@@ -128,9 +126,8 @@ async def predict_pictures(request: Request, model: ModelName, engine: EngineOfA
 async def explain_pictures(request: Request, model: ModelName, engine: EngineOfApp) -> ExplainAnswer:
     """Probabilities and maps of one model: one multipart picture, or several in KServe's JSON."""
     pictures, parameters = await _read_pictures(request, engine, ExplainRequest, ExplainParameters)
-    answers = await _run(
-        request, lambda ticket: explain(engine, pictures, model, parameters.labels, parameters.threshold, parameters.kind, ticket)
-    )
+    asked = parameters.labels, parameters.threshold, parameters.kind
+    answers = await run_while_wanted(request.receive, engine, lambda ticket: explain(engine, pictures, model, *asked, ticket))
     return ExplainAnswer(explanations=[_to_explanation(answer) for answer in answers])
 
 
@@ -179,7 +176,7 @@ async def compare_models(request: Request, engine: EngineOfApp) -> Response:
         find_reference(answer, form.minus)
         return answer, None if form.format == "json" else engine.run_aside(ticket, _export, engine, answer, image, form)
 
-    answer, content = await _run(request, work)
+    answer, content = await run_while_wanted(request.receive, engine, work)
     if content is None:
         return Response(answer.model_dump_json(), media_type=JSON)
     name = f"compare-{answer.image.sha256[:12]}.{form.format}"
@@ -206,7 +203,7 @@ async def refuse_unknown(request: Request) -> Response:
 def add_api(app: FastAPI) -> None:
     """Register the routes, and give every error the one shape.
 
-    `app.state` holds `engine`, `threads` (a capacity limiter) and `leaving` (an event, set once the server is to stop).
+    `app.state` holds `engine` and `leaving` (an event, set once the server is to stop).
     """
     for routes in (router, answer_head(router)):
         app.include_router(routes)
@@ -217,27 +214,6 @@ def add_api(app: FastAPI) -> None:
 def refuse_rest(app: FastAPI) -> None:
     """Answer for every address of the API that is unknown, after all its routes were registered."""
     app.include_router(rest)
-
-
-async def _run(request: Request, work: Callable[[Ticket], T]) -> T:
-    """Wait for blocking work in a thread. There are more threads than places, so that a full gate can still say so.
-
-    When the client goes away meanwhile, its ticket says so, and its thread and its place are free again.
-    """
-    ticket = Ticket(request.app.state.engine.settings.request_seconds)
-    watch = asyncio.create_task(_leave_with(request, ticket))
-    try:
-        return await anyio.to_thread.run_sync(work, ticket, limiter=request.app.state.threads)
-    finally:
-        watch.cancel()
-        # Its thread may still wait, when the server stops and cancels the request.
-        ticket.leave()
-
-
-async def _leave_with(request: Request, ticket: Ticket) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    ticket.leave()
 
 
 async def _read_pictures(

@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from anyio import CapacityLimiter
 from cachetools import LRUCache
 
 from app.catalog import Catalog, Entry
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 # A grey BMP, 8 x 8 pixels, 24 bits.
 _PLAIN_PICTURE = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + 192, 0, 54, 40, 8, 8, 1, 24, 0, 192, 2835, 2835, 0, 0) + b"\x80" * 192
 RETRY_SECONDS = 1
+# Of those in which clients wait: beyond the places.
+SPARE_THREADS = 8
 # Pictures decoded at once: enough to keep one gate busy, few enough for their memory.
 DECODERS = 2
 
@@ -62,10 +65,12 @@ class Engine:
 
     Attributes:
         metrics: what it counts and times.
+        threads: in which clients wait; more than there are places, so that a full gate can still say so.
     """
 
     def __init__(self, catalog: Catalog, settings: Settings):
         self.catalog, self.settings, self.metrics = catalog, settings, Metrics()
+        self.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
         self._places = threading.BoundedSemaphore(settings.max_requests)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._gate = ThreadPoolExecutor(catalog.streams, thread_name_prefix="networks", initializer=torch.set_num_threads, initargs=(1,))

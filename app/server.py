@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import NoReturn
 
 import anyio.to_thread
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.routing import Mount
@@ -33,8 +32,6 @@ from app.supervisor import Supervisor
 from app.uploads import FORMATS, MIN_SIDE
 from app.workshop import Workshop
 
-# Beyond the places, so that a full gate can still refuse.
-SPARE_THREADS = 8
 LOWEST_PRIORITY = 19
 # How often somebody looks whether workers that were asked to end a job still live.
 WATCH_SECONDS = 2.0
@@ -73,7 +70,6 @@ def create_api(settings: Settings) -> FastAPI:
     )
     app.include_router(answer_head(app.router))
     app.state.engine = engine
-    app.state.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
     app.state.workshop = workshop = Workshop(places, engine.catalog)
     engine.metrics.watch_jobs(lambda: workshop.queue.count())
     app.state.access = Access(choose_token(settings.host, settings.token)[0])

@@ -4,13 +4,15 @@ import base64
 import io
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
+import gradio as gr
 from PIL import Image
 from pydantic import ConfigDict, ValidationError
 
 from app.catalog import Catalog
+from app.clients import run_while_wanted
 from app.compare import compare as compare_models
 from app.engine import Engine
 from app.export import MEDIA_TYPES, export_figure, export_numbers
@@ -60,18 +62,19 @@ def build_compare(catalog: Catalog, engine: Engine, settings: Settings) -> None:
     """Put the Compare tab into the page that is being built."""
     desk = Desk(catalog, engine, settings)
 
-    # Gradio finds the functions by name and passes whatever the browser sent, so these take anything.
-    def opening(sent: Any) -> Json:
-        return desk.open(sent)
+    # Gradio finds the functions by name and passes whatever the browser sent, so these take anything. What it passes where `gr.Request` is
+    # asked for is Starlette's own, which tells when the browser's tab is closed.
+    async def opening(sent: Any, request: gr.Request) -> Json:
+        return await run_while_wanted(request.receive, engine, partial(desk.open, sent))
 
     def listing(sent: Any) -> Json:
         return desk.list_models()
 
-    def compare(sent: Any) -> Json:
-        return desk.answer(desk.compare, sent)
+    async def compare(sent: Any, request: gr.Request) -> Json:
+        return await run_while_wanted(request.receive, engine, partial(desk.answer, desk.compare, sent))
 
-    def save(sent: Any) -> Json:
-        return desk.answer(desk.save, sent)
+    async def save(sent: Any, request: gr.Request) -> Json:
+        return await run_while_wanted(request.receive, engine, partial(desk.answer, desk.save, sent))
 
     create_grid([opening, listing, compare, save])
 
@@ -89,22 +92,23 @@ class Desk:
         self.catalog, self.engine, self.settings = catalog, engine, settings
         self.photographs = Photographs(REMEMBERED_UPLOADS * settings.max_upload_bytes)
 
-    def open(self, link: Any) -> Json:
+    def open(self, link: Any, ticket: Ticket | None = None) -> Json:
         """What a fresh page shows: models, examples, and a photograph already compared.
 
         Args:
             link: a request for what the page's address names. Models and labels that are not there are left out of it, the first example
                 stands in for a photograph that is forgotten, and both are told.
+            ticket: how long to wait; for each photograph as the settings say by default.
         """
         examples = [_describe_example(example) for example in list_examples()]
         limits = {"max_bytes": self.settings.max_upload_bytes, "max_models": self.settings.max_models}
         usual = {"example": examples[0]["name"], "preview": True}
         asked, told = self._leave_out_unknown(link) if link else (usual, [])
-        first = self.answer(self.compare, asked)
+        first = self.answer(self.compare, asked, ticket)
         if "answer" not in first and link:
             told.append(first.get("error", FORGOTTEN))
             asked = asked | usual | {"sha256": None, "labels": None} if "forgotten" in first else usual
-            first = self.answer(self.compare, asked)
+            first = self.answer(self.compare, asked, ticket)
         if "answer" not in first:
             told.append(first["error"])
         shown = {"first": first if "answer" in first else None, "example": asked.get("example"), "error": " ".join(dict.fromkeys(told))}
@@ -132,11 +136,12 @@ class Desk:
             ]
         }
 
-    def answer(self, function: Callable[[bytes, Request], Json], sent: Any) -> Json:
+    def answer(self, function: Callable[[bytes, Request, Ticket], Json], sent: Any, ticket: Ticket | None = None) -> Json:
         """Call one of the functions below with the photograph and the request of a message; refusals become sentences."""
         try:
             request, data = self._unpack(sent)
-            return {"forgotten": True} if data is None else function(data, request)
+            ticket = ticket or Ticket(self.settings.request_seconds)
+            return {"forgotten": True} if data is None else function(data, request, ticket)
         except ValidationError:
             return {"error": "The page and the server do not understand each other; reload the page."}
         except ValueError as error:
@@ -152,14 +157,13 @@ class Desk:
             return request, read_example(request.example)
         return request, self.photographs.find(request.sha256 or "")
 
-    def compare(self, data: bytes, request: Request) -> Json:
+    def compare(self, data: bytes, request: Request, ticket: Ticket) -> Json:
         """Compare models on a photograph; with a preview of it if the script asks for one.
 
         Raises:
             RequestError: as `app.compare.compare`.
         """
         self.photographs.keep(data)
-        ticket = Ticket(self.settings.request_seconds)
         reply: Json = {"answer": self._ask(data, request, ticket).model_dump(mode="json")}
         if request.preview:
             reply["preview"] = self.engine.run_aside(ticket, self._preview, data)
@@ -168,13 +172,12 @@ class Desk:
     def _preview(self, data: bytes) -> str:
         return draw_preview(read_picture(data, self.settings.max_pixels), PREVIEW_SIDE)
 
-    def save(self, data: bytes, request: Request) -> Json:
+    def save(self, data: bytes, request: Request, ticket: Ticket) -> Json:
         """What is shown as a file: the figure, or the raw numbers.
 
         Raises:
             RequestError: as `app.compare.compare`.
         """
-        ticket = Ticket(self.settings.request_seconds)
         answer = self._ask(data, request, ticket)
         content = self.engine.run_aside(ticket, self._write, answer, data, request)
         return {"name": name_file(answer, request), "type": MEDIA_TYPES[request.file], "base64": base64.b64encode(content).decode()}

@@ -10,11 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -23,6 +24,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from app.__main__ import listen
+from app.catalog import Catalog
 from app.server import create_api, create_app
 from app.settings import Settings
 
@@ -352,6 +354,44 @@ def test_what_is_asked_of_a_job_whose_worker_is_gone_ends_it_without_a_worker(se
             assert time.monotonic() < until
             time.sleep(0.02)
         assert [client.get(f"/v1/jobs/{job}").json()["state"] for job in jobs] == ["cancelled", "interrupted", "running"]
+
+
+def test_a_closed_tab_frees_its_place(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    opened = threading.Event()
+    monkeypatch.setattr(Catalog, "load", lambda *_: opened.wait(60) and pytest.fail("somebody still waits"))
+
+    async def close() -> None:
+        app = create_app(settings)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:7860") as client:
+            config = (await client.get("/config")).json()
+        grid = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "l2d-compare")
+        sent = {"session_hash": "s", "component_id": grid, "fn_name": "compare", "data": {"example": "cat"}}
+        headers = [(b"host", b"127.0.0.1:7860"), (b"content-type", b"application/json")]
+        messages = [{"type": "http.request", "body": json.dumps(sent).encode()}]
+        depths = []
+
+        async def receive() -> dict[str, Any]:
+            if messages:
+                return messages.pop()
+            while b"l2d_queue_depth 1.0" not in app.state.engine.metrics.export():
+                await asyncio.sleep(0.01)
+            depths.append(1)
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            pass
+
+        path = "/gradio_api/component_server"
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
+        try:
+            await asyncio.wait_for(app(scope | {"client": ("127.0.0.1", 1)}, receive, send), 30)
+            assert depths
+            assert b"l2d_queue_depth 0.0" in app.state.engine.metrics.export()
+        finally:
+            opened.set()
+            app.state.engine.close()
+
+    asyncio.run(close())
 
 
 @pytest.mark.slow
