@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import ValidationError
 
-from app.__main__ import listen
+from app.__main__ import listen, main
 from app.catalog import Catalog
 from app.server import create_api, create_app
 from app.settings import Settings
@@ -64,15 +65,19 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(made_checkpoints: Path, state: Path, log: Path) -> Iterator[str]:
-    """The address that a server prints; it is shared, and writes its log to a file."""
+    """The address that a server prints; it is shared, and writes its log to a file. Ctrl-C ends it and its streams, at once and quietly."""
     with log.open("w") as file:
         process = start(file, PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(state), L2D_LOG="json")
         assert process.stdout is not None
         found = re.search(r"L2D is at (http://127\.0\.0\.1:\d+)", process.stdout.readline())
         assert found, log.read_text()
         yield found[1]
-        process.kill()
-        process.communicate()
+        told = len(log.read_text())
+        with httpx.Client(base_url=found[1], timeout=60) as client, open_streams(client) as streams:
+            process.send_signal(signal.SIGINT)
+            assert [list(stream) for stream in streams] == [[], []]
+        process.communicate(timeout=60)
+        check_quiet(log.read_text()[told:])
 
 
 @pytest.fixture
@@ -220,49 +225,46 @@ def test_slow_sender_holds_up_nobody(url: str, client: httpx.Client, upload: byt
     assert client.get("/healthz").status_code == 200
 
 
-def test_terminate_lets_a_running_request_end(made_checkpoints: Path, tmp_path: Path):
+@contextlib.contextmanager
+def open_streams(client: httpx.Client) -> Iterator[list[Iterator[str]]]:
+    """The page's stream and a job's, both begun; they would go on for as long as the server does."""
+    job = client.post("/v1/jobs", json={"data": "shapes", "student": "resnet18", "method": "vanilla"}).json()["id"]
+    with client.stream("GET", "/gradio_api/heartbeat/x") as page, client.stream("GET", f"/v1/jobs/{job}/events") as events:
+        streams = [page.iter_text(), events.iter_text()]
+        assert ["ALIVE" in next(streams[0]), "queued" in next(streams[1])] == [True, True]
+        yield streams
+
+
+def test_terminate_ends_streams_at_once_lets_a_running_request_end_and_tells_of_no_error(made_checkpoints: Path, tmp_path: Path):
     process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
     assert process.stdout is not None
     url = process.stdout.readline().split()[3]
     instances = [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(3)]
     with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(1) as other:
         wait_until_ready(client)
-        running = other.submit(httpx.post, f"{url}/v1/models/alien:predict", json={"instances": instances}, timeout=60)
-        while "l2d_queue_depth 1.0" not in client.get("/metrics").text:
+        with open_streams(client) as streams:
+            running = other.submit(httpx.post, f"{url}/v1/models/alien:predict", json={"instances": instances}, timeout=60)
+            while "l2d_queue_depth 1.0" not in client.get("/metrics").text:
+                assert not running.done()
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            ready, alive = client.get("/readyz"), client.get("/healthz")
             assert not running.done()
-        began = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-        ready, alive = client.get("/readyz"), client.get("/healthz")
-        assert not running.done()
-        assert (ready.status_code, ready.json()["error"]["code"], alive.status_code) == (503, "unavailable", 200)
+            assert (ready.status_code, ready.json()["error"]["code"], alive.status_code) == (503, "unavailable", 200)
+            # Raises where one is cut off in the middle; a server that waited for one, until its patience ended, says so in its log.
+            assert [list(stream) for stream in streams] == [[], []]
         assert len(running.result(60).json()["predictions"]) == 3
-        process.communicate(timeout=30)
+        _, log = process.communicate(timeout=30)
         assert time.monotonic() - began < 10
+    check_quiet(log)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz")
 
 
-@pytest.mark.parametrize("sent", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
-def test_streams_end_at_once_and_quietly_when_the_server_stops(made_checkpoints: Path, tmp_path: Path, sent: signal.Signals):
-    process = start(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
-    assert process.stdout is not None
-    url = process.stdout.readline().split()[3]
-    with httpx.Client(base_url=url, timeout=60) as client:
-        wait_until_ready(client)
-        job = client.post("/v1/jobs", json={"data": "shapes", "student": "resnet18", "method": "vanilla"}).json()["id"]
-        with (
-            client.stream("GET", "/gradio_api/heartbeat/x") as page,
-            client.stream("GET", f"/v1/jobs/{job}/events") as events,
-        ):
-            streams = [page.iter_text(), events.iter_text()]
-            assert ["ALIVE" in next(streams[0]), "queued" in next(streams[1])] == [True, True]
-            process.send_signal(sent)
-            # Raises where one is cut off in the middle; a server that waited for one, until its patience ended, says so in its log.
-            assert [list(stream) for stream in streams] == [[], []]
-            _, log = process.communicate(timeout=60)
+def check_quiet(log: str) -> None:
     assert "Application shutdown complete" in log
-    assert not re.search(r"\[(warning|error)|Traceback", log), log
+    assert not re.search(r'(\[|"level": ")(warning|error)|Traceback', log), log
 
 
 def encode_flat(value: int, side: int) -> bytes:
@@ -424,12 +426,20 @@ def test_terminate_ends_it_cleanly(made_checkpoints: Path):
         ({"L2D_HOST": "no.invalid", "L2D_PORT": "1"}, r"^Cannot listen on no.invalid port 1: [^(]*\. Choose others with L2D_HOST, "),
     ],
 )
-def test_wrong_setting_ends_it_with_a_sentence(environment: dict[str, str], sentence: str):
-    told, log = start(**environment).communicate(timeout=60)
+def test_wrong_setting_ends_it_with_a_sentence(
+    environment: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name in [*(name for name in os.environ if name.startswith("L2D_")), "PORT"]:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["app"])
+    with pytest.raises(SystemExit, match=r"[12]"):
+        main()
+    told, log = capsys.readouterr()
     assert re.search(sentence, log, re.DOTALL)
     assert told == ""
     assert "my-secret" not in log
-    assert "Traceback" not in log
 
 
 def test_taken_port_ends_it_with_a_sentence():
