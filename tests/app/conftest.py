@@ -87,7 +87,7 @@ def write_table() -> Callable[..., None]:
 
 
 def configure(checkpoints: Path) -> Settings:
-    """Settings that touch nothing outside a test's own folder, and start no other process."""
+    """Settings that touch nothing outside a test's own folder, start no other process, and look at two pictures at once."""
     return Settings(
         checkpoints=checkpoints,
         default_models=("the-teacher", "student-vanilla", "student-l2d"),
@@ -95,6 +95,7 @@ def configure(checkpoints: Path) -> Settings:
         state=checkpoints.parent / "state",
         data=checkpoints.parent / "data",
         workers=False,
+        threads=2,
     )
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from app.orders import Order
 from app.places import Places
-from app.records import JobFolder
+from app.records import TEMPORARY, JobFolder
 from app.training import Task, link_checkpoint, run_job
 from l2d.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 from l2d.model import create_model
@@ -52,30 +53,34 @@ def test_where_there_are_no_hard_links_checkpoints_are_copied(tmp_path: Path, mo
 
 @pytest.fixture
 def training(tmp_path: Path, write_table: Callable[..., None]) -> Callable[..., JobFolder]:
-    """Trains, or with `stop` keeps the best student so far."""
+    """Trains, or with `stop` keeps the best student so far, and ends with this code."""
     places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
     write_table(places.data / "mine")
     folder = JobFolder(places.jobs / "1f")
     folder.prepare()
 
-    def train(stop: bool = False, **changes: object) -> JobFolder:
-        order = Order.model_construct(data="mine", student="test_resnet", method="vanilla", image_size=32, **changes)
-        assert run_job(folder, places, Task("1f", 1, order.model_dump(), "cpu", stop=stop)) == 0
+    def train(stop: bool = False, code: int = 0, **changes: object) -> JobFolder:
+        values = {"data": "mine", "student": "test_resnet", "method": "vanilla", "image_size": 32, "width": 16, "feedforward": 16}
+        order = Order.model_construct(**values | changes)
+        assert run_job(folder, places, Task("1f", 1, order.model_dump(), "cpu", stop=stop)) == code
         return folder
 
     return train
 
 
-def test_a_student_that_cannot_be_built_is_told_before_its_teacher_is_trained(tmp_path: Path, write_table: Callable[..., None]):
-    places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
-    write_table(places.data / "mine")
-    folder = JobFolder(places.jobs / "1f")
-    folder.prepare()
-    order = Order.model_construct(data="mine", student="test_vit", teacher_backbone="test_resnet", method="mld", image_size=32)
-    assert run_job(folder, places, Task("1f", 1, order.model_dump(), "cpu")) == 1
-    events = [line["event"] for line in folder.read_all()]
-    assert events == ["attempt", "failed"]
-    assert "test_vit gives no spatial feature maps" in list(folder.read_all())[-1]["reason"]
+def test_a_student_that_cannot_be_built_is_told_before_its_teacher_is_trained(training: Callable[..., JobFolder]):
+    events = list(training(code=1, student="test_vit", teacher_backbone="test_resnet", method="mld").read_all())
+    assert [line["event"] for line in events] == ["attempt", "failed"]
+    assert "test_vit gives no spatial feature maps" in events[-1]["reason"]
+
+
+def test_a_loss_that_is_no_number_names_itself_and_its_epoch(training: Callable[..., JobFolder]):
+    teacher = {"teacher_backbone": "test_resnet", "teacher_epochs": 1}
+    folder = training(code=1, method="mld", **teacher, epochs=2, batch_size=2, holdout=0, weights={"mld": 1e39})
+    *_, failed = folder.read_all()
+    # Whichever part is looked at first: after one step that was infinite, all are no numbers.
+    assert re.match(r"The (bce|mld) loss became (nan|inf) in epoch 1", failed["reason"]), failed
+    assert [path for path in folder.path.rglob(".*") if TEMPORARY.fullmatch(path.name)] == []
 
 
 def list_best(folder: JobFolder) -> list[str]:

@@ -1,7 +1,6 @@
 """Whatever dies: no job is lost, none runs twice, none stays running, no temporary file is left, the catalogue is whole."""
 
 import os
-import re
 import shutil
 import signal
 import sqlite3
@@ -52,15 +51,6 @@ def test_the_training_process_alone_is_killed(lab: "Lab"):
         ended = lab.wait_for(job, "succeeded", "failed")
     assert ended.state == "succeeded", ended.reason
     check_whole(lab, ended)
-
-
-def test_a_loss_that_is_no_number_names_itself_and_its_epoch(lab: "Lab"):
-    job = lab.submit(method="mld", teacher_backbone="test_resnet", teacher_epochs=1, weights={"mld": 1e39})
-    with lab.working():
-        failed = lab.wait_for(job, "failed", "succeeded")
-    # Whichever part is looked at first: after one step that was infinite, all are no numbers.
-    assert re.match(r"The (bce|mld) loss became (nan|inf) in epoch 1", failed.reason), failed.reason
-    check_whole(lab, failed)
 
 
 @pytest.mark.slow
