@@ -1,7 +1,6 @@
 """A real server process, and Debian's Chromium looking at it. Any error in its console fails the test."""
 
 import contextlib
-import functools
 import os
 import re
 import shutil
@@ -55,17 +54,17 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def url(checkpoints: Path) -> Iterator[str]:
-    """Address of a server that is a process of its own."""
-    with _serve({"L2D_CHECKPOINTS": str(checkpoints)}) as address:
-        yield address
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps its jobs."""
+    return tmp_path_factory.mktemp("state")
 
 
-@pytest.fixture
-def fresh(checkpoints: Path, tmp_path: Path) -> Iterator[str]:
-    """The same as after an installation: what it writes goes to `tmp_path / "state"`."""
-    places = {"L2D_STATE": tmp_path / "state", "L2D_DATA": tmp_path / "data", "L2D_CHECKPOINTS": checkpoints}
-    with _serve({name: str(folder) for name, folder in places.items()}) as address:
+@pytest.fixture(scope="session")
+def url(checkpoints: Path, state: Path) -> Iterator[str]:
+    """Address of a server that is a process of its own, as after an installation: no jobs yet."""
+    # Networks that were converted once need not be again.
+    places = {"CHECKPOINTS": checkpoints, "STATE": state, "DATA": state / "data", "CACHE": ROOT / "runs" / "cache"}
+    with _serve({f"L2D_{name}": str(folder) for name, folder in places.items()}) as address:
         yield address
 
 
@@ -104,7 +103,8 @@ def _wait_until_ready(address: str) -> None:
         time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
+# Not of the session: its loop in this thread would keep other tests from having one.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         pytest.skip("needs chromium: apt-get install chromium")
@@ -114,14 +114,10 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def context(browser: Browser) -> Callable[..., BrowserContext]:
-    """A profile for each look of the window: what the page loads for every test is fetched once."""
-    return functools.cache(
-        lambda width, height, scheme: browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
-        )
-    )
+@pytest.fixture(scope="package")
+def context(browser: Browser) -> BrowserContext:
+    """One profile: what the page loads for every test is fetched once."""
+    return browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
 
 
 @pytest.fixture
@@ -131,13 +127,15 @@ def problems() -> list[str]:
 
 
 @pytest.fixture
-def visit(context: Callable[..., BrowserContext], url: str, problems: list[str]) -> Iterator[Callable[..., Page]]:
+def visit(context: BrowserContext, url: str, problems: list[str]) -> Iterator[Callable[..., Page]]:
     """Open the page and wait for its first comparison; afterwards nothing may have gone wrong in it."""
     pages = []
 
     def open_page(width: int = 1280, height: int = 900, scheme: str = "light") -> Page:
-        page = context(width, height, scheme).new_page()
+        page = context.new_page()
         pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))

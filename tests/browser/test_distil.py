@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 PATIENCE_MS = 120_000
 TRAINING_MS = 15 * 60_000
@@ -72,14 +72,17 @@ def test_the_student_before_is_chosen_again_with_the_model_it_started_from(page:
     expect(command).to_have_value(re.compile("l2d distill .*--init.*--freeze-stages 3"))
 
 
-def test_another_student_is_ordered_once_whatever_the_first_one_started_from(browser: Browser, fresh: str):
-    page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
+def test_another_student_is_ordered_once_whatever_the_first_one_started_from(context: BrowserContext, url: str):
+    page = context.new_page()
+    page.set_viewport_size({"width": 390, "height": 800})
     page.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
-    open_distil(page, fresh)
+    open_distil(page, url)
+    command = page.locator(".l2d-command textarea")
+    expect(command).to_have_value(re.compile("l2d distill .*--init"))
     page.get_by_label(re.compile(r"^\s*Student")).click()
     page.get_by_role("option", name="resnet18", exact=True).click()
-    expect(page.locator(".l2d-command textarea")).to_have_value(re.compile("--student resnet18 "))
+    expect(command).to_have_value(re.compile("--student resnet18 "))
     expect(page.get_by_text("It starts from random weights.")).to_be_visible()
     # A double click, as slow as people's.
     start = page.locator("button.primary").filter(visible=True)
@@ -101,19 +104,19 @@ def test_another_student_is_ordered_once_whatever_the_first_one_started_from(bro
     expect(page.get_by_text("No job yet.")).to_be_visible()
     expect(page.get_by_text(re.compile("^Ordered as job"))).to_be_hidden()
     expect(page.get_by_role("button", name="Show it")).to_be_hidden()
-    page.context.close()
+    page.close()
 
 
 @pytest.mark.slow
-def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_path: Path):
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+def test_a_student_is_distilled_and_compared(context: BrowserContext, url: str, state: Path):
+    page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith((fresh, "data:", "blob:")) else problems.append(request.url))
-    open_distil(page, fresh)
-    state = page.locator(".l2d-state")
+    page.on("request", lambda request: None if request.url.startswith((url, "data:", "blob:")) else problems.append(request.url))
+    open_distil(page, url)
+    told = page.locator(".l2d-state")
 
     # The job that the form holds, on smaller pictures, and for so long that there is time to disturb it.
     for name, value in (("Title", "Mine"), ("Teacher epochs", "1"), ("Epochs", "300"), ("Image size", "32")):
@@ -121,35 +124,35 @@ def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_p
         page.get_by_label(re.compile(f"^\\s*{name}")).fill(value)
         page.get_by_label(re.compile(f"^\\s*{name}")).press("Tab")
     page.get_by_role("button", name="Start").click()
-    expect(state).to_have_text("running")
+    expect(told).to_have_text("running")
     expect(page.locator(".l2d-job h2")).to_contain_text("Mine")
     first = page.locator(".l2d-job small").inner_text().split()[1].rstrip(",")
     expect(page.locator(".l2d-curves polyline").first).to_be_visible(timeout=TRAINING_MS)
 
     # A second one waits, and is cancelled.
     page.get_by_role("button", name="Start").click()
-    expect(state).to_have_text("queued")
+    expect(told).to_have_text("queued")
     start = time.monotonic()
     page.get_by_role("button", name="Cancel").click()
-    expect(state).to_have_text("cancelled")
+    expect(told).to_have_text("cancelled")
     assert time.monotonic() - start < 10
 
     # The page is closed and opened again: the first one is where it was.
-    open_distil(page, fresh)
-    expect(state).to_have_text("cancelled")
+    open_distil(page, url)
+    expect(told).to_have_text("cancelled")
     choose(page, first)
-    expect(state).to_have_text("running")
+    expect(told).to_have_text("running")
     expect(page.locator(".l2d-probes img").first).to_be_visible(timeout=TRAINING_MS)
     scrubber = page.get_by_role("slider", name="Where the student looks after epoch")
     page.wait_for_function("(slider) => Number(slider.max) >= 3", arg=scrubber.element_handle(), timeout=TRAINING_MS)
 
-    for number in find_workers(tmp_path / "state"):
+    for number in find_workers(state):
         os.kill(number, signal.SIGKILL)
-    expect(state).to_have_text("interrupted")
+    expect(told).to_have_text("interrupted")
     page.get_by_role("button", name="Resume").click()
     expect(page.locator(".l2d-job small")).to_contain_text("attempt 2")
     page.get_by_role("button", name="Stop and keep the best").click()
-    expect(state).to_have_text("succeeded", timeout=TRAINING_MS)
+    expect(told).to_have_text("succeeded", timeout=TRAINING_MS)
 
     # Back in time: the maps after the first epoch differ from those after the last.
     last = page.locator(".l2d-probes").inner_html()
@@ -181,4 +184,4 @@ def test_a_student_is_distilled_and_compared(browser: Browser, fresh: str, tmp_p
     page.get_by_role("tab", name="Compare").click()
     expect(page.locator(".models label", has_text="Mine")).to_have_count(0)
     assert problems == []
-    page.context.close()
+    page.close()

@@ -82,7 +82,7 @@ def test_an_example_shows_who_made_it(page):
 
 
 def test_one_that_is_chosen_while_the_page_opens_stays(context, url):
-    page, held = context(1280, 900, "light").new_page(), []
+    page, held = context.new_page(), []
     page.route("**/component_server/**", lambda route: held.append(route) if not held else route.continue_())
     page.goto(url)
     page.wait_for_selector(".desk")
