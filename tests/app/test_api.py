@@ -547,7 +547,9 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("shipped")
     for name in EXAMPLE_MODELS:
         shutil.copytree(ROOT / "checkpoints" / name, folder / "checkpoints" / name)
-    with TestClient(create_api(configure(folder / "checkpoints"))) as client:
+    # Networks that were converted once need not be again.
+    settings = configure(folder / "checkpoints").model_copy(update={"cache": ROOT / "runs" / "cache"})
+    with TestClient(create_api(settings)) as client:
         while not client.app.state.engine.ready:
             time.sleep(0.05)
         yield client
