@@ -288,7 +288,6 @@ LAUNCHERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_launchers_leave_one_checkpoint_and_one_voice(tmp_path: Path, launcher: str) -> None:
-    pytest.importorskip(launcher, reason="Accelerate is no dependency; its launcher only has to start us as torchrun does")
     common = ["--data", "shapes:24", "--epochs", "2", "--batch-size", "8", "--image-size", "32", "--width", "16", "--feedforward", "24"]
     common += ["--device", "cpu", "--holdout", "0.2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "L2D_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
