@@ -51,8 +51,10 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     # What there is to choose from comes and goes.
-    fit = gr.on([tab.select, *(fields[name].input for name in FITTING)], bench.form.fit, basis, fitted, **quiet)
-    fit.then(bench.preview, inputs, command, **quiet)
+    # A choice that is made before the one before it is answered counts, too.
+    changed = [tab.select, *(fields[name].input for name in FITTING)]
+    fit = gr.on(changed, bench.form.fit, basis, fitted, trigger_mode="always_last", **quiet)
+    fit.then(bench.preview, inputs, command, trigger_mode="always_last", **quiet)
     # Only what a person changes: what was fitted is not all there yet when the first of it has changed.
     typed = [component.input for name, component in fields.items() if name not in FITTING]
     gr.on(typed, bench.preview, inputs, command, trigger_mode="always_last", **quiet)

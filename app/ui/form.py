@@ -87,7 +87,8 @@ class Form:
         way to the first one that fits, or to none. Where the student starts from nothing that was trained there is no stage to freeze; once
         it starts from something again, as many are as in the form's first order.
         """
-        held = dict(zip(BASIS, values, strict=True))
+        given = dict(zip(BASIS, values, strict=True))
+        held = dict(given)
         offered = self._list_choices(held)
         for name in ("data", "teacher"):
             held[name] = held[name] if held[name] in offered[name] else None
@@ -99,7 +100,9 @@ class Form:
         elif held["freeze_stages"] is None:
             held["freeze_stages"] = FIRST_FROZEN
         lists: dict[str, dict[str, Any]] = {name: {"choices": choices} for name, choices in offered.items()}
-        return [gr.update(value=held[name], info=_describe_field(name, held), **lists.get(name, {})) for name in FITTED]
+        # What stays is not sent back: somebody may have changed it since.
+        changes = {name: {"value": held[name]} for name in FITTED if held[name] != given[name]}
+        return [gr.update(info=_describe_field(name, held), **lists.get(name, {}), **changes.get(name, {})) for name in FITTED]
 
     def read(self, values: tuple[Any, ...]) -> Order:
         """The order that the fields make.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 PATIENCE_MS = 120_000
 TRAINING_MS = 15 * 60_000
@@ -70,6 +70,19 @@ def test_the_student_before_is_chosen_again_with_the_model_it_started_from(page:
         expect(command).to_have_value(re.compile(f"--student {student} "))
     expect(page.get_by_text("It starts from coco-mobilenetv2-vanilla.")).to_be_visible()
     expect(command).to_have_value(re.compile("l2d distill .*--init.*--freeze-stages 3"))
+
+
+def test_a_student_chosen_before_the_tab_is_answered_stays_and_is_fitted(page: Page):
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route))
+    page.get_by_role("tab", name="Distil").click()
+    page.get_by_label(re.compile(r"^\s*Student")).click()
+    page.get_by_role("option", name="resnet18", exact=True).click()
+    page.route("**/queue/join*", lambda route: route.continue_())
+    for route in held:
+        route.continue_()
+    expect(page.locator(".l2d-command textarea")).to_have_value(re.compile("--student resnet18 "))
+    expect(page.get_by_text("It starts from random weights.")).to_be_visible()
 
 
 def test_another_student_is_ordered_once_whatever_the_first_one_started_from(context: BrowserContext, url: str):

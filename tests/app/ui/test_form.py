@@ -21,14 +21,22 @@ def form(made_checkpoints: Path, tmp_path: Path) -> Form:
 
 
 def fit(form: Form, **changes: object) -> dict[str, dict[str, Any]]:
+    """What the fitted fields are after an update: a value that it does not name stays."""
     held = HELD | changes
-    return dict(zip(FITTED, form.fit(*(held[name] for name in BASIS)), strict=True))
+    updates = dict(zip(FITTED, form.fit(*(held[name] for name in BASIS)), strict=True))
+    return {name: {"value": held[name]} | update for name, update in updates.items()}
 
 
 def test_what_fits_is_left_as_it_is(form: Form):
     fitted = fit(form)
     assert (fitted["start_from"]["value"], fitted["freeze_stages"]["value"]) == ("student-l2d", 3)
     assert fitted["start_from"]["choices"] == ["", "student-l2d", "student-vanilla"]
+
+
+def test_only_values_that_change_are_sent_back(form: Form):
+    held = HELD | {"student": "test_byobnet"}
+    updates = dict(zip(FITTED, form.fit(*(held[name] for name in BASIS)), strict=True))
+    assert [name for name, update in updates.items() if "value" in update] == ["start_from", "teacher_start_from"]
 
 
 def test_another_student_starts_from_a_model_of_its_kind(form: Form):
