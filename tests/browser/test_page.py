@@ -204,6 +204,22 @@ def test_the_grid_is_used_by_keyboard_alone(page):
     assert list_rows(page) == before[1:]
 
 
+def test_by_keyboard_the_grid_is_one_stop_and_its_rows_keep_clear_of_the_names(visit):
+    page = visit(880, 700)
+    page.select_option("#l2d-minus", index=1)
+    first, second = (page.locator(".cells").nth(number) for number in (0, 1))
+    first.focus()
+    page.keyboard.press("PageDown")
+    expect(second).to_be_focused()
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    page.keyboard.press("PageUp")
+    expect(first).to_be_focused()
+    names, row = page.locator(".head").bounding_box(), page.locator(".row").first.bounding_box()
+    assert row["y"] >= names["y"] + names["height"]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('.grid')") is None
+
+
 def test_every_control_has_a_name(page):
     nameless = page.locator(".desk").evaluate(
         """(desk) => [...desk.querySelectorAll("input, select, button, summary, dialog, [tabindex]")].filter((control) =>

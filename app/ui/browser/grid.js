@@ -7,11 +7,15 @@ const WIDE = 3;
 
 function createGrid(root, { remove, say }) {
   let rows = [], names = [], shown = null;
+  // The row that the tab key reaches: with 80 rows nobody would come past all.
+  let stop = null;
   const whole = buildBar();
   // Hundreds of maps take as long to paint as a person notices: those far from the window wait until they are near.
   const approach = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) if (isIntersecting) rows.find((row) => row.node === target)?.paint();
   }, { rootMargin: "100% 0px" });
+  // A row that is scrolled to keeps clear of the names above it, which may take several lines.
+  const cover = new ResizeObserver(([{ target }]) => root.style.setProperty("--head", `${target.offsetHeight}px`));
   window.addEventListener("beforeprint", () => rows.forEach((row) => row.paint()));
 
   /** Build rows and columns anew: other labels, models or photograph. */
@@ -23,9 +27,18 @@ function createGrid(root, { remove, say }) {
     root.classList.toggle("wide", scene.photo.width >= WIDE * scene.photo.height);
     names = [];
     rows = scene.labels.map((label) => buildRow(label, scene));
-    swap(root, [buildHead(scene), ...rows.map((row) => row.node)]);
+    const head = buildHead(scene);
+    swap(root, [head, ...rows.map((row) => row.node)]);
+    moveStop(scene.labels.includes(stop) ? stop : scene.labels[0]);
+    cover.disconnect();
+    cover.observe(head);
     approach.disconnect();
     for (const row of rows) approach.observe(row.node);
+  }
+
+  function moveStop(label) {
+    stop = label;
+    for (const row of rows) row.cross.tabIndex = row.label === stop ? 0 : -1;
   }
 
   function buildHead({ models, photo }) {
@@ -37,12 +50,12 @@ function createGrid(root, { remove, say }) {
   }
 
   function buildRow(label, { models, photo }) {
-    const close = make("button", { type: "button", class: "close", "data-key": `close ${label}`, "aria-label": `Remove the row ${label}`, title: "Remove this row" }, "×");
+    const close = make("button", { type: "button", class: "close", tabindex: "-1", "data-key": `close ${label}`, "aria-label": `Remove the row ${label}`, title: "Remove this row" }, "×");
     close.addEventListener("click", () => remove(label));
     const bar = buildBar();
     const cells = models.map((model) => buildCell(label, model, photo));
     const bare = make("figure", { class: "cell bare-cell", "aria-hidden": "true" }, make("div", { class: "frame" }, buildPicture(photo)), make("figcaption", {}, make("span", { class: "name" }, label)));
-    const cross = make("div", { class: "cells", tabindex: "0", "data-key": label, role: "group", "aria-label": `${label}: arrow keys move the cross-hair, space shows the photograph` }, bare, ...cells.map((cell) => cell.node));
+    const cross = make("div", { class: "cells", tabindex: "-1", "data-key": label, role: "group", "aria-label": `${label}: arrow keys move the cross-hair, space shows the photograph, page up and down change the row` }, bare, ...cells.map((cell) => cell.node));
     const node = make("section", { class: "row", "aria-label": label }, make("header", {}, make("h3", {}, label), bar.node, close), cross);
     node.dataset.label = label;
     const row = { label, node, cells, bar, cross, paint: () => {} };
@@ -217,12 +230,14 @@ function createGrid(root, { remove, say }) {
         move(at.x + step[0], at.y + step[1]);
         say(`${describePlace(at)}: ${row.cells.map(({ model, value }) => `${model.title} ${value.textContent || "nothing"}`).join(", ")}`);
       }
+      else if (event.key === "PageUp" || event.key === "PageDown") rows[rows.indexOf(row) + (event.key === "PageUp" ? -1 : 1)]?.cross.focus();
       else if (event.key === " ") bare(true);
       else if (event.key === "Delete") return remove(row.label);
       else return;
       event.preventDefault();
     });
     row.cross.addEventListener("keyup", (event) => { if (event.key === " ") bare(false); });
+    row.cross.addEventListener("focus", () => moveStop(row.label));
     row.cross.addEventListener("blur", () => { leave(); bare(false); });
   }
 
