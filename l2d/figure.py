@@ -84,7 +84,7 @@ def draw_figure(
     """
     answers, look = [Column(*column) for column in columns], Look(colormap, smooth, threshold, opacity)
     _check(answers, labels, kind, scale, look, minus)
-    titles = ["Picture", *_name_columns(answers, minus)]
+    titles = ["Photograph", *_name_columns(answers, minus)]
     caption = _describe(kind, scale, None if minus is None else answers[minus].title, look)
     layout = Layout(image.width / image.height, titles, labels, caption, scale, minus)
     figure = Figure(figsize=(layout.width, layout.height), facecolor="white")

@@ -73,7 +73,7 @@ def test_rows_are_labels_and_columns_are_the_picture_then_the_networks() -> None
     assert boxes[0][0] < boxes[1][0] < boxes[2][0]
     assert boxes[0][1] == boxes[1][1] > boxes[3][1]
     assert (pictures_of(figure)[0] == 255).all()
-    assert [text.get_text() for text in figure.texts][:5] == ["Picture", "Vanilla", "L2D", "cat", "traffic light"]
+    assert [text.get_text() for text in figure.texts][:5] == ["Photograph", "Vanilla", "L2D", "cat", "traffic light"]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_an_unknown_format_is_refused() -> None:
 def test_a_figure_of_differences_is_signed_and_names_what_is_subtracted(scale: str, ticks: list[str]) -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale, minus=0)
     assert ticks_of(figure) == ticks
-    assert [" ".join(text.get_text().split()) for text in figure.texts][:3] == ["Picture", "Vanilla", "L2D − Vanilla"]
+    assert [" ".join(text.get_text().split()) for text in figure.texts][:3] == ["Photograph", "Vanilla", "L2D − Vanilla"]
     assert texts_of(figure).count("no difference") == (2 if scale == "map" else 0)
 
 
