@@ -61,14 +61,14 @@ class History:
         return self
 
     @property
-    def stage(self) -> str:
-        """Whose losses are told now."""
-        return STUDENT if STUDENT in self._losses else TEACHER
+    def stage(self) -> str | None:
+        """Whose losses are told now; None before the first ones."""
+        return next((stage for stage in (STUDENT, TEACHER) if stage in self._losses), None)
 
     def list_losses(self) -> list[Curve]:
         """The parts of that stage's loss."""
         with self._lock:
-            return [Curve(name, sorted(points.items())) for name, points in self._losses.get(self.stage, {}).items()]
+            return [Curve(name, sorted(points.items())) for name, points in (self._losses[self.stage] if self.stage else {}).items()]
 
     def list_scores(self) -> list[Curve]:
         """mAP of either stage."""
@@ -102,9 +102,10 @@ def show_curves(history: History, mark: int | None = None) -> str:
         mark: the student's epoch whose maps are shown.
     """
     stage = history.stage
-    mark = None if stage == TEACHER else mark
+    title = f"Losses of the {stage}, weighted" if stage else "Losses, weighted"
+    mark = mark if stage == STUDENT else None
     return (
-        f'<div class="l2d-curves">{_draw(f"Losses of the {stage}, weighted", history.list_losses(), mark, logarithmic=True)}'
+        f'<div class="l2d-curves">{_draw(title, history.list_losses(), mark, logarithmic=True)}'
         f"{_draw('mAP on the pictures held out, percent', history.list_scores(), mark, logarithmic=False)}</div>"
     )
 
