@@ -83,12 +83,15 @@ class Order(BaseModel):
     feedforward: int = Field(default=2048, ge=16, le=8192, description="Hidden width of the head's feed-forward part.")
     weights: dict[str, float] = Field(default_factory=dict, description="Replaces some of the method's loss weights.")
     augmentation: Literal["crops", "randaugment"] = Field(
-        default="crops", description="Views of the pictures: crops with flips, colours and holes, or the paper's randaugment with holes."
+        default="crops",
+        description="Views of the pictures: crops with flips, colours and holes, or the paper's RandAugment with holes.",
     )
     min_area: float = Field(default=0.4, ge=0.01, le=1, description="Smallest share of the picture that a crop keeps.")
     colour: float = Field(default=0.3, ge=0, le=1, description="Strength of brightness, contrast and saturation of crops.")
     cutout: float = Field(default=0.5, ge=0, le=1, description="Side of the hole cut into every second picture, as a share of the side.")
-    unit_pixels: bool = Field(default=False, description="Leave pixels in [0, 1], as the paper, instead of scaling them.")
+    unit_pixels: bool = Field(
+        default=False, description="Leave pixels in [0, 1], as the paper does; else they are scaled as the backbone expects them."
+    )
     averaging: float = Field(default=0.0, ge=0, le=0.99999, description="Decay of an exponential average of the weights; 0 for none.")
     holdout: float = Field(default=0.1, ge=0, le=0.5, description="Share of the training pictures set aside to follow the score by.")
     processes: int = Field(
