@@ -31,8 +31,10 @@ CSS = """
 .gradio-container > .main { padding: 16px clamp(14px, 5vw - 6px, 28px) 32px !important; max-width: 1760px; margin: 0 auto !important; }
 .gradio-container .tabitem { padding: 4px 0 0 !important; }
 .gradio-container .html-container { padding: 0 !important; }
-/* What holds nothing would still be one more gap. */
-.gradio-container .block:has(> .html-container > :empty) { display: none; }
+/* What holds nothing to be seen would still be one more gap. */
+.gradio-container .block:has(> .html-container > :empty, > .html-container style:only-child) { display: none; }
+/* A list's field has the edge of other fields. */
+.gradio-container .container > .wrap:has(> .wrap-inner) { border-color: var(--input-border-color); }
 /* Themes have one accent for both schemes. */
 .dark { --color-accent: var(--primary-400); }
 .l2d-header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; }
@@ -84,6 +86,11 @@ def look() -> dict[str, Any]:
         body_background_fill_dark="*neutral_950",
         # On Gradio's own, subdued text falls short of 4.5 to 1.
         input_border_width="1px",
+        # What is filled in is seen by its edge: 3 to 1 at least.
+        input_border_color="*neutral_500",
+        input_border_color_dark="*neutral_500",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_500",
         input_background_fill="*neutral_50",
         input_background_fill_dark="*neutral_900",
         code_background_fill="*neutral_50",
@@ -96,5 +103,10 @@ def look() -> dict[str, Any]:
         button_primary_background_fill_hover_dark="*primary_800",
         button_primary_border_color="*primary_700",
         button_primary_border_color_dark="*primary_700",
+        # What cannot be undone.
+        button_cancel_text_color="#b91c1c",
+        button_cancel_text_color_dark="#fca5a5",
+        button_cancel_text_color_hover="#b91c1c",
+        button_cancel_text_color_hover_dark="#fca5a5",
     )
     return {"theme": theme, "css": CSS, "footer_links": [], "run_history": False, "ssr_mode": False}
