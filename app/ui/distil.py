@@ -30,7 +30,8 @@ WAKE = "() => new Promise((wake) => setTimeout(() => wake({__type__: 'update', i
 SHOW = "() => { document.querySelector('.l2d-jobs').scrollIntoView({behavior: 'smooth'}); }"
 # What the delete button does first, in the browser: without a yes no job is named, and nothing is done.
 CONFIRM = (
-    "(token, job, told) => [token, confirm('Delete this job, its log and every model that it trained, a teacher too?') ? job : null, told]"
+    "(token, job, told) => [token, confirm(`Delete job ${job}, its log and every model that it trained, a teacher too?"
+    " This cannot be undone.`) ? job : null, told]"
 )
 NO_JOB = "<p>No job yet. The form holds a small one that needs no data set: start it.</p>"
 
@@ -128,10 +129,10 @@ class Bench:
         place = "next in line" if before < 1 else f"{before} {'other waits' if before == 1 else 'others wait'} before it"
         return [gr.update(choices=listed, value=job.id), f"<p>Ordered as job {job.id}: {place}.</p>", gr.update(visible=True)]
 
-    def ask(self, verb: str) -> Callable[[str, str | None, str, gr.Request], list[Any]]:
-        """The function of a button; what was told about an order goes with its job."""
+    def ask(self, verb: str) -> Callable[[str, str | None, str | None, gr.Request], list[Any]]:
+        """The function of a button; what was told about an order, if anything was, goes with its job."""
 
-        def do(token: str, job: str | None, told: str, request: gr.Request) -> list[Any]:
+        def do(token: str, job: str | None, told: str | None, request: gr.Request) -> list[Any]:
             def act(job: str) -> None:
                 if verb == "delete":
                     self.workshop.delete(job)
@@ -142,7 +143,7 @@ class Bench:
 
             if job:
                 self._try(token, request, lambda: act(job))
-            return ["", gr.update(visible=False)] if job and verb == "delete" and job in told else [gr.skip(), gr.skip()]
+            return ["", gr.update(visible=False)] if job and verb == "delete" and job in (told or "") else [gr.skip(), gr.skip()]
 
         return do
 
