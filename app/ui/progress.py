@@ -29,7 +29,9 @@ def show_status(job: Job) -> str:
         what = {"teacher": "Training the teacher", "student": "Training the student", "scores": "Scoring"}.get(job.stage)
         place = f"{what}, epoch {max(job.epoch, 1)}: {100 * job.progress:.0f}%" if what else "Starting"
         left = "" if job.seconds_left is None else f", about {describe_seconds(job.seconds_left)} left"
-        asked = {"cancel": " Cancelling.", "stop": " Stopping after the student's first epoch at the latest."}.get(job.request or "", "")
+        # A student that is there to be kept need not be waited for.
+        stopping = " Stopping after the student's first epoch." if job.best_epoch is None else " Stopping."
+        asked = {"cancel": " Cancelling.", "stop": stopping}.get(job.request or "", "")
         lines.append(f'<progress max="1" value="{job.progress:.4f}" aria-label="progress"></progress>')
         lines.append(f"<p>{place}{left}.{asked}</p>")
     elif job.state == "queued":

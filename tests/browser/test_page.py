@@ -577,10 +577,13 @@ def test_nothing_is_cut_off_and_text_stands_out(visit, width, scheme):
         assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
     # The accent, by which one sees what is chosen and where the keyboard is.
     assert page.locator(".models input:checked").first.evaluate(CONTRAST, "backgroundColor") >= 4.5
+    assert page.locator(".finder input").evaluate(CONTRAST, "borderTopColor") >= 3
     page.get_by_role("tab", name="Distil").click()
     # What is typed into a list's field is subdued until it is chosen.
     for text in (page.locator(".info-text code"), page.get_by_label(re.compile(r"^\s*Jobs"))):
         assert text.evaluate(CONTRAST) >= 4.5
+    for field in (page.get_by_label(re.compile(r"^\s*Title")), page.locator(".l2d-jobs .wrap:has(> .wrap-inner)")):
+        assert field.evaluate(CONTRAST, "borderTopColor") >= 3
 
 
 # Contrast of an element's text, or another part, with what is behind it, as WCAG 2 defines it.

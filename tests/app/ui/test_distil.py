@@ -254,6 +254,12 @@ def test_models_of_a_job_are_told_by_what_marks_them_in_compare(bench: Bench, wo
     assert "In Compare, marked (8523ad); as a teacher and in the API: <b>shapes-l2d-8523ad87b988</b>." in show_status(job)
 
 
+def test_a_stop_waits_for_a_student_to_keep(bench: Bench, workshop: Workshop):
+    job = dataclasses.replace(workshop.queue.find(start(bench)), state="running", stage="student", request="stop")
+    assert "Stopping after the student's first epoch." in show_status(job)
+    assert "Stopping.</p>" in show_status(dataclasses.replace(job, best_epoch=1))
+
+
 def test_names_are_escaped(bench: Bench, workshop: Workshop):
     job = workshop.queue.find(start(bench, title="<img src=x>"))
     assert "<img" not in show_status(job)
