@@ -44,7 +44,7 @@ def randaugment(pictures: Tensor, draws: Tensor, cutout: float = 0.5) -> Tensor:
 
     Each of the two is done with a chance of a half. They are those of the package randaugment 1.0.2, which the published code calls
     (after UDA's, whose levels are random, unlike those of Cubuk et al., "RandAugment", 2020), as Pillow does them, rounding included:
-    to all pictures at once whose turn an operation is. Only shears differ, by a grey value here and there: torch's cubic curve is another.
+    to all pictures at once whose turn an operation is. Where a rotation reads between two pixels, it may take the other one.
 
     Args:
         pictures: bytes (N, 3, S, S), on any device.
@@ -95,34 +95,49 @@ def _operate(pixels: Tensor, draws: Tensor) -> None:
 
 
 def _shear(axis: int) -> Callable[[Tensor, Draw], Tensor]:
-    return lambda pixels, draw: _warp(pixels, _shift(axis, 0.3 * draw.strength * draw.sign, along=True), "bicubic")
+    def shear(pixels: Tensor, draw: Draw) -> Tensor:
+        # Columns are sheared as the rows of the picture mirrored at its diagonal.
+        pixels = pixels.mT if axis else pixels
+        place = torch.arange(pixels.shape[-1], device=pixels.device)
+        amount = (0.3 * draw.strength * draw.sign).view(-1, 1, 1)
+        sheared = _read_rows(pixels, place + amount * (place[:, None] + 0.5))
+        return sheared.mT if axis else sheared
+
+    return shear
+
+
+def _read_rows(pixels: Tensor, x: Tensor) -> Tensor:
+    """Every row (n, 3, S, S) at places x (n, S, S) between its pixels, by Pillow's cubic curve, which is not torch's."""
+    first, last = x.floor(), pixels.shape[-1] - 1
+    near = [pixels.gather(3, (first + step).clamp(0, last).long()[:, None].expand(pixels.shape)) for step in (-1, 0, 1, 2)]
+    before, left, right, after = near
+    along = (x - first)[:, None]
+    cubic = -before + left - right + after
+    square = 2 * (before - left) + right - after
+    # Fractions are cut off, but not those that a sum falls short by.
+    value = (left + along * (right - before + along * (square + along * cubic)) + 1e-3).floor().clamp_(0, 255)
+    return torch.where(((x >= -0.5) & (x < last + 0.5))[:, None], value, GREY)
 
 
 def _translate(axis: int) -> Callable[[Tensor, Draw], Tensor]:
-    return lambda pixels, draw: _warp(pixels, _shift(axis, 2 * 150 / 331 * draw.strength * draw.sign, along=False), "nearest")
+    def translate(pixels: Tensor, draw: Draw) -> Tensor:
+        theta = torch.eye(2, 3, device=pixels.device).repeat(len(pixels), 1, 1)
+        theta[:, axis, 2] = 2 * 150 / 331 * draw.strength * draw.sign
+        return _warp(pixels, theta)
+
+    return translate
 
 
 def _rotate(pixels: Tensor, draw: Draw) -> Tensor:
     """Up to 30 degrees, always counter-clockwise."""
     angle = math.pi / 6 * draw.strength
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    return _warp(pixels, torch.stack([torch.stack([cos, -sin, zero], -1), torch.stack([sin, cos, zero], -1)], 1), "nearest")
+    return _warp(pixels, torch.stack([torch.stack([cos, -sin, zero], -1), torch.stack([sin, cos, zero], -1)], 1))
 
 
-def _shift(axis: int, amount: Tensor, along: bool) -> Tensor:
-    """Where x (axis 0) or y (axis 1) is read: an amount further on, or that times the other coordinate, which is 0 at the edge."""
-    theta = torch.eye(2, 3, device=amount.device).repeat(len(amount), 1, 1)
-    theta[:, axis, 2] = amount
-    if along:
-        theta[:, axis, 1 - axis] = amount
-    return theta
-
-
-def _warp(pixels: Tensor, theta: Tensor, mode: str) -> Tensor:
+def _warp(pixels: Tensor, theta: Tensor) -> Tensor:
     grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-    warped = F.grid_sample(pixels, grid, mode=mode, padding_mode="border", align_corners=False)
-    # Fractions are cut off, but not those that a sum of weights falls short by.
-    warped = warped.add_(1e-3).floor_().clamp_(0, 255)
+    warped = F.grid_sample(pixels, grid, mode="nearest", padding_mode="border", align_corners=False)
     return torch.where((grid.abs() < 1).all(-1)[:, None], warped, GREY)
 
 
