@@ -99,7 +99,7 @@ def _shear(axis: int) -> Callable[[Tensor, Draw], Tensor]:
         # Columns are sheared as the rows of the picture mirrored at its diagonal.
         pixels = pixels.mT if axis else pixels
         place = torch.arange(pixels.shape[-1], device=pixels.device)
-        amount = (0.3 * draw.strength * draw.sign).view(-1, 1, 1)
+        amount = (0.3 * draw.level.double() / LEVELS * draw.sign).view(-1, 1, 1)
         sheared = _read_rows(pixels, place + amount * (place[:, None] + 0.5))
         return sheared.mT if axis else sheared
 
@@ -107,16 +107,15 @@ def _shear(axis: int) -> Callable[[Tensor, Draw], Tensor]:
 
 
 def _read_rows(pixels: Tensor, x: Tensor) -> Tensor:
-    """Every row (n, 3, S, S) at places x (n, S, S) between its pixels, by Pillow's cubic curve, which is not torch's."""
+    """Every row (n, 3, S, S) at places x (n, S, S) between its pixels, by Pillow's cubic curve, which is not torch's, and as precisely."""
     first, last = x.floor(), pixels.shape[-1] - 1
     near = [pixels.gather(3, (first + step).clamp(0, last).long()[:, None].expand(pixels.shape)) for step in (-1, 0, 1, 2)]
     before, left, right, after = near
     along = (x - first)[:, None]
     cubic = -before + left - right + after
     square = 2 * (before - left) + right - after
-    # Fractions are cut off, but not those that a sum falls short by.
-    value = (left + along * (right - before + along * (square + along * cubic)) + 1e-3).floor().clamp_(0, 255)
-    return torch.where(((x >= -0.5) & (x < last + 0.5))[:, None], value, GREY)
+    value = (left + along * (right - before + along * (square + along * cubic))).floor().clamp_(0, 255)
+    return torch.where(((x >= -0.5) & (x < last + 0.5))[:, None], value, GREY).float()
 
 
 def _translate(axis: int) -> Callable[[Tensor, Draw], Tensor]:
