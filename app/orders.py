@@ -1,21 +1,14 @@
-"""What a job may be asked to do: every field bounded, names instead of paths, and the commands that would do the same by hand."""
+"""What a job may be asked to do: every field bounded, and names instead of paths."""
 
-import dataclasses
-import shlex
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from app.errors import ParameterError
-from app.jobs import STUDENT, TEACHER
-from l2d.checkpoint import WEIGHTS, read_card
 from l2d.distill import METHODS, choose_weights
 from l2d.model import BACKBONES
-from l2d.recipe import Recipe
-from l2d.runs import Plan
 
 # The backbones that jobs may name: the paper's, and the shipped teacher's. Not every timm name: some are too large for any machine.
 OFFERED = (*BACKBONES, "mobilenet_edgetpu_100")
@@ -197,13 +190,6 @@ def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
     )
 
 
-class Stage(NamedTuple):
-    """One training run of a job."""
-
-    name: str
-    plan: Plan
-
-
 def parse_order(values: dict[str, Any]) -> Order:
     """An order from plain values.
 
@@ -215,88 +201,6 @@ def parse_order(values: dict[str, Any]) -> Order:
     except ValidationError as error:
         details = [_describe_problem(problem) for problem in error.errors(include_url=False)]
         raise ParameterError(details[0], details) from error
-
-
-def plan_stages(order: dict[str, Any], spec: str, find_model: Callable[[str], Path], folder: Path) -> list[Stage]:
-    """The training runs of an order, in their order.
-
-    Args:
-        order: the values of an `Order`.
-        spec: the data set as `l2d.data.read_index` takes it.
-        find_model: gives the checkpoint folder of a model that the order names.
-        folder: the stages' checkpoints are made in here.
-    """
-    chosen = Order.model_construct(**order).model_dump()
-    stages = []
-    teacher = find_model(chosen["teacher"]) if chosen["teacher"] else None
-    inits = {name: find_model(chosen[name]) / WEIGHTS if chosen[name] else None for name in ("start_from", "teacher_start_from")}
-    size = read_card(teacher).image_size if teacher is not None else chosen["image_size"]
-    if chosen["teacher_backbone"]:
-        teacher = folder / TEACHER
-        # Random weights are nothing to keep.
-        frozen = chosen["freeze_stages"] if chosen["teacher_start_from"] or chosen["pretrained"] else 0
-        alone = {"method": "vanilla", "weights": {}, "epochs": chosen["teacher_epochs"], "freeze_stages": frozen}
-        recipe = _make_recipe(chosen | alone, size)
-        stages.append(Stage(TEACHER, _make_plan(chosen, chosen["teacher_backbone"], spec, teacher, recipe, inits["teacher_start_from"])))
-    plan = _make_plan(chosen, chosen["student"], spec, folder / STUDENT, _make_recipe(chosen, size), inits["start_from"])
-    return [*stages, Stage(STUDENT, dataclasses.replace(plan, teacher=teacher))]
-
-
-def write_commands(stages: list[Stage], places: dict[str, Path], processes: int = 1) -> list[str]:
-    """The command lines that give the same checkpoints, one per stage.
-
-    Args:
-        places: what folders are called in the shell, as "$L2D_DATA", and the folders.
-    """
-    program = "l2d" if processes == 1 else f"torchrun --nproc-per-node {processes} -m l2d"
-    return [_write_command(program, stage.plan, {f"{place}/": f"{name}/" for name, place in places.items()}) for stage in stages]
-
-
-def _write_command(program: str, plan: Plan, shorter: dict[str, str]) -> str:
-    recipe = plan.recipe
-    options: dict[str, Any] = {"data": plan.data, "out": plan.out}
-    if plan.teacher is not None:
-        options = {
-            "teacher": plan.teacher,
-            "student": plan.backbone,
-            "method": recipe.method,
-            "teacher-size": recipe.teacher_size,
-        } | options
-    else:
-        options = {"backbone": plan.backbone} | options
-    if plan.init is not None:
-        options["init"] = plan.init
-    options |= {name: getattr(plan, name) for name in ("image_size", "output_stride", "width", "feedforward")}
-    options |= {name: getattr(recipe, name) for name in _TOLD}
-    words = [f"--{name.replace('_', '-')} {_quote(str(value), shorter)}" for name, value in options.items()]
-    words += [f"--weight {name}={weight!r}" for name, weight in recipe.weights.items()]
-    switches = [f"--{name.replace('_', '-')}" for name in ("pretrained", "unit_pixels") if getattr(plan, name)]
-    return " ".join([f"{program} {'distill' if plan.teacher else 'train'}", *words, *switches])
-
-
-_TOLD = ("epochs", "batch_size", "lr", "freeze_stages", "augmentation", "min_area", "colour", "cutout", "averaging", "holdout", "seed")
-
-
-def _quote(value: str, shorter: dict[str, str]) -> str:
-    for place, short in shorter.items():
-        # At the beginning, or after the word before a data set's folder.
-        kind, found, rest = value.partition(place)
-        if found and (not kind or kind.endswith(":")):
-            text = f"{kind}{short}{rest}"
-            return f'"{text}"' if "$" in text else shlex.quote(text)
-    return shlex.quote(value)
-
-
-def _make_recipe(chosen: dict[str, Any], teacher_size: int) -> Recipe:
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    given = {name: value for name, value in chosen.items() if name in names}
-    return Recipe(**given, train_size=chosen["image_size"], teacher_size=teacher_size)
-
-
-def _make_plan(chosen: dict[str, Any], backbone: str, spec: str, out: Path, recipe: Recipe, init: Path | None) -> Plan:
-    sizes = {name: chosen[name] for name in ("image_size", "output_stride", "width", "feedforward", "unit_pixels")}
-    pretrained = chosen["pretrained"] and init is None
-    return Plan(backbone=backbone, data=spec, out=out, recipe=recipe, init=init, pretrained=pretrained, **sizes)
 
 
 def _describe_problem(problem: Any) -> str:

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from app.datasets import Datasets
 from app.jobs import STUDENT, TEACHER
 from app.lifelines import die_with_claim, die_with_parent
-from app.orders import Order, Stage, plan_stages
+from app.orders import Order
 from app.places import Places
 from app.probes import choose_probes, save_maps, save_pictures
 from app.processes import yield_memory
 from app.queue import Queue
 from app.records import JobFolder, remove_folder
+from app.stages import Stage, plan_stages
 from l2d import processes
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, read_card, write_card
 from l2d.data import read_index

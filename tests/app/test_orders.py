@@ -1,83 +1,9 @@
-"""From an order to training runs, and to the commands that do the same by hand."""
+"""What may be ordered, and what the form begins with."""
 
-import itertools
-import shlex
-from pathlib import Path
 from typing import get_args
 
-import torch
-import typer
-
-from app.orders import Order, choose_first_order, plan_stages, write_commands
-from l2d.cli import app as cli
+from app.orders import Order, choose_first_order
 from l2d.data.augmentation import AUGMENTATIONS
-from l2d.model import create_model, load_backbone
-
-PLACES = {"$L2D_DATA": Path("/the data"), "$L2D_CHECKPOINTS": Path("/shipped")}
-
-
-def plan(made_checkpoints: Path, **values: object):
-    order = Order.model_validate({"student": "resnet18", **values})
-    return plan_stages(order.model_dump(), "coco:/the data/mini", lambda name: made_checkpoints / name, Path("job"))
-
-
-def test_a_trained_teacher_is_a_stage_of_its_own(made_checkpoints: Path):
-    teacher, student = plan(made_checkpoints, teacher_backbone="resnet34", teacher_epochs=3, epochs=5, method="l2d", image_size=64)
-    assert (teacher.name, teacher.plan.recipe.method, teacher.plan.recipe.epochs, teacher.plan.teacher) == ("teacher", "vanilla", 3, None)
-    assert (student.plan.recipe.method, student.plan.recipe.epochs, student.plan.teacher) == ("l2d", 5, teacher.plan.out)
-    assert student.plan.recipe.train_size == student.plan.recipe.teacher_size == 64
-
-
-def test_a_known_teacher_sees_pictures_at_its_own_size(made_checkpoints: Path):
-    (student,) = plan(made_checkpoints, teacher="the-teacher", method="l2d", image_size=64)
-    assert (student.plan.recipe.train_size, student.plan.recipe.teacher_size) == (64, 96)
-
-
-def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Path):
-    stages = plan(
-        made_checkpoints,
-        teacher_backbone="resnet34",
-        method="mld",
-        weights={"mld": 3.5},
-        start_from="alien",
-        pretrained=True,
-        unit_pixels=True,
-    )
-    commands = write_commands(stages, PLACES | {"$L2D_STATE": made_checkpoints})
-    known = typer.main.get_command(cli).commands
-    for stage, command in zip(stages, commands, strict=True):
-        program, verb, *words = shlex.split(command)
-        assert program == "l2d"
-        assert {word for word in words if word.startswith("--")} <= {name for option in known[verb].params for name in option.opts}
-        values = dict(itertools.pairwise(words))
-        assert int(values["--epochs"]) == stage.plan.recipe.epochs
-        assert values["--data"] == "coco:$L2D_DATA/mini"
-        assert values["--out"] == f"job/{stage.name}"
-    assert 'init "$L2D_STATE/alien/model.safetensors"' in commands[1]
-    assert ["--pretrained" in command for command in commands] == [True, False]
-    assert all("--unit-pixels" in command for command in commands)
-    assert "--weight mld=3.5" in commands[1]
-
-
-def test_only_the_beginning_of_a_path_is_told_by_its_variable(made_checkpoints: Path):
-    order = Order.model_validate({"student": "resnet18", "method": "vanilla"})
-    for place in ("/srv/job/data", "/srv/myjob"):
-        stages = plan_stages(order.model_dump(), f"coco:{place}/mine", lambda name: made_checkpoints / name, Path("job"))
-        (command,) = write_commands(stages, {"$L2D_STATE": Path("job"), "$L2D_DATA": Path(place)})
-        assert '--data "coco:$L2D_DATA/mine"' in command
-        assert '--out "$L2D_STATE/student"' in command
-
-
-def test_a_teacher_without_trained_weights_keeps_none_of_them(made_checkpoints: Path):
-    wanted = {"method": "l2d", "teacher_backbone": "resnet34", "start_from": "alien", "freeze_stages": 2}
-    for given, frozen in (({}, 0), ({"teacher_start_from": "alien"}, 2), ({"pretrained": True}, 2)):
-        teacher, student = plan(made_checkpoints, **wanted | given)
-        assert (teacher.plan.recipe.freeze_stages, student.plan.recipe.freeze_stages) == (frozen, 2)
-
-
-def test_several_processes_are_started_by_torchrun(made_checkpoints: Path):
-    commands = write_commands(plan(made_checkpoints, method="vanilla"), PLACES, 4)
-    assert commands[0].startswith("torchrun --nproc-per-node 4 -m l2d train --backbone")
 
 
 def test_an_order_offers_every_augmentation():
@@ -90,12 +16,3 @@ def test_the_first_order_starts_from_what_is_there():
     assert order.freeze_stages > 0
     alone = choose_first_order([])
     assert (alone.start_from, alone.freeze_stages) == (None, 0), "nothing is kept as it is where nothing was learned"
-
-
-def test_a_backbone_starts_from_a_whole_checkpoint(made_checkpoints: Path):
-    fresh = create_model("test_efficientnet", 3, image_size=64, width=16, feedforward=16)
-    load_backbone(fresh.backbone, made_checkpoints / "student-l2d" / "model.safetensors")
-    torch.manual_seed(len("student-l2d"))
-    source = create_model("test_efficientnet", 5, image_size=64, width=32, feedforward=64)
-    for (name, own), given in zip(fresh.backbone.state_dict().items(), source.backbone.state_dict().values(), strict=True):
-        assert torch.allclose(own.float(), given.float(), atol=1e-3), name
