@@ -14,12 +14,10 @@ from app.compare import compare, explain, predict, read_each
 from app.engine import Engine
 from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError, describe_unknown
 from app.export import MEDIA_TYPES, export_figure, export_numbers, find_reference
+from app.parameters import CompareForm, ExplainParameters, ExplainRequest, PredictParameters, PredictRequest
 from app.schemas import (
     CompareAnswer,
-    CompareForm,
     ExplainAnswer,
-    ExplainParameters,
-    ExplainRequest,
     Explanation,
     Health,
     ModelDetail,
@@ -27,8 +25,6 @@ from app.schemas import (
     ModelSummary,
     PredictAnswer,
     Prediction,
-    PredictParameters,
-    PredictRequest,
     RefusedModel,
 )
 from app.ticket import Ticket

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from app.errors import ParameterError
-from app.schemas import CompareAnswer, FigureLook, ModelAnswer
+from app.parameters import FigureLook
+from app.schemas import CompareAnswer, ModelAnswer
 
 # What an answer may be saved as.
 MEDIA_TYPES = {"json": "application/json", "npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}

@@ -1,7 +1,6 @@
 """The REST routes of jobs, data sets and methods: thin, over the same workshop that the page uses."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -11,7 +10,6 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, R
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse
 
 from app.access import Access
@@ -19,9 +17,9 @@ from app.answers import Responses, answer_head, describe_errors
 from app.bodies import check_json
 from app.datasets import DatasetFacts
 from app.errors import RequestError, describe_unknown
-from app.jobs import ENDED, Job, State, UnknownProbeError
+from app.jobs import ENDED, Job, UnknownProbeError
 from app.orders import Order
-from app.schemas import Probes
+from app.schemas import JobAnswer, JobPage, Method, Probes
 from app.workshop import Workshop, as_values
 from l2d.distill import METHODS
 
@@ -77,50 +75,6 @@ FOUND_BESIDE_TEXT: Responses = {
     status: {"description": error["description"], "content": ERROR_CONTENT} for status, error in (DENIED | FOUND).items()
 }
 TOLD_ALL: Responses = {204: {"description": "the stream has told all, to its end"}}
-
-
-class JobAnswer(BaseModel):
-    """One job."""
-
-    id: str = Field(examples=["3f9a2c41b0d7"])
-    title: str = Field(examples=["resnet18, l2d, on shapes"])
-    state: State
-    reason: str = Field(description="why it ended as it did", examples=["Trained to the end, which is kept; the best epoch was 6."])
-    request: str | None = Field(description="cancel or stop, while the worker has yet to obey")
-    stage: str = Field(description="teacher, student or scores", examples=["student"])
-    epoch: int = Field(description="of the stage, from 1", examples=[3])
-    progress: float = Field(description="0 to 1", examples=[0.4])
-    seconds_left: float | None
-    best_score: float | None = Field(description="highest mAP on the pictures held out, percent")
-    best_epoch: int | None
-    attempts: int = Field(description="how often a worker took it")
-    created: datetime
-    started: datetime | None
-    finished: datetime | None
-    heartbeat: datetime | None
-    order: dict[str, Any]
-    commands: list[str] = Field(
-        description="command lines that do the same by hand, in the repository's folder; elsewhere set L2D_CHECKPOINTS, L2D_DATA, L2D_STATE"
-    )
-    versions: dict[str, str]
-    models: list[str] = Field(description="what it put into the catalogue")
-
-
-class JobPage(BaseModel):
-    """Some jobs, newest first."""
-
-    jobs: list[JobAnswer]
-    next: int | None = Field(description="the `before` of the next page; null on the last one")
-
-
-class Method(BaseModel):
-    """A way to distil."""
-
-    name: str = Field(examples=["l2d"])
-    weights: dict[str, float] = Field(
-        description="of its losses, beside the labels' own of 1", examples=[{"mld": 10, "cd": 100, "id": 1000}]
-    )
-    needs_teacher: bool
 
 
 async def get_workshop(request: Request) -> Workshop:

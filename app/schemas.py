@@ -1,17 +1,16 @@
 """What the app answers, as pydantic models: the page reads them, the API sends them and documents them."""
 
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+from app.jobs import State
 
 # What a map may hold, by the names of `l2d.cam.OWN_KINDS`.
 MapKind = Literal["layercam", "attention"]
-LABELS = "labels to map, repeated or between commas; a value that is a label as a whole is that one, any other is split at its commas"
 THRESHOLD = "probability from which a label counts as predicted"
 MAP_KIND = "layercam: evidence for the label; attention: where the head attends for the label, present or not, summing to 1"
-# Of the shipped models.
-EXAMPLE_MODELS = ["coco-mobilenetv2-vanilla", "coco-mobilenetv2-l2d"]
-EXAMPLE_LABELS = ["cat", "dog"]
 RAW = (
     "raw evidence, cell by cell, never negative; every cell covers an equal share of the picture. More cells share the same evidence: to "
     "compare maps of different sizes, multiply each by the number of its cells, as the page and figures do."
@@ -127,115 +126,6 @@ class ModelDetail(ModelSummary):
     created: str
 
 
-class Base64(BaseModel):
-    """Bytes inside JSON."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    b64: str = Field(description="the picture's bytes in base64")
-
-
-class Instance(BaseModel):
-    """One picture."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    image: Base64
-
-
-class FigureLook(BaseModel):
-    """How a figure is drawn: what the page shows, as a file."""
-
-    scale: Literal["row", "map", "grid"] = Field(
-        default="row",
-        description="of a figure: what shares one scale of colours; a row's models, each map alone, or everything",
-        examples=["row"],
-    )
-    colormap: Literal["inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet"] = Field(
-        default="inferno", description="of a figure", examples=["inferno"]
-    )
-    smooth: bool = Field(default=True, description="of a figure: interpolate between the cells of a map, or show them", examples=[True])
-    opacity: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="of a figure: how much of the photograph the colours cover at most, less for improbable labels, as on the page; "
-        "without it all maps are covered alike",
-        examples=[0.65],
-    )
-    minus: str = Field(
-        default="",
-        description="of a figure: the model whose maps are subtracted from the others', if any",
-        examples=EXAMPLE_MODELS[:1],
-    )
-
-
-class CompareForm(FigureLook):
-    """What a form may say besides the picture."""
-
-    models: list[str] = Field(
-        default=[], description="names, repeated or between commas; without them the default ones", examples=[EXAMPLE_MODELS]
-    )
-    labels: list[str] = Field(
-        default=[],
-        description=f"{LABELS}; without them what any model predicts, at most 8, else the 3 most probable",
-        examples=[EXAMPLE_LABELS],
-    )
-    threshold: float = Field(default=0.5, ge=0, le=1, description=THRESHOLD, examples=[0.5])
-    kind: MapKind = Field(default="layercam", description=MAP_KIND, examples=["layercam"])
-    format: Literal["json", "npz", "png", "pdf"] = Field(
-        default="json", description="numbers (json, npz) or the figure (png, pdf)", examples=["json"]
-    )
-
-    @field_validator("models")
-    @classmethod
-    def _split_names(cls, texts: list[str]) -> list[str]:
-        return [name.strip() for text in texts for name in text.split(",") if name.strip()]
-
-
-class PredictParameters(BaseModel):
-    """How much of the prediction to send."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="only so many of the most probable labels", examples=[5])
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=None, description="only labels at least this probable", examples=[0.5]
-    )
-
-
-class ExplainParameters(BaseModel):
-    """Which labels to map."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    labels: list[str] | None = Field(
-        default=None,
-        description=f"{LABELS}; without them those above the threshold, at most 8, else the 3 most probable",
-        examples=[EXAMPLE_LABELS],
-    )
-    threshold: float = Field(default=0.5, ge=0, le=1, description=THRESHOLD, examples=[0.5])
-    kind: MapKind = Field(default="layercam", description=MAP_KIND, examples=["layercam"])
-
-
-class PredictRequest(BaseModel):
-    """KServe V1: one or more pictures."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    instances: list[Instance] = Field(min_length=1, description="the pictures; how many at most is told at the top")
-    parameters: PredictParameters = PredictParameters()
-
-
-class ExplainRequest(BaseModel):
-    """KServe V1: one or more pictures."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    instances: list[Instance] = Field(min_length=1, description="the pictures; how many at most is told at the top")
-    parameters: ExplainParameters = ExplainParameters()
-
-
 class PredictAnswer(BaseModel):
     """One list of predictions per picture."""
 
@@ -279,6 +169,50 @@ class Probes(BaseModel):
     pictures: list[ProbePicture] | list[list[ProbeMap]] = Field(
         description="for the name `pictures` what each shows, otherwise the maps of each, in the same order"
     )
+
+
+class JobAnswer(BaseModel):
+    """One job."""
+
+    id: str = Field(examples=["3f9a2c41b0d7"])
+    title: str = Field(examples=["resnet18, l2d, on shapes"])
+    state: State
+    reason: str = Field(description="why it ended as it did", examples=["Trained to the end, which is kept; the best epoch was 6."])
+    request: str | None = Field(description="cancel or stop, while the worker has yet to obey")
+    stage: str = Field(description="teacher, student or scores", examples=["student"])
+    epoch: int = Field(description="of the stage, from 1", examples=[3])
+    progress: float = Field(description="0 to 1", examples=[0.4])
+    seconds_left: float | None
+    best_score: float | None = Field(description="highest mAP on the pictures held out, percent")
+    best_epoch: int | None
+    attempts: int = Field(description="how often a worker took it")
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    heartbeat: datetime | None
+    order: dict[str, Any]
+    commands: list[str] = Field(
+        description="command lines that do the same by hand, in the repository's folder; elsewhere set L2D_CHECKPOINTS, L2D_DATA, L2D_STATE"
+    )
+    versions: dict[str, str]
+    models: list[str] = Field(description="what it put into the catalogue")
+
+
+class JobPage(BaseModel):
+    """Some jobs, newest first."""
+
+    jobs: list[JobAnswer]
+    next: int | None = Field(description="the `before` of the next page; null on the last one")
+
+
+class Method(BaseModel):
+    """A way to distil."""
+
+    name: str = Field(examples=["l2d"])
+    weights: dict[str, float] = Field(
+        description="of its losses, beside the labels' own of 1", examples=[{"mld": 10, "cd": 100, "id": 1000}]
+    )
+    needs_teacher: bool
 
 
 class ErrorDetail(BaseModel):

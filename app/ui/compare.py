@@ -16,7 +16,8 @@ from app.clients import run_while_wanted
 from app.compare import compare as compare_models
 from app.engine import Engine
 from app.export import MEDIA_TYPES, export_figure, export_numbers
-from app.schemas import CompareAnswer, FigureLook, MapKind
+from app.parameters import FigureLook
+from app.schemas import CompareAnswer, MapKind
 from app.settings import Settings
 from app.ticket import Ticket
 from app.ui.examples import Example, list_examples, read_example

@@ -21,7 +21,8 @@ from PIL import Image
 
 from app.compare import compare
 from app.engine import Engine
-from app.schemas import EXAMPLE_MODELS, FigureLook, MapKind
+from app.parameters import EXAMPLE_MODELS, FigureLook
+from app.schemas import MapKind
 from app.server import create_api
 from app.settings import Settings
 from l2d.cam import OWN_KINDS
