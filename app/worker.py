@@ -6,21 +6,21 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from app.cluster import Need, RayCluster
 from app.endings import RESUME_HINT, describe_end
 from app.errors import RequestError, UnavailableError
 from app.jobs import Job, LostClaimError, Progress, State
+from app.lifelines import watch_parent
 from app.logs import configure_logs
 from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
+from app.publication import find_models, publish
 from app.queue import Queue
 from app.records import JobFolder, Summary, remove_folder, sweep_removed, sweep_temporary
 from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats, mark_seat
@@ -241,18 +241,6 @@ def _take_each(found: deque[Job]) -> Iterator[Job]:
             yield found.popleft()
 
 
-def publish(folder: JobFolder, places: Places) -> tuple[str, ...]:
-    """Move what a job laid out into the catalogue, each model in one step; returns the names of all that are there.
-
-    An earlier worker may have moved some, and left before that was on record.
-    """
-    places.models.mkdir(parents=True, exist_ok=True)
-    for model in sorted(folder.ready.iterdir()):
-        remove_folder(places.models / model.name)
-        model.rename(places.models / model.name)
-    return tuple(model.name for model in find_models(places, folder.path.name))
-
-
 def tidy(queue: Queue, places: Places, machine: Machine) -> None:
     """Give up the jobs of silent workers, and clear away what they left half done."""
     for job in queue.give_up_silent():
@@ -266,11 +254,6 @@ def clear(job: Job, places: Places, machine: Machine) -> None:
     for model in find_models(places, job.id):
         if model.name not in job.models:
             remove_folder(model)
-
-
-def find_models(places: Places, job: str) -> list[Path]:
-    """The models of a job in the catalogue."""
-    return sorted(places.models.glob(f"*-{job}"))
 
 
 def create_machine(settings: Settings, places: Places, seat: str) -> Machine:
@@ -294,13 +277,11 @@ def create_machine(settings: Settings, places: Places, seat: str) -> Machine:
 def leave_with_parent(worker: Worker) -> None:
     """Have a worker that the app started leave when the app is gone: after its job, or at once if that goes on without it."""
 
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 1):
-            pass
+    def leave() -> None:
         logger.info("The app that started this worker is gone; leaving as soon as no job needs this worker.")
         (worker.leave if worker.machine.outlives_worker else worker.leave_after).set()
 
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+    watch_parent(leave)
 
 
 def main(settings: Settings, places: Places, seat: str | None, attached: bool) -> int:

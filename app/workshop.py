@@ -14,10 +14,10 @@ from app.errors import ParameterError, RequestError
 from app.jobs import Job
 from app.orders import Order
 from app.places import Places
+from app.publication import find_models
 from app.queue import Queue
 from app.records import JobFolder, Line, remove_folder
 from app.stages import plan_stages, write_commands
-from app.worker import find_models
 from l2d.recipe import count_held_out
 
 
