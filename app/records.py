@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from app.jobs import STUDENT, TEACHER, Progress
+from l2d.disk import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,20 @@ logger = logging.getLogger(__name__)
 TEMPORARY = re.compile(r"\..+\.(\d+|partial)")
 MAX_BYTES_READ = 2**20
 BEST = "best-student-"
+
+
+class Task(NamedTuple):
+    """What a worker asks of a training.
+
+    Attributes:
+        stop: train no further, and keep the best student so far.
+    """
+
+    job: str
+    attempt: int
+    spec: dict[str, Any]
+    device: str
+    stop: bool = False
 
 
 class Line(NamedTuple):
@@ -32,7 +47,7 @@ class JobFolder:
 
     Attributes:
         path: the folder itself.
-        order: what the worker asks of the training.
+        order: the `Task` that the worker asks for.
         metrics, log, probes: what the training tells.
         ready: what it lays out for the catalogue, one folder per model.
     """
@@ -64,6 +79,21 @@ class JobFolder:
     def sweep(self) -> None:
         """Remove temporary files. Only while nobody writes here."""
         sweep_temporary(self.path)
+
+    def write_task(self, task: Task) -> None:
+        """Ask for a training; whole or not at all, since the next worker reads it if this one is killed now."""
+        replace_file(self.order, lambda part: part.write_text(json.dumps(task._asdict()), encoding="utf-8"))
+
+    def read_task(self) -> Task:
+        """What was asked for last.
+
+        Raises:
+            OSError: if it is not there, or damaged.
+        """
+        try:
+            return Task(**json.loads(self.order.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise OSError(f"{self.order} is damaged") from error
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to the metrics, whole or not at all.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import json
 import logging
 import os
 import platform
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from app.datasets import Datasets
 from app.jobs import STUDENT, TEACHER
@@ -23,7 +22,7 @@ from app.places import Places
 from app.probes import choose_probes, save_maps, save_pictures
 from app.processes import yield_memory
 from app.queue import Queue
-from app.records import JobFolder, remove_folder
+from app.records import JobFolder, Task, remove_folder
 from app.stages import Stage, plan_stages
 from l2d import processes
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, read_card, write_card
@@ -40,20 +39,6 @@ logger = logging.getLogger(__name__)
 STEP_SECONDS = 1.0
 # Training gives way to the page.
 NICENESS = 10
-
-
-class Task(NamedTuple):
-    """What a worker asks of this process; the content of the folder's order.
-
-    Attributes:
-        stop: train no further, and keep the best student so far.
-    """
-
-    job: str
-    attempt: int
-    spec: dict[str, Any]
-    device: str
-    stop: bool = False
 
 
 class _Clock:
@@ -74,11 +59,6 @@ class _Clock:
         since, first = self.start
         left = (1 - progress) * (now - since) / (progress - first) if progress > first else None
         return {"progress": round(progress, 4), "seconds_left": None if left is None else round(left, 1)}
-
-
-def read_task(folder: JobFolder) -> Task:
-    """What the worker asks."""
-    return Task(**json.loads(folder.order.read_text(encoding="utf-8")))
 
 
 def run_job(folder: JobFolder, places: Places, task: Task) -> int:
@@ -298,7 +278,7 @@ def main(job: str, places: Places, attached: bool) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     folder = JobFolder(places.jobs / job)
-    task = read_task(folder)
+    task = folder.read_task()
     if attached:
         die_with_parent()
     else:

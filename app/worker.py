@@ -1,7 +1,6 @@
 """Runs the jobs of one folder: `python -m app worker`. Training happens in processes below this one, or on a cluster."""
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -22,10 +21,9 @@ from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.publication import find_models, publish
 from app.queue import Queue
-from app.records import JobFolder, Summary, remove_folder, sweep_removed, sweep_temporary
+from app.records import JobFolder, Summary, Task, remove_folder, sweep_removed, sweep_temporary
 from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats, mark_seat
 from app.settings import Settings
-from l2d.disk import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +140,7 @@ class Worker:
             logger.warning("%s", error)
 
     def _find(self, job: Job, folder: JobFolder) -> tuple[bool, Training]:
-        try:
-            stop = json.loads(folder.order.read_text(encoding="utf-8"))["stop"]
-        except ValueError as error:
-            raise OSError(f"{folder.order} is damaged") from error
+        stop = folder.read_task().stop
         return stop, self.machine.find(job, stop)
 
     def _train(self, job: Job, folder: JobFolder, stop: bool = False, training: Training | None = None) -> tuple[State, str] | None:
@@ -171,9 +166,7 @@ class Worker:
 
     def _start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
         folder.prepare()
-        task = {"job": job.id, "attempt": job.attempts, "spec": job.spec, "device": self.machine.device, "stop": stop}
-        # Whole or not at all: if this worker is killed now, the next one reads it.
-        replace_file(folder.order, lambda part: part.write_text(json.dumps(task), encoding="utf-8"))
+        folder.write_task(Task(job.id, job.attempts, job.spec, self.machine.device, stop))
         return self.machine.start(job, folder, stop)
 
     def _watch(self, training: Training, job: Job, folder: JobFolder, summary: Summary, stop: bool) -> Exit | str:

@@ -10,8 +10,8 @@ import pytest
 
 from app.orders import Order
 from app.places import Places
-from app.records import TEMPORARY, JobFolder
-from app.training import Task, link_checkpoint, run_job
+from app.records import TEMPORARY, JobFolder, Task
+from app.training import link_checkpoint, run_job
 from l2d.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 from l2d.model import create_model
 

@@ -15,7 +15,7 @@ from app.errors import UnavailableError
 from app.jobs import Job, LostClaimError
 from app.places import Places
 from app.processes import Exit, LocalMachine, MachineError
-from app.records import JobFolder
+from app.records import JobFolder, Task
 from app.settings import Settings
 from app.worker import Worker, clear
 
@@ -136,7 +136,7 @@ def test_the_next_worker_of_a_cluster_records_the_models_that_the_last_one_moved
     successor._train = lambda *_: ("succeeded", "Trained to the end.")  # type: ignore[method-assign]
     (adopted,) = successor.queue.adopt(worker.prefix, successor.name)
     monkeypatch.setattr(worker.machine, "find", lambda job, stop: Ended())
-    (folder / "order.json").write_text('{"stop": false}')
+    JobFolder(folder).write_task(Task(job, 1, {}, "cpu"))
     successor.work(adopted, started=True)
     assert list(successor.queue.find(job).models) == [f"shapes-l2d-{job}"]
 
