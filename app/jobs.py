@@ -8,6 +8,7 @@ from app.errors import RequestError
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
 STATES: tuple[State, ...] = get_args(State)
+# Statements of SQL hold these as they are: Python writes tuples of several words alike.
 ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled", "interrupted")
 RESUMABLE: tuple[State, ...] = ("interrupted", "failed", "cancelled")
 # What a job trains, in this order.

@@ -185,7 +185,7 @@ class Queue:
             UnknownJobError, JobStateError: if there is none, or it is not running.
         """
         changed = self._query(
-            "UPDATE jobs SET request = coalesce(request, 'stop') WHERE id = ? AND state = 'running' RETURNING " + _COLUMNS, (job,)
+            f"UPDATE jobs SET request = coalesce(request, 'stop') WHERE id = ? AND state = 'running' RETURNING {_COLUMNS}", (job,)
         )
         return self._end_if_unheard(changed[0]) if changed else self._refuse(job, "stopped", ("running",))
 
@@ -197,7 +197,7 @@ class Queue:
         """
         changed = self._query(
             "UPDATE jobs SET state = 'queued', reason = '', finished = NULL, request = NULL, worker = NULL, heartbeat = NULL"
-            f" WHERE id = ? AND state IN ('interrupted', 'failed', 'cancelled') RETURNING {_COLUMNS}",
+            f" WHERE id = ? AND state IN {RESUMABLE} RETURNING {_COLUMNS}",
             (job,),
         )
         return changed[0] if changed else self._refuse(job, "resumed", RESUMABLE)
@@ -208,9 +208,7 @@ class Queue:
         Raises:
             UnknownJobError, JobStateError: if there is none, or it has not ended.
         """
-        gone = self._query(
-            "DELETE FROM jobs WHERE id = ? AND state IN ('succeeded', 'failed', 'cancelled', 'interrupted') RETURNING " + _COLUMNS, (job,)
-        )
+        gone = self._query(f"DELETE FROM jobs WHERE id = ? AND state IN {ENDED} RETURNING {_COLUMNS}", (job,))
         return gone[0] if gone else self._refuse(job, "deleted", ENDED)
 
     def give_up_silent(self) -> list[Job]:
