@@ -25,7 +25,8 @@ from l2d.terminal import (
 
 if TYPE_CHECKING:  # the commands import torch themselves, so that --help answers at once
     from l2d.data.images import Index
-    from l2d.reproduce import Row, Settings
+    from l2d.published import Row
+    from l2d.reproduce import Settings
     from l2d.series import Training
 
 FIGURE = "figure1"
@@ -70,7 +71,8 @@ def reproduce(
     dry_run: DryRun = False,
 ) -> None:
     """Train what a table or figure of the paper needs, and lay our numbers beside the paper's; goes on where it was stopped."""
-    from l2d.reproduce import Settings, choose_rows, read_recipes, read_rows
+    from l2d.published import choose_rows, read_recipes, read_rows
+    from l2d.reproduce import Settings
 
     with sentences(), joined():
         place = out or Path("runs") / f"reproduce-{data.partition(':')[0]}"
@@ -108,8 +110,9 @@ def _reproduce_table(table: str, rows: "Sequence[Row]", settings: "Settings", de
 
 
 def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
+    from l2d.published import read_recipes
     from l2d.report import write_sweep
-    from l2d.reproduce import describe_deviations, plan_figure1, read_recipes
+    from l2d.reproduce import describe_deviations, plan_figure1
     from l2d.sweep import collect_sweep, plan_sweep
 
     if settings.teacher is not None or settings.student is not None:

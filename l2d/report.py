@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from l2d.disk import replace_file
 from l2d.distill import TITLES
-from l2d.reproduce import MEASURES
+from l2d.published import MEASURES
 from l2d.series import describe_pictures, find_common
 
 OURS, PAPER, INK = "#3b5bdb", "#868e96", "#1c1c1e"

@@ -1,38 +1,18 @@
 """The paper's tables as trainings: which networks, with which recipe, into which folders, and what came of them."""
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from l2d.checkpoint import ModelCard, read_card
 from l2d.data import READERS
 from l2d.distill import METHODS
+from l2d.published import MEASURES, Row, name_pair, read_recipes
 from l2d.recipe import Recipe
 from l2d.runs import Plan
 from l2d.series import FINISHED, Training, count_pictures
-
-TABLES = ("table1", "table2", "table3", "table4")
-MEASURES = ("mAP", "OF1", "CF1")
-
-
-class Row(NamedTuple):
-    """One teacher-student pair of a table.
-
-    Attributes:
-        number: 1 for the table's first.
-        data, teacher, student: as the paper writes them.
-        scores: the paper's, method -> measure -> percent; the teacher's own under "teacher".
-    """
-
-    number: int
-    data: str
-    teacher: str
-    student: str
-    scores: dict[str, dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,54 +58,6 @@ class Settings:
     def kind(self) -> str:
         """The kind of data set: coco, voc, ..., shapes."""
         return self.data.partition(":")[0]
-
-
-def read_recipes() -> dict[str, Any]:
-    """The recipes that ship with the package."""
-    recipes: dict[str, Any] = json.loads((resources.files("l2d") / "recipes.json").read_text(encoding="utf-8"))
-    return recipes
-
-
-def read_rows(table: str) -> list[Row]:
-    """The rows of a table, with the paper's scores.
-
-    Raises:
-        ValueError: for an unknown table.
-    """
-    if table not in TABLES:
-        raise ValueError(f"Unknown table {table!r}; the known ones are {', '.join(TABLES)}, and figure1.")
-    reference = json.loads((resources.files("l2d") / "reference.json").read_text(encoding="utf-8"))
-    rows = [row for row in reference["rows"] if f"table{row['table']}" == table]
-    return [Row(number, row["data"], row["teacher"], row["student"], row["scores"]) for number, row in enumerate(rows, 1)]
-
-
-def choose_rows(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
-    """The rows with these numbers or names, in the table's order; all, if there are no names.
-
-    A name is teacher:student in timm's spelling, of which the beginning is enough: `resnet50:mobilenetv2`, `swin:resnet18`.
-
-    Raises:
-        ValueError: for a name that no row has, listing the rows.
-    """
-    chosen = set()
-    for name in names:
-        found = {row.number for row in rows if name == str(row.number) or _is_called(row, name)}
-        if not found:
-            known = ", ".join(f"{row.number} ({':'.join(name_pair(row))})" for row in rows)
-            raise ValueError(f"No row {name!r} in the table; it has {known}.")
-        chosen |= found
-    return [row for row in rows if not names or row.number in chosen]
-
-
-def name_pair(row: Row) -> tuple[str, str]:
-    """Teacher and student by timm name."""
-    backbones = read_recipes()["backbones"]
-    return backbones[row.teacher], backbones[row.student]
-
-
-def _is_called(row: Row, name: str) -> bool:
-    parts = name.split(":")
-    return len(parts) == 2 and all(part and full.startswith(part) for part, full in zip(parts, name_pair(row), strict=True))
 
 
 def plan_rows(rows: Sequence[Row], settings: Settings) -> list[Training]:

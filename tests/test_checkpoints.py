@@ -10,8 +10,8 @@ from PIL import Image
 
 from l2d.checkpoint import load_checkpoint, read_card
 from l2d.data.images import to_input
+from l2d.published import read_rows as read_rows_of
 from l2d.reproduce import Settings, plan_students
-from l2d.reproduce import read_rows as read_rows_of
 
 FOLDER = Path(__file__).parents[1] / "checkpoints"
 NAMES = ("coco-edgetpu-teacher", "coco-mobilenetv2-vanilla", "coco-mobilenetv2-reviewkd", "coco-mobilenetv2-l2d")

@@ -1,6 +1,5 @@
 """The Results tab: what was measured, beside what the paper reports. Built from the checkpoints' folder whenever the page is opened."""
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import cache
 from html import escape
@@ -15,7 +14,6 @@ from app.engine import Engine
 from app.settings import Settings
 from app.ui.evidence import render_evidence
 from app.ui.tables import (
-    MEASURES,
     Scores,
     find_gain,
     format_score,
@@ -26,7 +24,7 @@ from app.ui.tables import (
     wrap_table,
 )
 from l2d.distill import TITLES
-from l2d.reproduce import read_recipes
+from l2d.published import MEASURES, read_recipes, read_reference
 
 # The paper's table of pairs with different architectures, as ours are, and its smallest student.
 NEAREST_TABLE, SMALLEST = 4, "MobileNet v2"
@@ -63,13 +61,6 @@ def render_results(entries: Sequence[Entry], refused: dict[str, str], folder: Pa
         items = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in sorted(refused.items()))
         parts.append(f"<h2>Checkpoints that cannot be used</h2><ul>{items}</ul>")
     return f'<style>{_read_style()}</style><div class="l2d-results">{"".join(parts)}</div>'
-
-
-@cache
-def read_reference() -> dict[str, Any]:
-    """The scores that the paper reports, in percent: table, data, teacher, student, method -> mAP, OF1, CF1."""
-    content: dict[str, Any] = json.loads((resources.files("l2d") / "reference.json").read_text(encoding="utf-8"))
-    return content
 
 
 @cache

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-MEASURES = ("mAP", "OF1", "CF1")
+from l2d.published import MEASURES
 
 Scores = Mapping[str, float]
 

@@ -10,8 +10,8 @@ from l2d.checkpoint import ModelCard
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.model import create_model
+from l2d.published import TABLES, name_pair, read_recipes, read_rows
 from l2d.recipe import Recipe
-from l2d.reproduce import TABLES, name_pair, read_recipes, read_rows
 from l2d.train import Network, fit
 
 SIDE = 64

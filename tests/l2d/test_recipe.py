@@ -11,8 +11,8 @@ import torch
 from l2d.distill import METHODS
 from l2d.losses import LOSSES
 from l2d.outputs import Outputs
+from l2d.published import read_recipes
 from l2d.recipe import BOUNDS, Recipe
-from l2d.reproduce import read_recipes
 
 
 @pytest.mark.parametrize("name", BOUNDS)

@@ -11,27 +11,23 @@ import timm
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from l2d import reproduce
+from l2d import published, reproduce
 from l2d.checkpoint import ModelCard, load_checkpoint, read_card, write_card
 from l2d.cli import app
 from l2d.data import READERS, read_index
 from l2d.distill import METHODS
 from l2d.model import BACKBONES
+from l2d.published import TABLES, choose_rows, name_pair, read_recipes, read_rows
 from l2d.report import table_as_markdown, write_table
 from l2d.reproduce import (
-    TABLES,
     Settings,
-    choose_rows,
     collect_row,
     collect_table,
     describe_deviations,
-    name_pair,
     plan_figure1,
     plan_rows,
     plan_students,
     plan_teacher,
-    read_recipes,
-    read_rows,
     read_scores,
 )
 from l2d.runs import STATE
@@ -57,7 +53,8 @@ def make_recipes() -> dict[str, Any]:
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """All networks are tiny ones, and 24 pictures are drawn at most."""
     recipes = make_recipes()
-    monkeypatch.setattr(reproduce, "read_recipes", lambda: recipes)
+    for module in (published, reproduce):
+        monkeypatch.setattr(module, "read_recipes", lambda: recipes)
     monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 

@@ -4,7 +4,8 @@ import pytest
 
 from app.ui.evidence import render_evidence
 from app.ui.tables import find_best
-from l2d.reproduce import Settings, choose_rows, collect_table, read_rows
+from l2d.published import choose_rows, read_rows
+from l2d.reproduce import Settings, collect_table
 
 SCORES = {"mAP": 44.25, "OF1": 57.7, "CF1": 41.0}
 

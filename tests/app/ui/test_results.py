@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.ui.results import NEAREST_TABLE, find_nearest, read_reference, read_scores, render_results
-from l2d.reproduce import read_recipes
+from app.ui.results import NEAREST_TABLE, find_nearest, read_scores, render_results
+from l2d.published import read_recipes, read_reference
 
 NOWHERE = Path("nowhere")
 

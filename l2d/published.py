@@ -1,0 +1,78 @@
+"""What the paper published: its tables' rows and scores; and the recipes that ship with the package, the paper's among them."""
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+TABLES = ("table1", "table2", "table3", "table4")
+MEASURES = ("mAP", "OF1", "CF1")
+
+
+class Row(NamedTuple):
+    """One teacher-student pair of a table.
+
+    Attributes:
+        number: 1 for the table's first.
+        data, teacher, student: as the paper writes them.
+        scores: the paper's, method -> measure -> percent; the teacher's own under "teacher".
+    """
+
+    number: int
+    data: str
+    teacher: str
+    student: str
+    scores: dict[str, dict[str, float]]
+
+
+def read_recipes() -> dict[str, Any]:
+    """The recipes that ship with the package."""
+    recipes: dict[str, Any] = json.loads((resources.files("l2d") / "recipes.json").read_text(encoding="utf-8"))
+    return recipes
+
+
+def read_reference() -> dict[str, Any]:
+    """The paper's scores, in percent: `source`, and `rows` of table, data, teacher, student, and scores (method -> measure -> percent)."""
+    reference: dict[str, Any] = json.loads((resources.files("l2d") / "reference.json").read_text(encoding="utf-8"))
+    return reference
+
+
+def read_rows(table: str) -> list[Row]:
+    """The rows of a table, with the paper's scores.
+
+    Raises:
+        ValueError: for an unknown table.
+    """
+    if table not in TABLES:
+        raise ValueError(f"Unknown table {table!r}; the known ones are {', '.join(TABLES)}, and figure1.")
+    rows = [row for row in read_reference()["rows"] if f"table{row['table']}" == table]
+    return [Row(number, row["data"], row["teacher"], row["student"], row["scores"]) for number, row in enumerate(rows, 1)]
+
+
+def choose_rows(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """The rows with these numbers or names, in the table's order; all, if there are no names.
+
+    A name is teacher:student in timm's spelling, of which the beginning is enough: `resnet50:mobilenetv2`, `swin:resnet18`.
+
+    Raises:
+        ValueError: for a name that no row has, listing the rows.
+    """
+    chosen = set()
+    for name in names:
+        found = {row.number for row in rows if name == str(row.number) or _is_called(row, name)}
+        if not found:
+            known = ", ".join(f"{row.number} ({':'.join(name_pair(row))})" for row in rows)
+            raise ValueError(f"No row {name!r} in the table; it has {known}.")
+        chosen |= found
+    return [row for row in rows if not names or row.number in chosen]
+
+
+def name_pair(row: Row) -> tuple[str, str]:
+    """Teacher and student by timm name."""
+    backbones = read_recipes()["backbones"]
+    return backbones[row.teacher], backbones[row.student]
+
+
+def _is_called(row: Row, name: str) -> bool:
+    parts = name.split(":")
+    return len(parts) == 2 and all(part and full.startswith(part) for part, full in zip(parts, name_pair(row), strict=True))
