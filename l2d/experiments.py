@@ -188,8 +188,9 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Time losses or a training step with random weights, or predictions and maps, in process or from a server, beside other ways."""
-    from l2d.bench import bench_losses, bench_training
+    from l2d.bench import bench_training
     from l2d.bench_explain import bench_explain
+    from l2d.bench_losses import bench_losses
     from l2d.bench_serve import bench_serve
     from l2d.runs import choose_device
 
