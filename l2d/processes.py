@@ -54,6 +54,18 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def choose_batch_size(wanted: int, pictures: int) -> int:
+    """The batch that all processes share: no more than there are pictures, and as many for each.
+
+    Raises:
+        ValueError: for a batch that the processes cannot share evenly, or fewer pictures than processes.
+    """
+    size = min(wanted, pictures) // count() * count()
+    if wanted % count() or not size:
+        raise ValueError(f"{count()} processes share every batch evenly; a batch_size of {wanted} of {pictures} pictures cannot be shared.")
+    return size
+
+
 def share(size: int) -> slice:
     """This process's part of a batch of `size` pictures, which the number of processes divides."""
     part = size // count()

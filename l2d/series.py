@@ -12,7 +12,7 @@ from l2d.distill import METHODS
 from l2d.evaluate import Progress, check_labels, evaluate
 from l2d.recipe import count_trained
 from l2d.runs import STATE, UNIT_PIXELS, Plan, check_network, check_start, choose_device, create_network, execute, load_network
-from l2d.train import EpochReport, Network, StepCallback, choose_batch_size, fit
+from l2d.train import EpochReport, Network, StepCallback, fit
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
 # Pictures per step and process that times a network on a CPU, where a step of the recipe's size may take a minute.
@@ -176,7 +176,7 @@ class Estimate:
         """Pictures per second."""
         taught = self._build(teacher, None) if teacher is not None else None
         method = "l2d" if taught is not None else "vanilla"
-        count = choose_batch_size(plan.recipe.batch_size, len(self.index.paths))
+        count = processes.choose_batch_size(plan.recipe.batch_size, len(self.index.paths))
         count = min(count, TIMED_PICTURES * processes.count()) if self.device.type == "cpu" else count
         # Two epochs of one step each, on the same pictures: the first one warms up and decodes.
         recipe = dataclasses.replace(plan.recipe, method=method, weights={}, epochs=2, batch_size=count, holdout=0.0, share=1.0)

@@ -146,7 +146,7 @@ class _Run:
         if not self.training.targets.any():
             raise ValueError(f"None of the {count} pictures to train on shows a label; look at the data set with l2d data check.")
         self.pictures = Pictures(self.training.paths, size, pinned=self.device.type == "cuda")
-        self.batch_size = choose_batch_size(self.recipe.batch_size, count)
+        self.batch_size = processes.choose_batch_size(self.recipe.batch_size, count)
         self.share = processes.share(self.batch_size)
         self.steps = count // self.batch_size
 
@@ -168,6 +168,17 @@ class _Run:
     def train_epoch(self, on_step: StepCallback | None) -> EpochReport:
         """One pass over the pictures, then the scores on those held out."""
         start = time.monotonic()
+        means = self._visit_pictures(on_step)
+        trained = time.monotonic() - start
+        self.epoch += 1
+        processes.share_buffers(self.student, self.result)
+        scores = evaluate(self.result, self.card, self.held_out) if self.held_out is not None else None
+        seconds = time.monotonic() - start
+        self.seconds += seconds
+        return EpochReport(self.epoch, means, scores, self.result, seconds, self.seconds, self.steps * self.batch_size / trained)
+
+    def _visit_pictures(self, on_step: StepCallback | None) -> dict[str, float]:
+        """Train on every batch once; returns the mean of every loss."""
         # Every epoch draws from its own seeds, so a resumed run needs no state of any random generator.
         torch.manual_seed(self._seed(self.epoch) + processes.rank())
         generator = torch.Generator().manual_seed(self._seed(self.epoch))
@@ -187,13 +198,7 @@ class _Run:
                 self._check(means)
                 if on_step is not None:
                     on_step(StepReport(self.epoch + 1, step, self.steps, means))
-        trained = time.monotonic() - start
-        self.epoch += 1
-        processes.share_buffers(self.student, self.result)
-        scores = evaluate(self.result, self.card, self.held_out) if self.held_out is not None else None
-        seconds = time.monotonic() - start
-        self.seconds += seconds
-        return EpochReport(self.epoch, means, scores, self.result, seconds, self.seconds, self.steps * self.batch_size / trained)
+        return means
 
     def _seed(self, number: int) -> int:
         return self.recipe.seed * SEEDS + number
@@ -279,19 +284,6 @@ class _Objective(nn.Module):
     def forward(self, images: Tensor, taught: Outputs | None, targets: Tensor) -> dict[str, Tensor]:
         parts: dict[str, Tensor] = self.distiller(self.student(images), taught, targets)
         return parts
-
-
-def choose_batch_size(wanted: int, pictures: int) -> int:
-    """The batch that all processes share: no more than there are pictures, and as many for each.
-
-    Raises:
-        ValueError: for a batch that the processes cannot share evenly, or fewer pictures than processes.
-    """
-    count = processes.count()
-    size = min(wanted, pictures) // count * count
-    if wanted % count or not size:
-        raise ValueError(f"{count} processes share every batch evenly; a batch_size of {wanted} of {pictures} pictures cannot be shared.")
-    return size
 
 
 def split_index(index: Index, holdout: float, share: float = 1.0) -> tuple[Index, Index | None]:

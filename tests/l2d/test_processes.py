@@ -23,7 +23,7 @@ from l2d.data.shapes import LABELS
 from l2d.distill import METHODS, Distiller
 from l2d.evaluate import predict
 from l2d.model import LabelNet
-from l2d.train import choose_batch_size, fit
+from l2d.train import fit
 from tests.l2d.test_reproduce import make_recipes
 from tests.l2d.test_train import make_network, make_recipe
 
@@ -118,7 +118,7 @@ def work(index: Index, folder: Path) -> None:
         results["views"] = watch_training(index, folder)
         results["resumed"] = train_in_two_parts(index, folder)
         with pytest.raises(ValueError, match="2 processes share every batch evenly; a batch_size of 9 of 24 pictures"):
-            choose_batch_size(9, 24)
+            processes.choose_batch_size(9, 24)
         torch.save(results, folder / f"results{processes.rank()}")
         lose_one(folder)
 
