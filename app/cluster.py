@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.group import LOST
 from app.jobs import Job
-from app.places import Places
-from app.processes import SOURCE_TREE, Exit, MachineError, Training, write_command
+from app.places import SOURCE_TREE, Places
+from app.processes import Exit, MachineError, Training, write_command
 from app.records import JobFolder
 
 if TYPE_CHECKING:

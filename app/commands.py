@@ -11,6 +11,23 @@ from app.settings import Settings
 
 def run_command(words: Sequence[str], settings: Settings, places: Places) -> int:
     """Run a command line without its first words; returns the exit code."""
+    options = _create_parser().parse_args(words)
+    if options.command == "job":
+        from app.training import main as train
+
+        return train(options.id, places, options.attached)
+    if options.command == "group":
+        from app.group import main as train_together
+
+        return train_together(options.id, places, options.processes, options.cpus, options.gpus)
+    if options.check:
+        return _check_worker(places)
+    from app.worker import main as work
+
+    return work(settings, places, options.device, options.attached)
+
+
+def _create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m app",
         description="Without a command: start the server.",
@@ -34,20 +51,7 @@ def run_command(words: Sequence[str], settings: Settings, places: Places) -> int
     group.add_argument("--processes", type=int, required=True)
     group.add_argument("--cpus", type=float, required=True, help="of each process")
     group.add_argument("--gpus", type=float, required=True, help="of each process")
-    options = parser.parse_args(words)
-    if options.command == "job":
-        from app.training import main as train
-
-        return train(options.id, places, options.attached)
-    if options.command == "group":
-        from app.group import main as train_together
-
-        return train_together(options.id, places, options.processes, options.cpus, options.gpus)
-    if options.check:
-        return _check_worker(places)
-    from app.worker import main as work
-
-    return work(settings, places, options.device, options.attached)
+    return parser
 
 
 def _check_worker(places: Places) -> int:

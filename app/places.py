@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from app.errors import UnknownModelError
 
+# What holds the packages `app` and `l2d`; in a repository also the shipped models.
+SOURCE_TREE = Path(__file__).resolve().parent.parent
+
 
 class Places(NamedTuple):
     """The three configured folders.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from app.jobs import Job
-from app.places import Places
+from app.places import SOURCE_TREE, Places
 from app.records import JobFolder
 from app.seats import CPU, Devices
 
@@ -26,7 +26,6 @@ PASSED_ON = (
     *("L2D_ENGINE", "L2D_ENGINE_CPUS", "L2D_ENGINE_GPUS"),
 )
 ENTRY = "app"
-SOURCE_TREE = Path(__file__).resolve().parent.parent
 
 
 class Exit(NamedTuple):

@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.logs import Format
+from app.places import SOURCE_TREE
 
 # What Pillow decodes without being told that it is no attack.
 MOST_PIXELS = 178_956_970
@@ -17,7 +18,6 @@ MOST_PIXELS = 178_956_970
 MOST_SECONDS = 86_400
 # What a header carries unchanged.
 TOKEN = re.compile(r"[!-~]{16,}")
-SOURCE_TREE = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):

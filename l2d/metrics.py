@@ -62,11 +62,6 @@ def score_report(scores: Tensor, targets: Tensor, labels: Sequence[str], thresho
     return report | {"per_label": {label: _number(precision) for label, precision in zip(labels, precisions, strict=True)}}
 
 
-def average_precision(scores: Tensor, targets: Tensor) -> float:
-    """Average precision of one label's scores (N,) in percent; NaN without a positive."""
-    return float(average_precisions(scores[:, None], targets[:, None]))
-
-
 def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
     """Step-wise average precision of every label, (C,), in percent; NaN for labels without a positive.
 

@@ -68,10 +68,7 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
         OSError: if the folder cannot be written.
     """
     state = plan.out / STATE
-    if state.exists() and not resume:
-        raise ValueError(f"{plan.out} holds an unfinished run: add --resume to go on with it, or remove the folder to start over.")
-    if (plan.out / CARD).exists() and not state.exists():
-        raise ValueError(f"{plan.out} holds a finished checkpoint already: choose another folder, or remove this one to train it anew.")
+    _check_folder(plan.out, resume)
     check_start(plan)
     check_writable(plan.out)
     index = read_index(plan.data, "train")
@@ -94,6 +91,15 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
             yield report
         if main:
             state.unlink(missing_ok=True)
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    """Refuse a folder that holds a run which is not to be gone on with."""
+    unfinished = (out / STATE).exists()
+    if unfinished and not resume:
+        raise ValueError(f"{out} holds an unfinished run: add --resume to go on with it, or remove the folder to start over.")
+    if (out / CARD).exists() and not unfinished:
+        raise ValueError(f"{out} holds a finished checkpoint already: choose another folder, or remove this one to train it anew.")
 
 
 def check_start(plan: Plan) -> None:

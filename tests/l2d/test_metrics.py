@@ -10,7 +10,6 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from torch import Tensor
 
 from l2d.metrics import (
-    average_precision,
     average_precisions,
     f1_scores,
     predict_above,
@@ -59,13 +58,14 @@ def test_images_that_count_several_times_are_repeated_and_others_left_out(seed: 
 
 def test_average_precision_worked_by_hand():
     # Ranks of the positives: 1 and 3, so (1/1 + 2/3) / 2.
-    assert average_precision(torch.tensor([0.9, 0.8, 0.7, 0.1]), torch.tensor([1.0, 0, 1, 0])) == pytest.approx(100 * 5 / 6)
+    scores, targets = torch.tensor([[0.9, 0.8, 0.7, 0.1], [1.0, 0, 1, 0]])[:, :, None]
+    assert average_precisions(scores, targets).item() == pytest.approx(100 * 5 / 6)
 
 
 def test_equal_scores_give_the_share_of_positives_in_any_order():
     targets = torch.tensor([1.0, 0, 0, 1, 0])
     for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 2, 4, 0, 3]):
-        assert average_precision(torch.full((5,), 0.3), targets[order]) == pytest.approx(40.0)
+        assert average_precisions(torch.full((5, 1), 0.3), targets[order, None]).item() == pytest.approx(40.0)
 
 
 def test_labels_without_positives_are_left_out_and_counted():
@@ -76,7 +76,7 @@ def test_labels_without_positives_are_left_out_and_counted():
     assert [label for label, value in report["per_label"].items() if value is None] == ["dog", "bus"]
     rest = [value for value in report["per_label"].values() if value is not None]
     assert report["mAP"] == pytest.approx(sum(rest) / 4)
-    assert math.isnan(average_precision(scores[:, 1], targets[:, 1]))
+    assert average_precisions(scores, targets).isnan().tolist() == [label in (1, 4) for label in range(6)]
 
 
 @pytest.mark.parametrize("seed", range(5))
