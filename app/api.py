@@ -13,7 +13,7 @@ from app.clients import run_while_wanted
 from app.compare import compare, explain, predict, read_each
 from app.engine import Engine
 from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError, describe_unknown
-from app.export import MEDIA_TYPES, export_figure, export_numbers, find_reference
+from app.export import MEDIA_TYPES, export, find_reference
 from app.parameters import CompareForm, ExplainParameters, ExplainRequest, PredictParameters, PredictRequest
 from app.schemas import (
     CompareAnswer,
@@ -28,7 +28,6 @@ from app.schemas import (
     RefusedModel,
 )
 from app.ticket import Ticket
-from app.uploads import read_picture
 
 T = TypeVar("T")
 Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
@@ -170,7 +169,7 @@ async def compare_models(request: Request, engine: EngineOfApp) -> Response:
         answer = compare(engine, image, form.models, form.labels, form.threshold, form.kind, ticket)
         # Whatever the format: a name that is not there is a mistake.
         find_reference(answer, form.minus)
-        return answer, None if form.format == "json" else engine.run_aside(ticket, _export, engine, answer, image, form)
+        return answer, None if form.format == "json" else engine.run_aside(ticket, export, engine, answer, image, form.format, form)
 
     answer, content = await run_while_wanted(request.receive, engine, work)
     if content is None:
@@ -235,10 +234,3 @@ def _select(ranked: list[Prediction], parameters: PredictParameters) -> list[Pre
 def _to_explanation(answer: CompareAnswer) -> Explanation:
     fields = answer.models[0].model_dump()
     return Explanation(**fields, image=answer.image, labels=answer.labels, threshold=answer.threshold, kind=answer.kind)
-
-
-def _export(engine: Engine, answer: CompareAnswer, data: bytes, form: CompareForm) -> bytes:
-    if form.format == "npz":
-        return export_numbers(answer)
-    with engine.metrics.timing("figure"):
-        return export_figure(answer, read_picture(data, engine.settings.max_pixels), form.format, form)

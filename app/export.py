@@ -6,12 +6,26 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
+from app.engine import Engine
 from app.errors import ParameterError
 from app.parameters import FigureLook
 from app.schemas import CompareAnswer, ModelAnswer
+from app.uploads import read_picture
 
 # What an answer may be saved as.
 MEDIA_TYPES = {"json": "application/json", "npz": "application/x-npz", "png": "image/png", "pdf": "application/pdf"}
+
+
+def export(engine: Engine, answer: CompareAnswer, data: bytes, format: str, look: FigureLook) -> bytes:
+    """An answer about an encoded picture as "npz", "png" or "pdf".
+
+    Raises:
+        RequestError: as `export_figure`, and as `read_picture`.
+    """
+    if format == "npz":
+        return export_numbers(answer)
+    with engine.metrics.timing("figure"):
+        return export_figure(answer, read_picture(data, engine.settings.max_pixels), format, look)
 
 
 def export_numbers(answer: CompareAnswer) -> bytes:

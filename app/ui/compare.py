@@ -15,7 +15,7 @@ from app.catalog import Catalog
 from app.clients import run_while_wanted
 from app.compare import compare as compare_models
 from app.engine import Engine
-from app.export import MEDIA_TYPES, export_figure, export_numbers
+from app.export import MEDIA_TYPES, export
 from app.parameters import FigureLook
 from app.schemas import CompareAnswer, MapKind
 from app.settings import Settings
@@ -186,10 +186,7 @@ class Desk:
     def _write(self, answer: CompareAnswer, data: bytes, request: Request) -> bytes:
         if request.file == "json":
             return answer.model_dump_json(indent=1).encode()
-        if request.file == "npz":
-            return export_numbers(answer)
-        with self.engine.metrics.timing("figure"):
-            return export_figure(answer, read_picture(data, self.settings.max_pixels), request.file, request)
+        return export(self.engine, answer, data, request.file, request)
 
     def _ask(self, data: bytes, request: Request, ticket: Ticket) -> CompareAnswer:
         return compare_models(self.engine, data, request.models, request.labels, request.threshold, request.kind, ticket)

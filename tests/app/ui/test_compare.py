@@ -43,7 +43,8 @@ def test_the_page_decodes_and_draws_where_the_api_does(desk, upload, monkeypatch
         threads.append(threading.current_thread().name)
         return read_picture(*arguments)
 
-    monkeypatch.setattr("app.ui.compare.read_picture", read)
+    for module in ("app.ui.compare", "app.export"):
+        monkeypatch.setattr(f"{module}.read_picture", read)
     desk.answer(desk.compare, send(upload, preview=True))
     desk.answer(desk.save, send(upload, file="png"))
     assert [name.partition("_")[0] for name in threads] == ["decode", "decode"]
