@@ -81,7 +81,12 @@ class Order(BaseModel):
     )
     min_area: float = Field(default=0.4, ge=0.01, le=1, description="Smallest share of the picture that a crop keeps.")
     colour: float = Field(default=0.3, ge=0, le=1, description="Strength of brightness, contrast and saturation of crops.")
-    cutout: float = Field(default=0.5, ge=0, le=1, description="Side of the hole cut into every second picture, as a share of the side.")
+    cutout: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Side of the hole cut into every second picture (randaugment: every one), as a share of the side.",
+    )
     unit_pixels: bool = Field(
         default=False, description="Leave pixels in [0, 1], as the paper does; else they are scaled as the backbone expects them."
     )

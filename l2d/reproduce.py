@@ -221,15 +221,19 @@ def describe_deviations(data: str, settings: Settings, weights: bool = True) -> 
         notes.append(f"{plan.recipe.epochs} epochs instead of {paper['recipe']['epochs']}.")
     if plan.image_size != paper["network"]["image_size"]:
         notes.append(f"Pictures of {plan.image_size} pixels a side instead of {paper['network']['image_size']}.")
+    if plan.recipe.train_size != plan.image_size:
+        notes.append(f"While training, pictures of {plan.recipe.train_size} pixels a side.")
+    if not weights and recipes["recipes"][settings.recipe]["weights"]:
+        notes.append(f"The curves are around the published weights, not those of the recipe {settings.recipe}.")
     if not plan.pretrained and plan.init is None:
         notes.append("Networks start from random weights instead of ImageNet's.")
     return notes + _describe_recipe(recipes, settings.recipe, weights) + recipes["deviations"]
 
 
 def _describe_recipe(recipes: dict[str, Any], name: str, weights: bool) -> list[str]:
-    """How a recipe differs from the paper's, in sentences; the number of epochs and the pictures' size are told apart from it."""
+    """How a recipe differs from the paper's, in sentences; the number of epochs and the pictures' sizes are told apart from it."""
     paper, chosen = recipes["recipes"]["paper"], recipes["recipes"][name]
-    told = ("epochs", "image_size")
+    told = ("epochs", "image_size", "train_size")
     changes = {
         setting: value
         for part in ("recipe", "network")

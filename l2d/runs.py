@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 
 from l2d import processes
@@ -22,6 +23,7 @@ from l2d.recipe import Recipe
 from l2d.train import EpochReport, Network, StepCallback, fit
 
 STATE = "state.pt"
+Triple = tuple[float, float, float]
 # Mean and deviation that leave pixels as they are.
 UNIT_PIXELS = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -150,7 +152,7 @@ def _build_model(plan: Plan, labels: tuple[str, ...]) -> LabelNet:
 def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network:
     """The untrained network of a plan, with the card that it will be saved with."""
     model = _build_model(plan, index.labels)
-    name, (mean, std) = plan.out.resolve().name, _choose_scaling(plan, model)
+    name, (mean, std) = plan.out.resolve().name, choose_scaling(plan)
     card = ModelCard(
         name=name,
         title=name,
@@ -165,23 +167,26 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         mean=mean,
         std=std,
         recipe=plan.recipe.as_dict(),
-        data={"source": plan.data.split(":")[0], "images": len(index.paths), "labels": len(index.labels)},
+        data={"source": plan.data.split(":")[0], "images": len(index.paths), "labels": len(index.labels), "checksum": index.checksum},
         # A method without a loss that compares does not look at its teacher.
         teacher={"name": teacher.card.name, "sha256": teacher.card.sha256} if teacher and METHODS[plan.recipe.method] else None,
-        lineage=_describe_lineage(plan),
+        lineage=describe_lineage(plan),
         created=datetime.date.today().isoformat(),
     )
     return Network(model, card)
 
 
-def _choose_scaling(plan: Plan, model: LabelNet) -> tuple[Any, Any]:
-    """Mean and deviation that pixels are scaled by."""
+def choose_scaling(plan: Plan) -> tuple[Triple, Triple]:
+    """Mean and deviation that pixels are scaled by: as the initial weights know them, as far as somebody says so."""
     if plan.unit_pixels:
         return UNIT_PIXELS
-    if plan.init is not None and plan.init.is_dir():
-        earlier = read_card(plan.init)
-        return earlier.mean, earlier.std
-    return tuple(model.backbone.pretrained_cfg["mean"]), tuple(model.backbone.pretrained_cfg["std"])
+    # A whole checkpoint, or the weights of one, whose backbone alone is taken.
+    earlier = plan.init.parent if plan.init is not None and plan.init.name == WEIGHTS else plan.init
+    if earlier is not None and (earlier / CARD).exists():
+        card = read_card(earlier)
+        return card.mean, card.std
+    usual: Any = timm.get_pretrained_cfg(plan.backbone)
+    return tuple(usual.mean), tuple(usual.std)
 
 
 def load_network_weights(model: LabelNet, folder: Path, labels: tuple[str, ...]) -> None:
@@ -224,7 +229,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _describe_lineage(plan: Plan) -> dict[str, Any]:
+def describe_lineage(plan: Plan) -> dict[str, Any]:
     if plan.init is not None and plan.init.is_dir():
         card = read_card(plan.init)
         before = {"recipe": card.recipe, "data": card.data, "mAP": card.scores.get("mAP"), "lineage": card.lineage}

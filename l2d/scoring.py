@@ -46,7 +46,7 @@ def evaluate(
         differences = {"against": _differ(against, compare, *scores, index.targets)} if against else {}
         print_report(report | differences, as_json)
         if save:
-            add_scores(checkpoint, report)
+            add_scores(checkpoint, report | {"checksum": index.checksum})
 
 
 def localize(

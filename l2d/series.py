@@ -11,7 +11,18 @@ from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.evaluate import Progress, check_labels, evaluate
 from l2d.recipe import count_trained
-from l2d.runs import STATE, UNIT_PIXELS, Plan, check_network, check_start, choose_device, create_network, execute, load_network
+from l2d.runs import (
+    STATE,
+    Plan,
+    check_network,
+    check_start,
+    choose_device,
+    choose_scaling,
+    create_network,
+    describe_lineage,
+    execute,
+    load_network,
+)
 from l2d.train import EpochReport, Network, StepCallback, fit
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
@@ -97,27 +108,35 @@ def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str
     planned: dict[str, Any] = {"backbone": plan.backbone, "labels": index.labels}
     planned |= {name: getattr(plan, name) for name in ("image_size", "output_stride", "width", "feedforward")}
     changed = plan.recipe.find_changes(card.recipe) + [name for name, value in planned.items() if getattr(card, name) != value]
-    if plan.unit_pixels != ((card.mean, card.std) == UNIT_PIXELS):
+    if (card.mean, card.std) != choose_scaling(plan):
         changed.append("scaling of pixels")
     if card.data.get("images") != len(index.paths):
         changed.append("number of pictures")
-    if (card.lineage.get("init") == "random") == (plan.pretrained or plan.init is not None):
-        changed.append("kind of initial weights")
+    # Cards that were written before it was kept do not tell.
+    elif card.data.get("checksum", index.checksum) != index.checksum:
+        changed.append("set of pictures, or other labels for them,")
+    if (plan.init is None or plan.init.exists()) and _name_origin(card.lineage) != _name_origin(describe_lineage(plan)):
+        changed.append("origin of its initial weights")
     if training.teacher is not None and (training.teacher / CARD).exists():
         taught_by = (card.teacher or {}).get("sha256")
         changed += ["teacher"] if taught_by != read_card(training.teacher).sha256 else []
     return changed
 
 
+def _name_origin(lineage: Mapping[str, Any]) -> tuple[Any, Any]:
+    return lineage.get("init"), lineage.get("sha256")
+
+
 def score_training(training: Training, index: Index, *, device: str = "auto", progress: Progress | None = None) -> dict[str, Any]:
-    """The scores of a finished training on test pictures, measured once and kept in its card until their number changes.
+    """The scores of a finished training on test pictures, measured once and kept in its card until it is asked for those on others.
 
     Several processes must all ask: each looks at a part of the pictures.
     """
     card = read_card(training.plan.out)
-    if "mAP" not in card.scores or card.scores.get("images") != len(index.paths):
+    if "mAP" not in card.scores or card.scores.get("checksum") != index.checksum:
         model, card = load_network(training.plan.out, choose_device(device))
-        card = dataclasses.replace(card, scores=card.scores | evaluate(model, card, index, progress=progress))
+        scores = evaluate(model, card, index, progress=progress) | {"checksum": index.checksum}
+        card = dataclasses.replace(card, scores=card.scores | scores)
         if processes.is_main():
             write_card(training.plan.out, card)
     return card.scores

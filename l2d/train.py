@@ -2,7 +2,6 @@
 
 import math
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -256,17 +255,17 @@ class _Run:
     @property
     def identity(self) -> dict[str, Any]:
         """What else than the recipe tells one run from another."""
-        pictures = "\n".join(path.name for path in self.training.paths).encode() + self.training.targets.numpy().tobytes()
         return {
             "backbone": self.card.backbone,
             "image size": self.card.image_size,
             "output stride": self.card.output_stride,
             "size of the head": [self.card.width, self.card.feedforward],
             "scaling of pixels": [*self.card.mean, *self.card.std],
-            "origin of its weights": self.card.lineage,
+            # Not all of it: scores of the network that it started from may have been taken since.
+            "origin of its initial weights": [self.card.lineage.get(name) for name in ("init", "sha256")],
             "list of labels": list(self.card.labels),
             "teacher": self.teacher.card.sha256 if self.teacher is not None else None,
-            "set of pictures": zlib.crc32(pictures),
+            "set of pictures": self.training.checksum,
         }
 
     def _parts(self) -> dict[str, Any]:

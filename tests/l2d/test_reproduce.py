@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -235,6 +236,24 @@ def test_a_student_of_another_teacher_is_refused():
         check_trainings(trainings, index)
     with pytest.raises(ValueError, match=r"another number of pictures"):
         check_trainings(trainings[:1], index.select(range(8)))
+    with pytest.raises(ValueError, match=r"another set of pictures, or other labels for them, than asked for now"):
+        check_trainings(trainings[:1], index._replace(targets=index.targets.flip(0)))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_networks_of_other_initial_weights_are_not_passed_off_as_those_asked_for():
+    for seed, folder in enumerate(("one", "other")):
+        Path(folder).mkdir()
+        torch.manual_seed(seed)
+        save_file(timm.create_model("test_resnet").state_dict(), f"{folder}/test_resnet.safetensors")
+    one, other, absent = (plan_teacher("test_resnet", make_settings(epochs=1, init=Path(name))) for name in ("one", "other", "gone"))
+    list(run_training(one))
+    index = read_index(one.plan.data, "train")
+    check_trainings([one], index)
+    # Who threw them away meanwhile can still have the table written.
+    check_trainings([absent], index)
+    with pytest.raises(ValueError, match=r"another origin of its initial weights than asked for now"):
+        check_trainings([other], index)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -343,7 +362,7 @@ def test_counts_of_pictures_that_are_unknown_or_differ_are_left_out():
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_training_is_scored_anew_when_there_are_more_test_pictures():
+def test_a_training_is_scored_anew_on_more_test_pictures_or_with_other_labels_for_them():
     training = plan_teacher("test_resnet", make_settings(epochs=1))
     list(run_training(training))
     index = read_index("shapes:24", "test")
@@ -352,6 +371,9 @@ def test_a_training_is_scored_anew_when_there_are_more_test_pictures():
         scores = score_training(training, index.select(range(count)), progress=lambda done, total: told.append((done, total)))
         assert scores["images"] == count
     assert told == [(1, 1), (1, 1)]
+    corrected = index.select(range(6))._replace(targets=index.targets[:6].flip(1))
+    assert score_training(training, corrected)["mAP"] != scores["mAP"]
+    assert score_training(training, index.select(range(6)))["mAP"] == scores["mAP"]
     assert read_card(training.plan.out).scores["images"] == 6
 
 
@@ -364,7 +386,18 @@ def test_nothing_measured_yet_is_a_table_too(tmp_path: Path):
 def test_the_notes_of_figure1_tell_no_weights_that_it_does_not_use():
     settings = make_settings(recipe="short")
     assert any(note.startswith("Loss weights") for note in describe_deviations("VOC 2007", settings))
-    assert not any(note.startswith("Loss weights") for note in describe_deviations("VOC 2007", settings, weights=False))
+    instead = describe_deviations("VOC 2007", settings, weights=False)
+    assert not any(note.startswith("Loss weights") for note in instead)
+    assert "The curves are around the published weights, not those of the recipe short." in instead
+    assert not any("curves" in note for note in describe_deviations("VOC 2007", make_settings(), weights=False))
+
+
+def test_notes_tell_the_size_that_is_really_trained_at():
+    usual, smaller = (
+        describe_deviations("VOC 2007", make_settings(data="voc:ROOT", recipe="shipped", image_size=size)) for size in (None, 96)
+    )
+    assert any("192 pixels" in note for note in usual)
+    assert not any("192" in note for note in smaller if "mld" not in note)
 
 
 def test_scores_that_are_not_defined_are_not_compared(tmp_path: Path):

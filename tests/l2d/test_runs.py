@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from l2d import runs
-from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
+from l2d.checkpoint import CARD, WEIGHTS, ModelCard, add_scores, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import read_index
 from l2d.evaluate import evaluate
 from l2d.model import create_model
 from l2d.recipe import Recipe
-from l2d.runs import STATE, UNIT_PIXELS, Plan, choose_device, execute, load_network
+from l2d.runs import STATE, UNIT_PIXELS, Plan, choose_device, choose_scaling, execute, load_network
 from l2d.series import Training, check_trainings
 
 
@@ -44,7 +44,7 @@ def test_a_run_leaves_card_and_weights_and_nothing_else(coco: Path, tmp_path: Pa
     assert card.labels == ("red", "green", "blue")
     assert (card.image_size, card.width, card.feedforward, card.mean) == (48, 16, 24, (0.5, 0.5, 0.5))
     assert card.recipe == plan.recipe.as_dict()
-    assert card.data == {"source": "coco", "images": 12, "labels": 3}
+    assert card.data == {"source": "coco", "images": 12, "labels": 3, "checksum": read_index(plan.data, "train").checksum}
     assert card.lineage == {"init": "random"}
     assert card.scores["held_out"]["images"] == 3
     assert card.seconds == pytest.approx(reports[-1].total_seconds, abs=0.1)
@@ -67,9 +67,12 @@ def test_pixels_are_left_alone_where_the_plan_or_the_network_to_go_on_from_says_
     plan = dataclasses.replace(make_plan(coco, tmp_path / "unit", recipe={"epochs": 1}), unit_pixels=True)
     list(execute(plan, device="cpu"))
     assert (read_card(plan.out).mean, read_card(plan.out).std) == UNIT_PIXELS
-    later = dataclasses.replace(plan, out=tmp_path / "later", init=plan.out, unit_pixels=False)
-    list(execute(later, device="cpu"))
-    assert (read_card(later.out).mean, read_card(later.out).std) == UNIT_PIXELS
+    # From the whole of it, and from its backbone alone.
+    for name, init in (("later", plan.out), ("elsewhere", plan.out / WEIGHTS)):
+        later = dataclasses.replace(plan, out=tmp_path / name, init=init, unit_pixels=False)
+        list(execute(later, device="cpu"))
+        assert (read_card(later.out).mean, read_card(later.out).std) == UNIT_PIXELS
+        check_trainings([Training(later)], read_index(plan.data, "train"))
     with pytest.raises(ValueError, match="unit was trained with another scaling of pixels than asked for now"):
         check_trainings([Training(dataclasses.replace(plan, unit_pixels=False))], read_index(plan.data, "train"))
 
@@ -110,6 +113,22 @@ def test_initial_weights_and_their_lineage(coco: Path, tmp_path: Path) -> None:
     assert read_card(plan.out).lineage == {"init": "init.safetensors", "sha256": hash_file(init)}
     torch.manual_seed(11)
     assert torch.equal(report.model.backbone.conv1[0].weight, timm.create_model("test_resnet").conv1[0].weight)
+
+
+def test_a_run_goes_on_though_the_network_that_it_started_from_was_scored_meanwhile(coco: Path, tmp_path: Path, teacher: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(teacher, base)
+    plan = make_plan(coco, tmp_path / "one", init=base)
+    stopped = execute(plan, device="cpu")
+    next(stopped)
+    stopped.close()
+    add_scores(base, {"mAP": 12.0})
+    assert [report.epoch for report in execute(plan, device="cpu", resume=True)] == [1, 2]
+
+
+def test_a_network_that_knows_unit_pixels_anyway_is_taken_for_what_it_is() -> None:
+    plan = make_plan(Path("coco"), Path("out"), backbone="mobilevit_xxs")
+    assert choose_scaling(plan) == choose_scaling(dataclasses.replace(plan, unit_pixels=True)) == UNIT_PIXELS
 
 
 def test_an_interrupted_run_goes_on_to_the_same_result(coco: Path, tmp_path: Path) -> None:

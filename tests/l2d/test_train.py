@@ -418,7 +418,7 @@ def test_a_state_from_before_something_told_runs_apart_is_gone_on_from(bands: In
         ({"width": 24}, "size of the head"),
         ({"feedforward": 8}, "size of the head"),
         ({"mean": (0.4, 0.4, 0.4)}, "scaling of pixels"),
-        ({"lineage": {"init": "other.safetensors", "sha256": "0"}}, "origin of its weights"),
+        ({"lineage": {"init": "other.safetensors", "sha256": "0"}}, "origin of its initial weights"),
     ],
 )
 def test_the_state_of_another_network_is_refused(bands: Index, tmp_path: Path, changes: dict[str, Any], name: str) -> None:
