@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from l2d.data.augmentation import augment
+from l2d.data.augmentation import AUGMENTATIONS, augment
 
 NONE = {"min_area": 1.0, "colour": 0.0, "cutout": 0.0}
 
@@ -102,3 +102,11 @@ def test_cutout_greys_a_square_in_every_second_picture() -> None:
 
 def test_a_batch_of_one() -> None:
     assert augment(make_pictures(1), make_generator()).shape == (1, 3, 24, 24)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_a_gpu_makes_the_same_views(kind: str) -> None:
+    views = [augment(make_pictures().to(device), make_generator(), kind).cpu() for device in ("cpu", "cuda")]
+    # A grey value more or less; and of a place between two pixels either may be taken.
+    assert ((views[0] - views[1]).abs() > 1.5 / 255).float().mean() < 0.01
