@@ -18,7 +18,7 @@ MAP_KINDS = OWN_KINDS + TORCHCAM_KINDS
 
 # Rows (pairs of a label and a position) of one matrix product: enough to keep a processor busy. Few labels take many positions at once;
 # the fewer positions, the more is zero at all of them.
-ROWS_AT_ONCE = 60
+ROWS_AT_ONCE = 160
 # Channels are few where a smaller part of them than this times the embedding's is active.
 SPARSE = 0.5
 # To pick the active channels out of an embedding's weights costs as much as it saves where more of them than this are active.
