@@ -1,9 +1,16 @@
 """What holds for every test."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays to the end: no need to look through a million objects of libraries at every collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
