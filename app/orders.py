@@ -88,7 +88,7 @@ class Order(BaseModel):
         description="Side of the hole cut into every second picture (randaugment: every one), as a share of the side.",
     )
     unit_pixels: bool = Field(
-        default=False, description="Leave pixels in [0, 1], as the paper does; else they are scaled as the backbone expects them."
+        default=False, description="Leave pixels in [0, 1], as the paper does; else they are scaled as the weights at the start know them."
     )
     averaging: float = Field(default=0.0, ge=0, le=0.99999, description="Decay of an exponential average of the weights; 0 for none.")
     holdout: float = Field(default=0.1, ge=0, le=0.5, description="Share of the training pictures set aside to follow the score by.")

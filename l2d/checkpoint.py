@@ -186,6 +186,11 @@ def build_model(card: ModelCard) -> LabelNet:
     )
 
 
+def name_origin(lineage: dict[str, Any]) -> list[Any]:
+    """What initial weights are told apart by: not by scores of their network, which may have been taken since."""
+    return [lineage.get(name) for name in ("init", "sha256")]
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

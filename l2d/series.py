@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from l2d import processes
-from l2d.checkpoint import CARD, ModelCard, read_card, write_card
+from l2d.checkpoint import CARD, ModelCard, name_origin, read_card, write_card
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.evaluate import Progress, check_labels, evaluate
@@ -114,17 +114,13 @@ def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str
         changed.append("number of pictures")
     # Cards that were written before it was kept do not tell.
     elif card.data.get("checksum", index.checksum) != index.checksum:
-        changed.append("set of pictures, or other labels for them,")
-    if (plan.init is None or plan.init.exists()) and _name_origin(card.lineage) != _name_origin(describe_lineage(plan)):
+        changed.append("set of pictures or labels")
+    if (plan.init is None or plan.init.exists()) and name_origin(card.lineage) != name_origin(describe_lineage(plan)):
         changed.append("origin of its initial weights")
     if training.teacher is not None and (training.teacher / CARD).exists():
         taught_by = (card.teacher or {}).get("sha256")
         changed += ["teacher"] if taught_by != read_card(training.teacher).sha256 else []
     return changed
-
-
-def _name_origin(lineage: Mapping[str, Any]) -> tuple[Any, Any]:
-    return lineage.get("init"), lineage.get("sha256")
 
 
 def score_training(training: Training, index: Index, *, device: str = "auto", progress: Progress | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l2d import processes
-from l2d.checkpoint import ModelCard
+from l2d.checkpoint import ModelCard, name_origin
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures, normalise
 from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
@@ -261,8 +261,7 @@ class _Run:
             "output stride": self.card.output_stride,
             "size of the head": [self.card.width, self.card.feedforward],
             "scaling of pixels": [*self.card.mean, *self.card.std],
-            # Not all of it: scores of the network that it started from may have been taken since.
-            "origin of its initial weights": [self.card.lineage.get(name) for name in ("init", "sha256")],
+            "origin of its initial weights": name_origin(self.card.lineage),
             "list of labels": list(self.card.labels),
             "teacher": self.teacher.card.sha256 if self.teacher is not None else None,
             "set of pictures": self.training.checksum,
