@@ -30,7 +30,7 @@ CHUNK = 16
 # How often a process looks whether its parent is alive.
 PARENT_SECONDS = 1.0
 
-# Bytes (height, width, 3).
+# Bytes of a picture.
 Pixels = npt.NDArray[np.uint8]
 
 

@@ -133,15 +133,11 @@ def shrink(image: Image.Image, fraction: int) -> None:
 
 def squash(image: Image.Image, size: int) -> Tensor:
     """Resize to a square without cropping: bytes (3, size, size). Training, evaluation and serving all use this one."""
-    return _to_tensor(_resize(image, size))
+    return torch.from_numpy(_resize(image, size)).permute(2, 0, 1)
 
 
 def _resize(image: Image.Image, size: int) -> Pixels:
     return np.array(image.resize((size, size), Image.Resampling.BICUBIC))
-
-
-def _to_tensor(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -230,7 +226,7 @@ class Pictures:
 
     def _collect(self, rows: Sequence[int], missing: Sequence[int], decoded: Iterator[Pixels]) -> Tensor:
         """The batch of these rows, of which those missing are the next ones decoded."""
-        pictures = map(_to_tensor, islice(decoded, len(missing)))
+        pictures = map(torch.from_numpy, islice(decoded, len(missing)))
         if self.memory is None:
             return torch.stack(list(pictures))
         for row, picture in zip(missing, pictures, strict=True):
@@ -239,7 +235,8 @@ class Pictures:
         return self.memory[list(rows)]
 
     def _decode(self, row: int) -> Pixels:
-        return _resize(read_image(self.paths[row], self.size), self.size)
+        # In the order of a batch's memory: whoever collects the pictures of many decoders would spend most of its time on that.
+        return np.ascontiguousarray(_resize(read_image(self.paths[row], self.size), self.size).transpose(2, 0, 1))
 
 
 @functools.cache
