@@ -34,6 +34,8 @@ BACKBONES = (
 )
 STRIDES = (8, 16, 32)
 SMALLEST_IMAGE = 32
+# Backbones that give maps, with the size and stride that they were built for: to look takes longer than to build one.
+_SEEN: set[tuple[str, int, int]] = set()
 
 
 class LabelNet(nn.Module):
@@ -102,7 +104,9 @@ def create_model(
     if output_stride not in STRIDES:
         raise ValueError(f"The output stride must be {', '.join(map(str, STRIDES[:-1]))} or {STRIDES[-1]}; got {output_stride}.")
     network = _create_backbone(backbone, image_size, output_stride, pretrained)
-    check_maps(network, backbone, image_size)
+    if (built := (backbone, image_size, output_stride)) not in _SEEN:
+        check_maps(network, backbone, image_size)
+        _SEEN.add(built)
     if init is not None:
         load_backbone(network, init)
     return LabelNet(network, LabelHead(network.num_features, num_labels, width, feedforward))

@@ -79,7 +79,7 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
         warnings.warn(doubt, stacklevel=2)
     chosen = choose_device(device)
     teacher = load_network(plan.teacher, chosen) if plan.teacher is not None else None
-    if teacher is not None and METHODS[plan.recipe.method]:
+    if teacher is not None and METHODS[plan.recipe.method] and plan.recipe.teacher_size != teacher.card.image_size:
         check_maps(teacher.model.backbone, teacher.card.backbone, plan.recipe.teacher_size)
     # Seeded before the head is made: the same seed gives every method the same initial weights.
     torch.manual_seed(plan.recipe.seed)
@@ -143,7 +143,8 @@ def _build_model(plan: Plan, labels: tuple[str, ...]) -> LabelNet:
         pretrained=plan.pretrained,
         init=plan.init if earlier is None else None,
     )
-    check_maps(model.backbone, plan.backbone, plan.recipe.train_size)
+    if plan.recipe.train_size != plan.image_size:
+        check_maps(model.backbone, plan.backbone, plan.recipe.train_size)
     if earlier is not None:
         load_network_weights(model, earlier, labels)
     return model
