@@ -13,11 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-
-from l2d.checkpoint import ModelCard, save_checkpoint
-from l2d.model import create_model
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -34,23 +30,6 @@ FLAGS = (
 )
 PATIENCE_MS = 120_000
 START_SECONDS = 240
-LABELS = ("cat", "dog", "car", "cup", "sky", "person", "spoon", "bowl", "chair", "table", "motorcycle", "rocket")
-TITLES = {"Teacher": ("teacher", "vanilla"), "Vanilla": ("student", "vanilla"), "L2D": ("student", "l2d")}
-
-
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository's own models; untrained tiny ones only where it holds none."""
-    shipped = ROOT / "checkpoints"
-    if any(shipped.glob("*/card.json")):
-        return shipped
-    folder = tmp_path_factory.mktemp("checkpoints")
-    for seed, (title, (role, method)) in enumerate(TITLES.items()):
-        torch.manual_seed(seed)
-        model = create_model("test_resnet", len(LABELS), image_size=160, width=32, feedforward=64)
-        card = ModelCard(title.lower(), title, role, method, "test_resnet", LABELS, 160, width=32, feedforward=64, scores={"mAP": 12.5})
-        save_checkpoint(folder / title.lower(), model, card)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +39,10 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def url(checkpoints: Path, state: Path) -> Iterator[str]:
-    """Address of a server that is a process of its own, as after an installation: no jobs yet."""
+def url(state: Path) -> Iterator[str]:
+    """Address of a server that is a process of its own, as after an installation: the models that come with it, and no jobs yet."""
     # Networks that were converted once need not be again.
-    places = {"CHECKPOINTS": checkpoints, "STATE": state, "DATA": state / "data", "CACHE": ROOT / "runs" / "cache"}
+    places = {"CHECKPOINTS": ROOT / "checkpoints", "STATE": state, "DATA": state / "data", "CACHE": ROOT / "runs" / "cache"}
     with _serve({f"L2D_{name}": str(folder) for name, folder in places.items()}) as address:
         yield address
 
