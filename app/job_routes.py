@@ -1,5 +1,6 @@
 """The REST routes of jobs, data sets and methods: thin, over the same workshop that the page uses."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from app.errors import RequestError, describe_unknown
 from app.jobs import ENDED, Job, UnknownProbeError
 from app.orders import Order
 from app.schemas import JobAnswer, JobPage, Method, Probes
-from app.workshop import Workshop, as_values
+from app.workshop import Workshop
 from l2d.distill import METHODS
 
 PAGE = 50
@@ -253,5 +254,5 @@ async def follow_job(
 def describe_job(workshop: Workshop, job: Job) -> JobAnswer:
     """A job as the API shows it."""
     order = Order.model_construct(**job.spec)
-    values = as_values(job) | {"order": job.spec, "title": order.name, "commands": workshop.describe_command(job.spec)}
+    values = dataclasses.asdict(job) | {"order": job.spec, "title": order.name, "commands": workshop.describe_command(job.spec)}
     return JobAnswer.model_validate(values)

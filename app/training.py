@@ -192,8 +192,7 @@ class _Work:
     def _score(self, source: Path) -> dict[str, Any]:
         model, card = load_network(source, choose_device(self.task.device))
         report = evaluate(model, card, self.test)
-        kept = {name: value for name, value in report.items() if name != "per_label"}
-        return _drop_nan(card.scores | kept)
+        return card.scores | {name: value for name, value in report.items() if name != "per_label"}
 
     def _complete(self, card: ModelCard, stage: Stage, scores: dict[str, Any], names: dict[str, str]) -> ModelCard:
         order = Order.model_construct(**self.task.spec)
@@ -262,12 +261,6 @@ def describe_failure(error: Exception) -> str:
     if isinstance(error, ValueError | OSError | ArithmeticError):
         return text or type(error).__name__
     return f"{type(error).__name__}: {(text.splitlines() or [''])[0]} The log tells the whole story."
-
-
-def _drop_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """Numbers that could not be measured are left out: JSON knows no NaN."""
-    kept = {name: _drop_nan(value) if isinstance(value, dict) else value for name, value in values.items()}
-    return {name: value for name, value in kept.items() if value == value}
 
 
 def main(job: str, places: Places, attached: bool) -> int:

@@ -1,6 +1,5 @@
 """Everything that page and API do with jobs: order, look, cancel, stop, resume, delete."""
 
-import dataclasses
 import hashlib
 import json
 import threading
@@ -188,8 +187,3 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return content
-
-
-def as_values(job: Job) -> dict[str, Any]:
-    """A job as plain values."""
-    return dataclasses.asdict(job)

@@ -44,9 +44,6 @@ class Layout:
         self.caption = _wrap(caption, int((self.width - 2 * MARGIN) / CAPTION_LETTER))
         self.height = self.top + len(labels) * self.row_height + GAP + CAPTION_LINE * len(self.caption) + MARGIN
 
-    def cell(self, row: int, column: int) -> Box:
-        return self._box(self._x(column), self._y(row), self.cell_width, self.cell_height)
-
     def picture(self, row: int, column: int) -> Box:
         """The middle of a cell, which the picture fills but for a panorama's margins."""
         x, y = self._x(column) + (self.cell_width - self.picture_width) / 2, self._y(row) + (self.cell_height - self.picture_height) / 2

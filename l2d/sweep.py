@@ -12,11 +12,8 @@ from l2d.distill import METHODS
 from l2d.runs import Plan
 from l2d.series import FINISHED, Training, count_pictures
 
-# Multiples of the published weight.
-FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
-
-def plan_sweep(template: Plan, factors: Sequence[float] = FACTORS) -> list[Training]:
+def plan_sweep(template: Plan, factors: Sequence[float]) -> list[Training]:
     """One training per point of the curves; the published weights, where the curves meet, are trained once.
 
     Args:
@@ -39,7 +36,7 @@ def plan_sweep(template: Plan, factors: Sequence[float] = FACTORS) -> list[Train
     return list({training.plan.out: training for training in trainings}.values())
 
 
-def collect_sweep(template: Plan, factors: Sequence[float] = FACTORS) -> dict[str, Any]:
+def collect_sweep(template: Plan, factors: Sequence[float]) -> dict[str, Any]:
     """What is measured so far, ready for JSON.
 
     Returns:
