@@ -13,14 +13,10 @@ from app.errors import ParameterError, PictureError, PictureFormatError, TooLarg
 from app.schemas import CompareAnswer, ImageFacts, MapKind, ModelAnswer, Prediction, Timings
 from app.sights import Sight, Stages, View
 from app.ticket import Ticket
-from l2d.labels import split_labels
+from l2d.labels import choose_labels, split_labels
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-# Rows that are shown when a request names no label.
-DEFAULT_LABELS = 8
-FALLBACK_LABELS = 3
 
 
 def compare(
@@ -102,29 +98,21 @@ def _compare(
     if not wanted:
         # Which labels to show is known only when every model has looked.
         views = list(views)
-        wanted = choose_labels([view.sight for view in views], threshold)
+        wanted = choose_labels([_read_scores(view.sight) for view in views], threshold)
     explained = engine.explain(views, wanted, ticket, kind)
     answers = [_describe_view(view, wanted, kind, spent) for view, spent in explained]
     image = describe_image(explained[0][0].sight)
     return CompareAnswer(image=image, labels=wanted, threshold=threshold, kind=kind, models=answers)
 
 
-def choose_labels(sights: Sequence[Sight], threshold: float) -> list[str]:
-    """The labels worth showing: what any model predicts, by its best score, at most 8; if there is none, the 3 most probable."""
-    best: dict[str, float] = {}
-    for sight in sights:
-        for label, score in zip(sight.entry.card.labels, round_floats(sight.scores), strict=True):
-            best[label] = max(score, best.get(label, 0.0))
-    ranked = sorted(best, key=lambda label: -best[label])
-    predicted = [label for label in ranked if best[label] >= threshold]
-    return predicted[:DEFAULT_LABELS] or ranked[:FALLBACK_LABELS]
-
-
 def rank_predictions(sight: Sight) -> list[Prediction]:
     """All labels of the sight's model, most probable first."""
-    labels, scores = sight.entry.card.labels, round_floats(sight.scores)
-    order = np.argsort(-sight.scores, kind="stable").tolist()
-    return [Prediction(label=labels[index], score=scores[index]) for index in order]
+    scores = _read_scores(sight)
+    return [Prediction(label=label, score=scores[label]) for label in sorted(scores, key=lambda label: -scores[label])]
+
+
+def _read_scores(sight: Sight) -> dict[str, float]:
+    return dict(zip(sight.entry.card.labels, round_floats(sight.scores), strict=True))
 
 
 def describe_image(sight: Sight) -> ImageFacts:
@@ -164,7 +152,7 @@ def _describe_timings(stages: Stages, map_seconds: float) -> Timings:
 def _check(labels: Sequence[str], threshold: float, entries: Sequence[Entry], limit: int) -> list[str]:
     if not 0 <= threshold <= 1:
         raise ParameterError(f"The threshold is a probability from 0 to 1; got {threshold}.")
-    known = list(dict.fromkeys(label for entry in entries for label in entry.card.labels))
+    known = dict.fromkeys(label for entry in entries for label in entry.card.labels)
     wanted = split_labels(labels, known)
     if len(wanted) > limit:
         raise ParameterError(f"At most {limit} labels can be mapped at once; got {len(wanted)}.")

@@ -12,13 +12,10 @@ from l2d.cam import evidence_from_features
 from l2d.data.images import read_image, to_input
 from l2d.disk import check_writable, replace_file
 from l2d.figure import FORMATS, Column, draw_figure, save_figure
-from l2d.labels import check_known, split_labels
+from l2d.labels import check_known, choose_labels, split_labels
 from l2d.metrics import THRESHOLD
 from l2d.runs import choose_device, load_network
 from l2d.train import Network
-
-# Rows, if none are asked for: labels that any network predicts; if there is none, the best ones.
-MOST_ROWS, FEWEST_ROWS = 8, 3
 
 
 class Answer(NamedTuple):
@@ -62,7 +59,7 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
         check_known(labels, known)
     picture = read_image(image)
     answers = [read_picture(network, read_image(image, network.card.image_size)) for network in networks]
-    rows = labels if labels is not None else choose_rows([answer.probabilities for answer in answers])
+    rows = labels if labels is not None else choose_labels([answer.probabilities for answer in answers], THRESHOLD)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure = draw_figure(picture, [_fill_column(answer, rows) for answer in answers], rows, threshold=THRESHOLD)
     replace_file(out, lambda path: save_figure(figure, path, kind), durable=False)
@@ -76,16 +73,6 @@ def read_picture(network: Network, picture: Image.Image) -> Answer:
         last_map = model.features(pixels)
         _, logits = model.head(last_map)
     return Answer(network, last_map, dict(zip(card.labels, logits[0].sigmoid().tolist(), strict=True)))
-
-
-def choose_rows(predictions: Sequence[dict[str, float]]) -> list[str]:
-    """The labels that any network predicts, by its best probability and at most 8; the best 3 where none predicts anything."""
-    best: dict[str, float] = {}
-    for probabilities in predictions:
-        for label, probability in probabilities.items():
-            best[label] = max(probability, best.get(label, 0.0))
-    ordered = sorted(best, key=lambda label: best[label], reverse=True)
-    return [label for label in ordered if best[label] >= THRESHOLD][:MOST_ROWS] or ordered[:FEWEST_ROWS]
 
 
 def _fill_column(answer: Answer, rows: Sequence[str]) -> Column:

@@ -1,7 +1,10 @@
-"""Labels as people write them."""
+"""Labels as people write them, and those worth showing where nobody names any."""
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+# Labels that are shown: at most so many that are predicted; so many of the most probable where none is.
+MOST_PREDICTED, MOST_PROBABLE = 8, 3
 
 
 def split_labels(texts: Sequence[str], known: Collection[str]) -> list[str]:
@@ -24,3 +27,18 @@ def check_known(labels: Sequence[str], known: Sequence[str]) -> None:
         close = [name for label in unknown for name in difflib.get_close_matches(label, known)]
         hint = f"; close are {', '.join(close)}" if close else ""
         raise ValueError(f"No network knows the label {' or '.join(repr(label) for label in unknown)}{hint}. {listed}")
+
+
+def choose_labels(predictions: Sequence[Mapping[str, float]], threshold: float) -> list[str]:
+    """The labels worth showing: what any network predicts, by its best probability and at most 8; if there is none, the 3 most probable.
+
+    Args:
+        predictions: label -> probability, of each network.
+        threshold: a label is predicted from this probability on.
+    """
+    best: dict[str, float] = {}
+    for probabilities in predictions:
+        for label, probability in probabilities.items():
+            best[label] = max(probability, best.get(label, 0.0))
+    ranked = sorted(best, key=lambda label: -best[label])
+    return [label for label in ranked if best[label] >= threshold][:MOST_PREDICTED] or ranked[:MOST_PROBABLE]

@@ -12,7 +12,7 @@ from l2d import explain
 from l2d.cam import label_maps
 from l2d.checkpoint import ModelCard, save_checkpoint
 from l2d.data.images import open_image, to_input
-from l2d.explain import choose_rows, explain_image
+from l2d.explain import explain_image
 from l2d.figure import Column
 from l2d.model import LabelNet, create_model
 
@@ -80,13 +80,6 @@ def test_rows_default_to_what_any_network_predicts(tmp_path: Path, picture: Path
     make_network(tmp_path / "two", cat=0.6, dog=0.95, horse=0.2, sheep=0.1)
     explain_image(picture, [tmp_path / "one", tmp_path / "two"], tmp_path / "out.png", device="cpu")
     assert drawn["labels"] == ["dog", "cat"]
-
-
-def test_rows() -> None:
-    many = {f"label{number}": 0.9 - number / 100 for number in range(20)}
-    assert choose_rows([many]) == [f"label{number}" for number in range(8)]
-    assert choose_rows([{"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.05}, {"d": 0.4}]) == ["d", "b", "c"]
-    assert choose_rows([{"a": 0.5, "b": 0.49}]) == ["a"]
 
 
 def test_a_full_disk_leaves_the_earlier_figure(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:

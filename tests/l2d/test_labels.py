@@ -1,8 +1,8 @@
-"""Labels as people write them: between commas, misspelt."""
+"""Labels as people write them: between commas, misspelt; and those worth showing."""
 
 import pytest
 
-from l2d.labels import check_known, split_labels
+from l2d.labels import check_known, choose_labels, split_labels
 
 ANIMALS = ("cat", "dog", "horse", "sheep")
 
@@ -32,3 +32,10 @@ def test_a_label_that_holds_a_comma_is_named_by_itself(texts: list[str], labels:
 def test_unknown_labels_are_refused_with_close_ones_and_all_that_are_known(labels: list[str], sentence: str) -> None:
     with pytest.raises(ValueError, match=rf"{sentence} are cat, dog, horse, sheep\.$"):
         check_known(labels, ANIMALS)
+
+
+def test_what_is_predicted_is_shown_else_what_is_most_probable() -> None:
+    many = {f"label{number}": 0.9 - number / 100 for number in range(20)}
+    assert choose_labels([many], 0.5) == [f"label{number}" for number in range(8)]
+    assert choose_labels([{"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.05}, {"d": 0.4}], 0.5) == ["d", "b", "c"]
+    assert choose_labels([{"a": 0.5, "b": 0.49}], 0.5) == ["a"]
