@@ -5,6 +5,8 @@ A network for small pictures is hundreds of operations that a GPU finishes soone
 
 import gc
 import logging
+import threading
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -57,3 +59,35 @@ def record(model: nn.Module, images: Tensor) -> nn.Module:
     for buffer, value in zip(model.buffers(), before, strict=True):
         buffer.copy_(value)
     return recorded
+
+
+class Replay:
+    """A pass without gradients that a GPU replays; threads take turns.
+
+    Args:
+        run: from images to tensors; it is recorded in the precision that it chooses.
+        images: of the shape, layout and device of those to come.
+
+    Raises:
+        RuntimeError: if it cannot be recorded, as on the CPU.
+    """
+
+    def __init__(self, run: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor):
+        self._images, self._turn = images, threading.Lock()
+        self._graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(images.device)
+        with torch.cuda.stream(stream):
+            # The first passes choose algorithms and make workspaces, which cannot be recorded.
+            for _ in range(2):
+                run(images)
+        stream.synchronize()
+        # Other threads may go on with networks of their own meanwhile.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            self._outputs = run(images)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What `run` gives, in single precision."""
+        with self._turn, torch.no_grad():
+            self._images.copy_(images)
+            self._graph.replay()
+            # Copies: the next call writes into the same memory.
+            return tuple(part.to(torch.float32, copy=True) for part in self._outputs)

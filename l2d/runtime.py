@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from l2d.checkpoint import ModelCard
 from l2d.data.images import normalise
+from l2d.graphs import Replay
 from l2d.head import Memory
 from l2d.model import LabelNet
 
@@ -130,36 +131,19 @@ class HalfPrecision:
     """A network on a GPU, recorded once as a CUDA graph and replayed: to order its operations one by one takes longer than they do."""
 
     def __init__(self, whole: Whole, device: torch.device):
-        self._whole, self._device, self._turn = whole, device, threading.Lock()
-        self._images = torch.zeros(1, 3, whole.card.image_size, whole.card.image_size, device=device)
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._whole, self._device = whole, device
+        self._replay: Replay | None = None
         try:
-            self._graph, self._outputs = self._record()
+            self._replay = Replay(self._read, torch.zeros(1, 3, whole.card.image_size, whole.card.image_size, device=device))
         except RuntimeError as error:
             logger.warning("%s runs without a CUDA graph, more slowly: it cannot be recorded (%s).", whole.card.name, error)
 
     def __call__(self, pixels: Tensor) -> Reading:
         """Read as many pictures' bytes (N, 3, S, S); only a single one is replayed."""
         images = normalise(pixels.to(self._device, non_blocking=True).float() / 255, self._whole.card.mean, self._whole.card.std)
-        if self._graph is None or len(images) > 1:
+        if self._replay is None or len(images) > 1:
             return _to_reading([part.float() for part in self._read(images)])
-        with self._turn, torch.no_grad():
-            self._images.copy_(images)
-            self._graph.replay()
-            # Copies: the next call writes into the same memory.
-            return _to_reading([part.to(torch.float32, copy=True) for part in self._outputs])
-
-    def _record(self) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._device)
-        with torch.cuda.stream(stream):
-            # The first passes choose algorithms and make workspaces, which cannot be recorded.
-            for _ in range(2):
-                self._read(self._images)
-        stream.synchronize()
-        # Other threads may go on with networks of their own meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            outputs = self._read(self._images)
-        return graph, outputs
+        return _to_reading(self._replay(images))
 
     def _read(self, images: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad(), torch.autocast(self._device.type, torch.float16, cache_enabled=False):
