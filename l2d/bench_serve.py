@@ -1,6 +1,5 @@
 """What serving costs, every figure beside the one that it is to be compared with: the bare networks, in the same minutes."""
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,10 +13,9 @@ import torch
 
 from l2d.bench import describe_device, measure_in_turns
 from l2d.bench_server import LARGE, Answer, Client, Server, encode_photograph, hammer, list_models, make_new, serve
-from l2d.checkpoint import ModelCard, load_checkpoint
+from l2d.checkpoint import Network, load_checkpoint, read_card
 from l2d.data.shapes import find_cache
 from l2d.evaluate import Progress
-from l2d.model import LabelNet
 from l2d.runtime import PRECISION, Whole, convert, draw_pixels, import_openvino, prepare
 
 STUDENTS = 3
@@ -99,7 +97,7 @@ def measure_limit(port: int, students: Sequence[Path], rounds: int, device: torc
         `milliseconds` (medians of the request, of one with a picture as phones take them, and of the bare passes), `ratio` (median of the
         rounds' ratios of the request to each).
     """
-    labels = json.loads((students[0] / "card.json").read_text(encoding="utf-8"))["labels"][:SHOWN]
+    labels = read_card(students[0]).labels[:SHOWN]
     client, fields = Client(port), {"models": ",".join(folder.name for folder in students), "labels": ",".join(labels)}
     requests = {"request": partial(_ask, client, encode_photograph(0), fields)}
     requests["request, 12 megapixels"] = partial(_ask, client, encode_photograph(0, LARGE), fields)
@@ -121,9 +119,9 @@ def build_bare(folders: Sequence[Path], device: torch.device, batches: Sequence[
     return _build_on_cpu(loaded, batches) if device.type == "cpu" else _build_on_gpu(loaded, device, batches)
 
 
-def _build_on_cpu(loaded: Sequence[tuple[LabelNet, ModelCard]], batches: Sequence[int]) -> Bare:
+def _build_on_cpu(loaded: Sequence[Network], batches: Sequence[int]) -> Bare:
     cores, openvino = torch.get_num_threads(), import_openvino()
-    runs = [partial(prepare(*one, torch.device("cpu"), find_cache(), cores), draw_pixels(1, one[1].image_size)) for one in loaded]
+    runs = [partial(prepare(*one, torch.device("cpu"), find_cache(), cores), draw_pixels(1, one.card.image_size)) for one in loaded]
     pool = ThreadPoolExecutor(cores)
     ways: dict[str, Pass] = {
         "one by one": lambda: [run() for run in runs],
@@ -136,7 +134,7 @@ def _build_on_cpu(loaded: Sequence[tuple[LabelNet, ModelCard]], batches: Sequenc
     return Bare(ways, {count: partial(_run_each, wide[count]) for count in batches})
 
 
-def _build_on_gpu(loaded: Sequence[tuple[LabelNet, ModelCard]], device: torch.device, batches: Sequence[int]) -> Bare:
+def _build_on_gpu(loaded: Sequence[Network], device: torch.device, batches: Sequence[int]) -> Bare:
     runners = [(prepare(network.to(device), card, device), card.image_size) for network, card in loaded]
     passes = {count: partial(_run_each, [partial(run, draw_pixels(count, size)) for run, size in runners]) for count in {1, *batches}}
     return Bare({"one by one": passes[1]}, {count: passes[count] for count in batches})

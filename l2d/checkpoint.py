@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -85,6 +85,13 @@ class ModelCard:
             raise ValueError(f"resize must be 'squash', the only way that is known here; it is {self.resize!r}")
 
 
+class Network(NamedTuple):
+    """A network with its card."""
+
+    model: LabelNet
+    card: ModelCard
+
+
 def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard:
     """Write a network in half precision with its card; return the card with hash and number of parameters filled in.
 
@@ -138,7 +145,7 @@ def read_card(folder: Path) -> ModelCard:
         raise CheckpointError(f"{folder / CARD} is not a model card: {error}.") from error
 
 
-def load_checkpoint(folder: Path) -> tuple[LabelNet, ModelCard]:
+def load_checkpoint(folder: Path) -> Network:
     """Rebuild a network in single precision, in evaluation mode and without gradients.
 
     Raises:
@@ -159,7 +166,7 @@ def load_checkpoint(folder: Path) -> tuple[LabelNet, ModelCard]:
         raise CheckpointError(f"{path} is damaged: {error}.") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
-    return model.eval().requires_grad_(False), card
+    return Network(model.eval().requires_grad_(False), card)
 
 
 def check_weights(folder: Path, card: ModelCard) -> None:

@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from l2d.cam import evidence_from_features
+from l2d.checkpoint import Network
 from l2d.data.images import read_image, to_input
 from l2d.disk import check_writable, replace_file
 from l2d.figure import FORMATS, Column, draw_figure, save_figure
 from l2d.labels import check_known, choose_labels, split_labels
 from l2d.metrics import THRESHOLD
 from l2d.runs import choose_device, load_network
-from l2d.train import Network
 
 
 class Answer(NamedTuple):

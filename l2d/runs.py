@@ -12,7 +12,7 @@ import timm
 import torch
 
 from l2d import processes
-from l2d.checkpoint import CARD, WEIGHTS, ModelCard, hash_file, load_checkpoint, read_card, save_checkpoint
+from l2d.checkpoint import CARD, WEIGHTS, ModelCard, Network, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import check_splits, read_index
 from l2d.data.images import Index
 from l2d.disk import check_writable, hold_folder
@@ -20,7 +20,7 @@ from l2d.distill import METHODS
 from l2d.hub import check_weights
 from l2d.model import LabelNet, check_maps, create_model, load_weights, merge_branches
 from l2d.recipe import Recipe
-from l2d.train import EpochReport, Network, StepCallback, fit
+from l2d.train import EpochReport, StepCallback, fit
 
 STATE = "state.pt"
 Triple = tuple[float, float, float]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from l2d import processes
-from l2d.checkpoint import CARD, ModelCard, name_origin, read_card, write_card
+from l2d.checkpoint import CARD, ModelCard, Network, name_origin, read_card, write_card
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.evaluate import Progress, check_labels, evaluate
@@ -23,7 +23,7 @@ from l2d.runs import (
     execute,
     load_network,
 )
-from l2d.train import EpochReport, Network, StepCallback, fit
+from l2d.train import EpochReport, StepCallback, fit
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
 # Pictures per step and process that times a network on a CPU, where a step of the recipe's size may take a minute.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l2d import processes
-from l2d.checkpoint import ModelCard, name_origin
+from l2d.checkpoint import ModelCard, Network, name_origin
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures, normalise
 from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
@@ -28,13 +28,6 @@ from l2d.state import load_state, save_state
 REPORT_EVERY = 10
 # A run's seed stands for this many: one for every epoch, and the last for the losses' own weights.
 SEEDS = 100_003
-
-
-class Network(NamedTuple):
-    """A network with its card, as `load_checkpoint` returns them."""
-
-    model: LabelNet
-    card: ModelCard
 
 
 class StepReport(NamedTuple):

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from l2d.cam import label_maps
-from l2d.checkpoint import ModelCard
+from l2d.checkpoint import ModelCard, Network
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.model import create_model
 from l2d.published import TABLES, name_pair, read_recipes, read_rows
 from l2d.recipe import Recipe
-from l2d.train import Network, fit
+from l2d.train import fit
 
 SIDE = 64
 # The others take minutes.

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from l2d import graphs, train
-from l2d.checkpoint import ModelCard
+from l2d.checkpoint import ModelCard, Network
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.model import LabelNet, create_model
 from l2d.optimizer import freeze_stages
 from l2d.recipe import Recipe
-from l2d.train import DivergenceError, EpochReport, Network, StepReport, fit, prepare, split_index
+from l2d.train import DivergenceError, EpochReport, StepReport, fit, prepare, split_index
 
 COLOURS = ("red", "green", "blue")
 
