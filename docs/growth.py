@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from l2d.bench_explain import ask_ours, ask_torchcam, count_streams, load_subject
 from l2d.bench_server import encode_photograph, hammer, serve
-from l2d.data.shapes import find_cache
+from l2d.disk import find_cache
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINTS = ROOT / "checkpoints"

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from l2d.bench import describe_device, measure_in_turns
 from l2d.bench_server import draw_photograph
 from l2d.cam import evidence_from_features
-from l2d.checkpoint import ModelCard, load_checkpoint
-from l2d.data.images import normalise, squash
-from l2d.data.shapes import find_cache
+from l2d.checkpoint import load_checkpoint
+from l2d.data.images import squash, to_input
+from l2d.disk import find_cache
 from l2d.evaluate import Progress
 from l2d.model import LabelNet
 from l2d.runtime import Reading, Runner, prepare
@@ -150,18 +150,14 @@ def load_subject(folder: Path, device: torch.device, image_size: int | None = No
     network, card = load_checkpoint(folder)
     card = dataclasses.replace(card, image_size=image_size or card.image_size)
     network = network.to(device)
-    pixels = squash(draw_photograph(0), card.image_size)[None]
-    read = prepare(network, card, device, find_cache(), count_streams(device))
-    return Subject(network, read, pixels, _normalise(pixels, card).to(device))
+    photograph, read = draw_photograph(0), prepare(network, card, device, find_cache(), count_streams(device))
+    image = to_input(photograph, card.image_size, card.mean, card.std).to(device)
+    return Subject(network, read, squash(photograph, card.image_size)[None], image)
 
 
 def count_streams(device: torch.device) -> int:
     """Networks that run side by side, as the server decides it."""
     return torch.get_num_threads() if device.type == "cpu" else 1
-
-
-def _normalise(pixels: Tensor, card: ModelCard) -> Tensor:
-    return normalise(pixels.float() / 255, card.mean, card.std)
 
 
 def _describe(subjects: Sequence[Subject], folders: Sequence[Path], device: torch.device, rounds: int) -> dict[str, Any]:

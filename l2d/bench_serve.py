@@ -14,7 +14,7 @@ import torch
 from l2d.bench import describe_device, measure_in_turns
 from l2d.bench_server import LARGE, Answer, Client, Server, encode_photograph, hammer, list_models, make_new, serve
 from l2d.checkpoint import Network, load_checkpoint, read_card
-from l2d.data.shapes import find_cache
+from l2d.disk import find_cache
 from l2d.evaluate import Progress
 from l2d.runtime import PRECISION, Whole, convert, draw_pixels, import_openvino, prepare
 

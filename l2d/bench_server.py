@@ -73,7 +73,7 @@ def serve(checkpoints: Path, cache: Path, device: torch.device) -> Iterator[Serv
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as process:
             try:
                 port = _read_port(process)
-                while port is None or _ask_readiness(port) != http.client.OK:
+                while port is None or _get(port, "/readyz")[0] != http.client.OK:
                     if port is None or process.poll() is not None or time.monotonic() - start > START_SECONDS:
                         log.seek(0)
                         raise RuntimeError(f"The server did not get ready: {log.read()[-2000:] or 'it said nothing'}")
@@ -102,13 +102,6 @@ def _read_port(process: subprocess.Popen[str]) -> int | None:
         return None
     finally:
         patience.cancel()
-
-
-def _ask_readiness(port: int) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
-    with contextlib.closing(connection):
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status
 
 
 class Client:
@@ -163,11 +156,16 @@ def hammer(port: int, clients: int, seconds: float, pictures: Sequence[bytes], f
 
 def list_models(port: int) -> list[dict[str, object]]:
     """The server's models, the default ones first."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
-    with contextlib.closing(connection):
-        connection.request("GET", "/v1/models")
-        models: list[dict[str, object]] = json.loads(connection.getresponse().read())["models"]
-        return models
+    models: list[dict[str, object]] = json.loads(_get(port, "/v1/models")[1])["models"]
+    return models
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    """Status and body of an answer."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 def draw_photograph(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:

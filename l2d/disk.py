@@ -1,4 +1,4 @@
-"""How files get to the disk: whole, or not at all."""
+"""Where files go on the disk, and how: whole, or not at all."""
 
 import contextlib
 import fcntl
@@ -52,6 +52,14 @@ def hold_folder(folder: Path) -> Iterator[None]:
         if new:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def find_cache() -> Path:
+    """Folder for what can be made again: $L2D_CACHE, or the user's cache folder."""
+    own, users = os.environ.get("L2D_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own)
+    return (Path(users) if users else Path.home() / ".cache") / "l2d"
 
 
 def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:

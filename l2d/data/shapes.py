@@ -6,7 +6,6 @@ that a network can guess them from the surroundings, and its maps show whether i
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from l2d.data.images import Boxes, Index
-from l2d.disk import replace_file
+from l2d.disk import find_cache, replace_file
 
 COUNT = 2000
 SIDE = 96
@@ -210,14 +209,6 @@ def _read_boxes(shapes: Sequence[Shape]) -> Boxes:
     for shape in shapes:
         boxes.setdefault(shape.label, []).append(shape.box())
     return boxes
-
-
-def find_cache() -> Path:
-    """Folder for what can be made again: $L2D_CACHE, or the user's cache folder."""
-    own, users = os.environ.get("L2D_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own)
-    return (Path(users) if users else Path.home() / ".cache") / "l2d"
 
 
 def _make_folder(place: Path) -> None:
