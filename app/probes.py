@@ -11,7 +11,7 @@ from l2d.cam import evidence_from_features
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index, open_image, to_input
 from l2d.disk import replace_file
-from l2d.model import LabelNet
+from l2d.model import LabelNet, evaluating
 
 PICTURES = 4
 LABELS_PER_PICTURE = 3
@@ -54,13 +54,8 @@ def choose_labels(index: Index, row: int) -> list[int]:
 
 def save_maps(folder: Path, name: str, model: LabelNet, card: ModelCard, index: Index, rows: Sequence[int]) -> None:
     """Map a network's evidence on every probe, and keep it as `name`.json; leaves the mode of every module as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         _write(folder / f"{name}.json", {"pictures": [_map_picture(model, card, index, row) for row in rows]})
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _map_picture(model: LabelNet, card: ModelCard, index: Index, row: int) -> list[dict[str, Any]]:

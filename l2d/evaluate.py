@@ -14,7 +14,7 @@ from l2d.data.files import describe_differences
 from l2d.data.images import Index, Pictures, normalise
 from l2d.device import keep_freed_memory
 from l2d.metrics import f1_scores, predict_oracle_k, score_report, weighted_precisions
-from l2d.model import LabelNet
+from l2d.model import LabelNet, evaluating
 
 Progress = Callable[[int, int], None]
 
@@ -35,16 +35,10 @@ def predict(model: LabelNet, card: ModelCard, index: Index, *, progress: Progres
     """
     check_labels(card, index)
     keep_freed_memory()
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     own = index.select(range(processes.rank(), len(index.paths), processes.count()))
-    try:
-        with torch.inference_mode():
-            # A process may be left without a picture.
-            scores = torch.cat([torch.empty(0, len(index.labels)), *_predict_batches(model, card, own, progress, batch_size)])
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.inference_mode():
+        # A process may be left without a picture.
+        scores = torch.cat([torch.empty(0, len(index.labels)), *_predict_batches(model, card, own, progress, batch_size)])
     parts = processes.gather_objects(scores)
     return torch.stack([parts[row % len(parts)][row // len(parts)] for row in range(len(index.paths))]) if len(parts) > 1 else scores
 

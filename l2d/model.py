@@ -1,8 +1,9 @@
 """LabelNet: any timm backbone with spatial feature maps, under a label-wise head."""
 
+import contextlib
 import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,18 @@ def create_model(
     if init is not None:
         load_backbone(network, init)
     return LabelNet(network, LabelHead(network.num_features, num_labels, width, feedforward))
+
+
+@contextlib.contextmanager
+def evaluating(model: LabelNet) -> Iterator[None]:
+    """Have a network in evaluation mode for a while. Each of its modules then goes back to its own: some may be frozen."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def merge_branches(model: LabelNet) -> LabelNet:
