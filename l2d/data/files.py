@@ -1,6 +1,7 @@
 """What every reader checks about the files that its annotations name."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
     Raises:
         ValueError: naming what is wrong.
     """
-    twice = sorted({label for label in labels if labels.count(label) > 1})
+    twice = sorted(label for label, count in Counter(labels).items() if count > 1)
     if not labels or twice or "" in labels:
         wrong = f"{name_some(twice)} more than once" if twice else "none at all" if not labels else "one without a name"
         raise ValueError(f"{source} must name every label once; it names {wrong}.")
@@ -67,8 +68,9 @@ def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
 
 def describe_differences(expected: Sequence[str], found: Sequence[str]) -> str:
     """In words, how labels differ from those that are expected; empty if they do not, and stand in the same order."""
-    unknown = [label for label in found if label not in expected]
-    missing = [label for label in expected if label not in found]
+    known, there = set(expected), set(found)
+    unknown = [label for label in found if label not in known]
+    missing = [label for label in expected if label not in there]
     parts = [f"{len(labels)} {which} ({name_some(labels)})" for which, labels in (("unknown", unknown), ("missing", missing)) if labels]
     if not parts and (moved := [label for label, other in zip(expected, found, strict=True) if label != other]):
         return f"the same labels in another order ({name_some(moved)})"
