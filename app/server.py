@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Call it inside a running event loop: without one, Gradio makes loops of its own and never closes them.
     """
-    return _mount_page(create_api(settings), settings)
+    return _mount_page(create_api(settings))
 
 
 def create_api(settings: Settings) -> FastAPI:
@@ -145,7 +145,7 @@ def _forbid_fetching() -> None:
     processing_utils.async_ssrf_protected_get = processing_utils.async_ssrf_protected_download = refuse
 
 
-def _mount_page(app: FastAPI, settings: Settings) -> FastAPI:
+def _mount_page(app: FastAPI) -> FastAPI:
     engine: Engine = app.state.engine
     # Nothing is sent anywhere: neither counts of use nor questions for newer versions.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -157,8 +157,8 @@ def _mount_page(app: FastAPI, settings: Settings) -> FastAPI:
 
     _forbid_fetching()
     distil = partial(build_distil_tab, app.state.workshop, app.state.access)
-    page = build_page(catalog=engine.catalog, engine=engine, settings=settings, more=[("Distil", distil)])
-    mounted: FastAPI = gradio.mount_gradio_app(app, page, path="/", max_file_size=settings.max_upload_bytes, **look())
+    page = build_page(engine, more=[("Distil", distil)])
+    mounted: FastAPI = gradio.mount_gradio_app(app, page, path="/", max_file_size=engine.settings.max_upload_bytes, **look())
     inner = next(route.app for route in mounted.routes if isinstance(route, Mount) and isinstance(route.app, gradio.routes.App))
     # To be set when the server stops: it ends the streams by which Gradio notices that somebody leaves the page.
     # Gradio does not document it: without it, the server waits for its patience's end.

@@ -11,14 +11,12 @@ import gradio as gr
 from PIL import Image
 from pydantic import ConfigDict, ValidationError
 
-from app.catalog import Catalog
 from app.clients import run_while_wanted
 from app.compare import compare as compare_models
 from app.engine import Engine
 from app.export import MEDIA_TYPES, export
 from app.parameters import FigureLook
 from app.schemas import CompareAnswer, MapKind
-from app.settings import Settings
 from app.ticket import Ticket
 from app.ui.examples import Example, list_examples, read_example
 from app.ui.grid import create_grid
@@ -59,9 +57,9 @@ class Request(FigureLook):
     file: Literal["png", "pdf", "npz", "json"] = "png"
 
 
-def build_compare(catalog: Catalog, engine: Engine, settings: Settings) -> None:
+def build_compare(engine: Engine) -> None:
     """Put the Compare tab into the page that is being built."""
-    desk = Desk(catalog, engine, settings)
+    desk = Desk(engine)
 
     # Gradio finds the functions by name and passes whatever the browser sent, so these take anything. What it passes where `gr.Request` is
     # asked for is Starlette's own, which tells when the browser's tab is closed.
@@ -81,17 +79,11 @@ def build_compare(catalog: Catalog, engine: Engine, settings: Settings) -> None:
 
 
 class Desk:
-    """What the page's script may ask for. All answers are JSON; a refusal is {"error": a sentence}.
+    """What the page's script may ask for. All answers are JSON; a refusal is {"error": a sentence}."""
 
-    Args:
-        catalog: the models to offer.
-        engine: the gate to them.
-        settings: limits of an upload.
-    """
-
-    def __init__(self, catalog: Catalog, engine: Engine, settings: Settings):
-        self.catalog, self.engine, self.settings = catalog, engine, settings
-        self.photographs = Photographs(REMEMBERED_UPLOADS * settings.max_upload_bytes)
+    def __init__(self, engine: Engine):
+        self.engine, self.catalog, self.settings = engine, engine.catalog, engine.settings
+        self.photographs = Photographs(REMEMBERED_UPLOADS * self.settings.max_upload_bytes)
 
     def open(self, link: Any, ticket: Ticket | None = None) -> Json:
         """What a fresh page shows: models, examples, and a photograph already compared.

@@ -5,14 +5,12 @@ from typing import Any
 
 import gradio as gr
 
-from app.catalog import Catalog
 from app.engine import Engine
-from app.settings import Settings
 from app.ui.compare import build_compare
 from app.ui.results import build_results
 
 # In the order of the tabs. A builder is called inside its tab and puts its components there.
-TABS: tuple[tuple[str, Callable[[Catalog, Engine, Settings], None]], ...] = (
+TABS: tuple[tuple[str, Callable[[Engine], None]], ...] = (
     ("Compare", build_compare),
     ("Results", build_results),
 )
@@ -51,9 +49,7 @@ CSS = """
 """
 
 
-def build_page(
-    catalog: Catalog, engine: Engine, settings: Settings, more: Sequence[tuple[str, Callable[[gr.Tab], None]]] = ()
-) -> gr.Blocks:
+def build_page(engine: Engine, more: Sequence[tuple[str, Callable[[gr.Tab], None]]] = ()) -> gr.Blocks:
     """The whole page. Mount it with `look()`: since Gradio 6 theme and style belong to the mounting, not to the page.
 
     Args:
@@ -64,7 +60,7 @@ def build_page(
         with gr.Tabs():
             for title, build in TABS:
                 with gr.Tab(title):
-                    build(catalog, engine, settings)
+                    build(engine)
             for title, build_tab in more:
                 with gr.Tab(title) as tab:
                     build_tab(tab)

@@ -9,9 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.catalog import Catalog, Entry, name_data
+from app.catalog import Entry, name_data
 from app.engine import Engine
-from app.settings import Settings
 from app.ui.evidence import render_evidence
 from app.ui.tables import (
     Scores,
@@ -46,9 +45,10 @@ lines between them; COCO's own bins of these names go by the area of masks at CO
 """
 
 
-def build_results(catalog: Catalog, engine: Engine, settings: Settings) -> None:
+def build_results(engine: Engine) -> None:
     """Put the Results tab into the page that is being built."""
-    gr.HTML(lambda: render_results(catalog.entries(), catalog.refused(), settings.checkpoints), apply_default_css=False)
+    catalog, folder = engine.catalog, engine.settings.checkpoints
+    gr.HTML(lambda: render_results(catalog.entries(), catalog.refused(), folder), apply_default_css=False)
 
 
 def render_results(entries: Sequence[Entry], refused: dict[str, str], folder: Path) -> str:

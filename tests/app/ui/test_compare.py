@@ -17,8 +17,8 @@ from app.uploads import read_picture
 
 
 @pytest.fixture
-def desk(engine, settings):
-    return Desk(engine.catalog, engine, settings)
+def desk(engine):
+    return Desk(engine)
 
 
 def send(upload, **request):

@@ -8,9 +8,9 @@ from app.ui.page import TABS, build_page, look
 
 
 @pytest.fixture
-def page(engine, settings):
+def page(engine):
     async def build():
-        return build_page(engine.catalog, engine, settings)
+        return build_page(engine)
 
     # Within a loop: without a running one Gradio makes its own and never closes it.
     return asyncio.run(build())
