@@ -1,19 +1,18 @@
 """Where a job's student looks after an epoch, as HTML: maps of the probe pictures, beside the teacher's, and what their paint means."""
 
-import base64
 import functools
-import io
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
 from app.jobs import TEACHER
 from app.probes import INDEX
-from app.ui.grid import sample_colours
+from app.ui.photographs import encode
 from app.workshop import read_json
 from l2d.layers import format_number, format_probability, measure_by_area
 
@@ -122,16 +121,7 @@ def _show_map(image: Image.Image, found: dict[str, Any], scale: float) -> str:
 def paint(image: Image.Image, rows: NDArray[np.float32], scale: float) -> Image.Image:
     """A map over its picture: little evidence is little paint, none is the bare picture."""
     share = np.clip(rows / scale, 0, 1) if scale > 0 else np.zeros_like(rows)
-    smooth = np.asarray(Image.fromarray(share.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR))[..., None]
-    text = sample_colours(COLOUR_MAP)
-    table = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, 3)
-    paints = table[(smooth[..., 0] * (len(table) - 1)).astype(int)]
+    smooth = np.asarray(Image.fromarray(share.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR))
+    paints, cover = colormaps[COLOUR_MAP](smooth, bytes=True)[..., :3], OPACITY * smooth[..., None]
     grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
-    return Image.fromarray((grey * (1 - OPACITY * smooth) + paints * (OPACITY * smooth)).astype(np.uint8))
-
-
-def encode(image: Image.Image) -> str:
-    """A picture as a data address."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Image.fromarray((grey * (1 - cover) + paints * cover).astype(np.uint8))

@@ -42,6 +42,11 @@ def draw_preview(image: Image.Image, side: int) -> str:
     """A picture as the page shows it, a JPEG of at most `side` pixels in a data URL."""
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return encode(small)
+
+
+def encode(image: Image.Image) -> str:
+    """A picture as a JPEG in a data URL."""
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
