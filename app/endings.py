@@ -4,9 +4,8 @@ import signal
 
 from app.jobs import Progress, State
 from app.processes import Exit
+from app.queue import RESUME_HINT
 from app.records import Summary
-
-RESUME_HINT = "resume goes on after the last finished epoch."
 
 
 def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, str]:

@@ -19,6 +19,8 @@ SILENCE_SECONDS = 30.0
 # How long a statement waits while another process writes.
 LOCK_SECONDS = 5.0
 FILE = "jobs.sqlite"
+# Beneath a sentence on why a job ended before its time.
+RESUME_HINT = "resume goes on after the last finished epoch."
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -111,10 +113,9 @@ class Queue:
 
     def count(self) -> dict[str, int]:
         """How many jobs are in each state."""
-        with self._connect() as connection:
-            rows = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
         counts: dict[str, int] = dict.fromkeys(STATES, 0)
-        return counts | {row[0]: row[1] for row in rows}
+        with self._connect() as connection:
+            return counts | dict(connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
 
     def find_oldest(self) -> Job | None:
         """The oldest waiting job, if any waits."""
@@ -136,14 +137,9 @@ class Queue:
         Raises:
             LostClaimError: if the job is no longer this worker's.
         """
-        values = (self._clock(), *progress._replace(versions=json.dumps(progress.versions)), job, worker)  # type: ignore[arg-type]
-        assignments = ", ".join(f"{name} = ?" for name in Progress._fields)
-        mine = self._query(
-            f"UPDATE jobs SET heartbeat = ?, {assignments} WHERE id = ? AND worker = ? AND state = 'running' RETURNING {_COLUMNS}", values
-        )
-        if not mine:
-            raise LostClaimError(f"Job {job} is no longer run by {worker}.")
-        return mine[0].request
+        told = progress._asdict() | {"versions": json.dumps(progress.versions)}
+        assignments = ", ".join(f"{name} = ?" for name in told)
+        return self._update_own(job, worker, f"heartbeat = ?, {assignments}", (self._clock(), *told.values())).request
 
     def finish(self, job: str, worker: str, state: State, reason: str, models: tuple[str, ...] = ()) -> None:
         """Record how a job ended.
@@ -151,14 +147,11 @@ class Queue:
         Raises:
             LostClaimError: if the job is no longer this worker's.
         """
-        done = self._query(
-            "UPDATE jobs SET state = ?, reason = ?, models = ?, finished = ?, request = NULL, seconds_left = NULL,"
+        assignments = (
+            "state = ?, reason = ?, models = ?, finished = ?, request = NULL, seconds_left = NULL,"
             " progress = CASE ? WHEN 'succeeded' THEN 1.0 ELSE progress END"
-            f" WHERE id = ? AND worker = ? AND state = 'running' RETURNING {_COLUMNS}",
-            (state, reason, json.dumps(models), self._clock(), state, job, worker),
         )
-        if not done:
-            raise LostClaimError(f"Job {job} is no longer run by {worker}.")
+        self._update_own(job, worker, assignments, (state, reason, json.dumps(models), self._clock(), state))
 
     def cancel(self, job: str) -> Job:
         """Cancel a job: at once if nobody runs it, or its worker was seen to be silent for too long; else its worker is asked to.
@@ -233,6 +226,14 @@ class Queue:
             (worker, self._clock(), seat),
         )
 
+    def _update_own(self, job: str, worker: str, assignments: str, values: tuple[Any, ...]) -> Job:
+        mine = self._query(
+            f"UPDATE jobs SET {assignments} WHERE id = ? AND worker = ? AND state = 'running' RETURNING {_COLUMNS}", (*values, job, worker)
+        )
+        if not mine:
+            raise LostClaimError(f"Job {job} is no longer run by {worker}.")
+        return mine[0]
+
     def _find_silent(self) -> list[Sign]:
         running = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'running'", ())
         return self._silence.find([Sign(job.id, job.worker or "", job.heartbeat or 0.0) for job in running], SILENCE_SECONDS)
@@ -245,12 +246,12 @@ class Queue:
         return next((gone for gone in self.give_up_unheard() if gone.id == job.id), job)
 
     def _interrupt(self, condition: str, values: tuple[str | float, ...], cause: str) -> list[Job]:
-        hint = "resume goes on after the last finished epoch."
+        gone, unstopped = f"{cause}; {RESUME_HINT}", f"{cause}, so it could not be stopped as asked; {RESUME_HINT} Stop it again then."
         return self._query(
             "UPDATE jobs SET state = CASE request WHEN 'cancel' THEN 'cancelled' ELSE 'interrupted' END, finished = ?, seconds_left = NULL,"
             " reason = CASE request WHEN 'cancel' THEN 'Cancelled.' WHEN 'stop' THEN ? ELSE ? END, request = NULL"
             f" WHERE state = 'running' AND {condition} RETURNING {_COLUMNS}",
-            (self._clock(), f"{cause}, so it could not be stopped as asked; {hint} Stop it again then.", f"{cause}; {hint}", *values),
+            (self._clock(), unstopped, gone, *values),
         )
 
     def _refuse(self, job: str, verb: str, states: tuple[State, ...]) -> Job:

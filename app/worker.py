@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from app.cluster import Need, RayCluster
-from app.endings import RESUME_HINT, describe_end
+from app.endings import describe_end
 from app.errors import RequestError, UnavailableError
 from app.jobs import Job, LostClaimError, Progress, State
 from app.lifelines import watch_parent
@@ -20,7 +20,7 @@ from app.logs import configure_logs
 from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.publication import find_models, publish
-from app.queue import Queue
+from app.queue import RESUME_HINT, Queue
 from app.records import JobFolder, Summary, Task, remove_folder, sweep_removed, sweep_temporary
 from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats, mark_seat
 from app.settings import Settings
@@ -175,23 +175,22 @@ class Worker:
             if self._pause():
                 return "leave"
             progress = summary.update(folder)
-            try:
-                request = self.queue.beat(job.id, self.name, progress)
-                tidy(self.queue, self.places, self.machine)
-            except UnavailableError as error:
-                # Somebody holds the file: the training goes on, the books are kept later.
-                self._warn(error)
-                continue
+            request = self._beat(job, progress)
             if request == "cancel" or (request == "stop" and not stop and progress.best_epoch is not None):
                 return request
-        self._beat_once_more(job, summary.update(folder))
+        self._beat(job, summary.update(folder))
         return ended
 
-    def _beat_once_more(self, job: Job, progress: Progress) -> None:
+    def _beat(self, job: Job, progress: Progress) -> str | None:
+        """Keep the books, and see to the jobs of silent workers; returns what is asked of this one, if anything."""
         try:
-            self.queue.beat(job.id, self.name, progress)
+            request = self.queue.beat(job.id, self.name, progress)
+            tidy(self.queue, self.places, self.machine)
+            return request
         except UnavailableError as error:
+            # Somebody holds the file: the training goes on, the books are kept later.
             self._warn(error)
+            return None
 
     def _insist(self, job: Job, state: State, reason: str, models: tuple[str, ...]) -> None:
         """Record the end, as soon as the queue can be written.
@@ -202,15 +201,13 @@ class Worker:
         while True:
             try:
                 self.queue.finish(job.id, self.name, state, reason, models)
+                break
             except UnavailableError as error:
                 self._warn(error)
                 if self._pause():
-                    raise UnavailableError(
-                        f"Job {job.id} {state}, which could not be written down: the next worker finds it running."
-                    ) from error
-                continue
-            logger.info("Job %s %s: %s", job.id, state, reason)
-            return
+                    sentence = f"Job {job.id} {state}, which could not be written down: the next worker finds it running."
+                    raise UnavailableError(sentence) from error
+        logger.info("Job %s %s: %s", job.id, state, reason)
 
     def _warn(self, error: UnavailableError) -> None:
         """Say that the queue or the cluster cannot be used: now, and then once a minute, not at every try."""
