@@ -10,6 +10,9 @@ from typing import Any
 from l2d.data import read_annotations
 from l2d.data.images import Index, open_image
 
+# Pictures decoded at once.
+THREADS = 4
+
 Size = tuple[int, int]
 
 
@@ -22,11 +25,10 @@ def check_data(spec: str, split: str, *, progress: Callable[[int, int], None] | 
     return report | {"warnings": [str(warning.message) for warning in caught] + report["warnings"]}
 
 
-def check_index(index: Index, *, threads: int = 4, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def check_index(index: Index, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Decode every picture and count every label.
 
     Args:
-        threads: pictures decoded at once.
         progress: called with the pictures done and the number of pictures.
 
     Returns:
@@ -35,10 +37,11 @@ def check_index(index: Index, *, threads: int = 4, progress: Callable[[int, int]
         decoded), boxes (their number, or None), and warnings: sentences about what will disturb training or scores. Ready for JSON.
     """
     sizes: list[Size | str] = []
-    for size in _measure(index.paths, threads):
-        sizes.append(size)
-        if progress is not None:
-            progress(len(sizes), len(index.paths))
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="check") as pool:
+        for size in pool.map(_decode, index.paths):
+            sizes.append(size)
+            if progress is not None:
+                progress(len(sizes), len(index.paths))
     broken = [size for size in sizes if isinstance(size, str)]
     whole = sorted((size for size in sizes if not isinstance(size, str)), key=lambda size: size[0] * size[1])
     counts = {label: int(count) for label, count in zip(index.labels, index.targets.sum(0).tolist(), strict=True)}
@@ -54,13 +57,8 @@ def check_index(index: Index, *, threads: int = 4, progress: Callable[[int, int]
     }
 
 
-def _measure(paths: list[Path], threads: int) -> Iterator[Size | str]:
-    """Width and height of every picture, or why there is none, in order."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="check") as pool:
-        yield from pool.map(_decode, paths)
-
-
 def _decode(path: Path) -> Size | str:
+    """Width and height of a picture, or why there is none."""
     try:
         return open_image(path).size
     except FileNotFoundError:
