@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from app.jobs import STUDENT, TEACHER
 from app.orders import Order
-from l2d.checkpoint import WEIGHTS, read_card
+from l2d.checkpoint import SIZES, WEIGHTS, read_card
 from l2d.recipe import Recipe
 from l2d.runs import Plan
 
@@ -69,7 +69,7 @@ def _write_command(program: str, plan: Plan, shorter: dict[str, str]) -> str:
         options = {"backbone": plan.backbone} | options
     if plan.init is not None:
         options["init"] = plan.init
-    options |= {name: getattr(plan, name) for name in ("image_size", "output_stride", "width", "feedforward")}
+    options |= {name: getattr(plan, name) for name in SIZES}
     options |= {name: getattr(recipe, name) for name in _TOLD}
     words = [f"--{name.replace('_', '-')} {_quote(str(value), shorter)}" for name, value in options.items()]
     words += [f"--weight {name}={weight!r}" for name, weight in recipe.weights.items()]
@@ -97,6 +97,6 @@ def _make_recipe(chosen: dict[str, Any], teacher_size: int) -> Recipe:
 
 
 def _make_plan(chosen: dict[str, Any], backbone: str, spec: str, out: Path, recipe: Recipe, init: Path | None) -> Plan:
-    sizes = {name: chosen[name] for name in ("image_size", "output_stride", "width", "feedforward", "unit_pixels")}
+    sizes = {name: chosen[name] for name in (*SIZES, "unit_pixels")}
     pretrained = chosen["pretrained"] and init is None
     return Plan(backbone=backbone, data=spec, out=out, recipe=recipe, init=init, pretrained=pretrained, **sizes)

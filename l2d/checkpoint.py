@@ -16,6 +16,8 @@ from l2d.model import LabelNet, create_model, load_weights
 
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
+# What a card, like a plan, says of a network's sizes.
+SIZES = ("image_size", "output_stride", "width", "feedforward")
 
 
 class CheckpointError(ValueError):
@@ -73,7 +75,7 @@ class ModelCard:
         named = all(isinstance(label, str) and label for label in self.labels)
         if not self.labels or not named or len(set(self.labels)) < len(self.labels):
             raise ValueError("labels must be names, at least one and none twice")
-        for field in ("image_size", "output_stride", "width", "feedforward"):
+        for field in SIZES:
             if type(getattr(self, field)) is not int or getattr(self, field) < 1:
                 raise ValueError(f"{field} must be a positive whole number; it is {getattr(self, field)!r}")
         for scaling in (self.mean, self.std):
