@@ -5,7 +5,8 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,7 +234,8 @@ class Catalog:
         preferred = [name for name in self._defaults if name in found]
         names = preferred + sorted(found.keys() - set(preferred))
         defaults = preferred or names[:MAX_DEFAULTS]
-        return {name: _mark_default(found[name], name in defaults) for name in names}
+        titles = _entitle(found.values())
+        return {name: _complete(found[name], titles[name], name in defaults) for name in names}
 
     def _hide_path(self, error: CheckpointError) -> str:
         text = str(error)
@@ -287,11 +289,18 @@ def _describe_card(name: str, card: ModelCard) -> ModelDetail:
     return detail
 
 
-def _mark_default(entry: Entry, default: bool) -> Entry:
-    return entry._replace(detail=entry.detail.model_copy(update={"default": default}))
+def _entitle(entries: Iterable[Entry]) -> dict[str, str]:
+    """Name -> a title of no other model: students of jobs often share one, and so do copied folders."""
+    titles = {entry.name: f"{entry.card.title} ({job[:6]})" if (job := entry.detail.job) else entry.card.title for entry in entries}
+    times = Counter(titles.values())
+    return {name: title if times[title] == 1 else name for name, title in titles.items()}
+
+
+def _complete(entry: Entry, title: str, default: bool) -> Entry:
+    return entry._replace(detail=entry.detail.model_copy(update={"title": title, "default": default}))
 
 
 def name_data(data: Any) -> str:
     """What a card's description of its data calls them."""
     data = data if isinstance(data, dict) else {}
-    return next((str(data[key]) for key in ("title", "name", "spec", "data", "train") if data.get(key)), "unnamed data")
+    return next((str(data[key]) for key in ("title", "name", "source") if data.get(key)), "unnamed data")

@@ -103,7 +103,7 @@ def _render_data(name: str, entries: list[Entry]) -> str:
 
 def _render_methods(entries: list[Entry]) -> str:
     papers = find_nearest(entry.card.backbone for entry in entries if entry.card.role == "student")
-    ours = [(_key(entry), entry.card.title, read_scores(entry.card.scores)) for entry in entries]
+    ours = [(_key(entry), entry.detail.title, read_scores(entry.card.scores)) for entry in entries]
     reported = {key for paper in papers for key in paper["scores"]} - {key for key, _, _ in ours}
     absent: list[Row] = [(key, title, {}) for key, title in TITLES.items() if key in reported]
     groups = ["Here", *(f"Paper: {row['teacher']} to {row['student']}, {row['data']}" for row in papers)]
@@ -119,7 +119,7 @@ def _render_methods(entries: list[Entry]) -> str:
 
 def _render_past(entries: list[Entry]) -> str:
     """How good networks were after each training on the same data: for some the last one may have been one too many."""
-    rounds = [(entry.card.title, [format_score(score) for score in _find_rounds(entry)]) for entry in entries]
+    rounds = [(entry.detail.title, [format_score(score) for score in _find_rounds(entry)]) for entry in entries]
     listed = "; ".join(f"{escape(title)} {', '.join(scores)}" for title, scores in rounds if len(scores) > 1)
     return f"<p>mAP after each training of a network that went on from an earlier one: {listed}.</p>" if listed else ""
 
@@ -164,7 +164,7 @@ def _render_located(entry: Entry, report: dict[str, Any], sizes: list[str]) -> s
     for name in LOCALIZATION_SCORES:
         parts = "".join(f"<td>{format_score(_dig(report, 'by_size', size, name))}</td>" for size in sizes)
         cells += f'<td class="space"></td>{render_cell(scores, {}, name)}{parts}'
-    return render_row(entry.card.title, cells, ours=True)
+    return render_row(entry.detail.title, cells, ours=True)
 
 
 def _count_pairs(reports: Iterable[dict[str, Any]]) -> str:

@@ -69,12 +69,31 @@ def test_no_folder_and_no_model_are_said_in_words(tmp_path: Path):
 def test_new_changed_and_removed_models_are_noticed(catalog: Catalog, checkpoints: Path):
     assert len(catalog.entries()) == 4
     shutil.copytree(checkpoints / "alien", checkpoints / "newcomer")
-    assert catalog.find("newcomer").detail.title == "Alien"
+    assert len(catalog.entries()) == 5
     change_card(checkpoints / "newcomer", lambda card: card.update(title="New name"))
     assert catalog.find("newcomer").detail.title == "New name"
     shutil.rmtree(checkpoints / "newcomer")
     with pytest.raises(UnknownModelError):
         catalog.find("newcomer")
+
+
+def test_no_two_models_have_one_title(catalog: Catalog, checkpoints: Path):
+    for name in ("copy", "first", "second"):
+        shutil.copytree(checkpoints / "alien", checkpoints / name)
+    for name, job in (("first", "0123456789ab"), ("second", "ba9876543210")):
+        change_card(checkpoints / name, lambda card, job=job: card.update(title="Mine", lineage={"job": job}))
+    titles = {entry.name: entry.detail.title for entry in catalog.entries()}
+    assert [titles[name] for name in ("alien", "copy", "first", "second")] == ["alien", "copy", "Mine (012345)", "Mine (ba9876)"]
+    assert titles["the-teacher"] == "The-Teacher"
+    shutil.rmtree(checkpoints / "copy")
+    assert catalog.find("alien").detail.title == "Alien"
+
+
+def test_data_are_called_as_a_training_calls_them(catalog: Catalog, checkpoints: Path):
+    change_card(checkpoints / "alien", lambda card: card.update(data={"source": "voc", "images": 12}))
+    assert catalog.find("alien").data_title == "voc"
+    change_card(checkpoints / "alien", lambda card: card.update(data={"source": "voc", "name": "Birds of 2026"}))
+    assert catalog.find("alien").data_title == "Birds of 2026"
 
 
 def test_finished_card_of_a_folder_that_was_there_already_is_noticed(catalog: Catalog, checkpoints: Path):

@@ -16,7 +16,8 @@ def entry(engine):
 
 
 def with_card(entry, **changes):
-    return entry._replace(card=dataclasses.replace(entry.card, **changes))
+    card = dataclasses.replace(entry.card, **changes)
+    return entry._replace(card=card, detail=entry.detail.model_copy(update={"title": card.title}))
 
 
 def test_the_paper_is_best_with_its_own_method_among_students():
