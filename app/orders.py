@@ -55,7 +55,7 @@ class Order(BaseModel):
         description="Instead: train a teacher of this kind first.",
         json_schema_extra={"enum": [*OFFERED, None]},
     )
-    teacher_epochs: int = Field(default=30, ge=1, le=1000, description="Passes over the training pictures for such a teacher.")
+    teacher_epochs: int = Field(default=30, ge=1, le=1000, description="Passes over the pictures for a teacher that is trained first.")
     start_from: str | None = Field(default=None, max_length=80, description="A model of the student's kind whose backbone it starts from.")
     teacher_start_from: str | None = Field(default=None, max_length=80, description="The same for a teacher that is trained first.")
     pretrained: bool = Field(

@@ -30,7 +30,7 @@ REMEMBERED_UPLOADS = 4
 NAMED_LABELS, LONGEST_NAME = 3, 120
 
 # What the script needs to know of a model before it was asked.
-MODEL_FIELDS = {"name", "title", "role", "method", "backbone", "image_size", "mAP", "default", "labels", "job"}
+MODEL_FIELDS = {"name", "title", "role", "method", "backbone", "image_size", "mAP", "default", "labels"}
 
 FORGOTTEN = "The server no longer remembers the photograph of this address; choose it again."
 
@@ -122,12 +122,10 @@ class Desk:
         return asked.model_dump() | {"models": models, "labels": labels or None}, told
 
     def list_models(self) -> Json:
-        """The models of this moment."""
-        return {
-            "models": [
-                entry.detail.model_dump(mode="json", include=MODEL_FIELDS) | {"data": entry.data_title} for entry in self.catalog.entries()
-            ]
-        }
+        """The models of this moment, and the names of folders that hold none."""
+        entries = self.catalog.entries()
+        models = [entry.detail.model_dump(mode="json", include=MODEL_FIELDS) | {"data": entry.data_title} for entry in entries]
+        return {"models": models, "refused": sorted(self.catalog.refused())}
 
     def answer(self, function: Callable[[bytes, Request, Ticket], Json], sent: Any, ticket: Ticket | None = None) -> Json:
         """Call one of the functions below with the photograph and the request of a message; refusals become sentences."""

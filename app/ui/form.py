@@ -151,5 +151,6 @@ def _describe_field(name: str, held: dict[str, Any]) -> str:
     if name == "teacher" and not METHODS.get(held["method"]):
         return f"The method {held['method']} learns without one."
     if name == "teacher" and (held["teacher"] or "").startswith(TRAIN):
-        return f"{about} This one is trained first, from {held['teacher_start_from'] or otherwise}."
+        begin = held["teacher_start_from"] or otherwise
+        return f"This one is trained first, from {begin}. A model of the data set's labels can be chosen instead."
     return about

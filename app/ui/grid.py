@@ -11,7 +11,7 @@ import numpy as np
 from l2d.layers import KINDS, SCALES
 
 # In the order of use: all of them run in one scope, the last one starts.
-SCRIPTS = ("dom.js", "draw.js", "photograph.js", "labels.js", "address.js", "tabs.js", "look.js", "grid.js", "compare.js", "opening.js")
+SCRIPTS = ("dom", "draw", "photograph", "labels", "address", "tabs", "look", "grid", "compare", "saving", "opening")
 
 
 class ColourMap(NamedTuple):
@@ -46,7 +46,7 @@ def create_grid(functions: list[Callable[..., Any]]) -> gr.HTML:
     return gr.HTML(
         html_template=_read("compare.html"),
         css_template=_read("compare.css"),
-        js_on_load="\n".join([*_list_constants(), *map(_read, SCRIPTS)]),
+        js_on_load="\n".join([*_list_constants(), *(_read(f"{name}.js") for name in SCRIPTS)]),
         apply_default_css=False,
         server_functions=functions,
         elem_id="l2d-compare",

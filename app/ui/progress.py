@@ -26,9 +26,11 @@ def show_status(job: Job) -> str:
     name = escape(Order.model_construct(**job.spec).name)
     lines = [f'<h2>{name} <span class="l2d-state {job.state}">{job.state}</span></h2>']
     if job.state == "running":
-        what = {"teacher": "Training the teacher", "student": "Training the student", "scores": "Scoring"}.get(job.stage)
+        what = {"teacher": "Training the teacher", "student": "Training the student"}.get(job.stage)
         place = f"{what}, epoch {max(job.epoch, 1)}: {100 * job.progress:.0f}%" if what else "Starting"
-        left = "" if job.seconds_left is None else f", about {describe_seconds(job.seconds_left)} left"
+        place = "Trained; scoring on the test pictures" if job.stage == "scores" else place
+        # Nobody knows how long the scores will take.
+        left = "" if job.seconds_left is None or job.progress == 1 else f", about {describe_seconds(job.seconds_left)} left"
         # A student that is there to be kept need not be waited for.
         stopping = " Stopping after the student's first epoch." if job.best_epoch is None else " Stopping."
         asked = {"cancel": " Cancelling.", "stop": stopping}.get(job.request or "", "")

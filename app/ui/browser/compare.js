@@ -11,6 +11,7 @@ const find = (selector) => element.querySelector(selector);
 const state = {
   photo: null, // {file | example | sha256, name, credit, url, preview, width, height}
   models: [], // the catalogue: {name, title, role, mAP, labels, on, scores, maps, timings, cached}; the last four are of this photograph
+  refused: [], // names of folders that hold no model
   rows: [],
   maxBytes: Infinity,
   maxModels: Infinity,
@@ -20,9 +21,11 @@ const look = createLook(element, changeLook);
 const grid = createGrid(find(".grid"), { remove: toggleRow, say: (text) => (find(".voice").textContent = text) });
 const writeAddress = createAddress();
 const chosen = () => state.models.filter((model) => model.on);
+/** The rows that a chosen model can fill; those of another set of labels come back with its models. */
+const listRows = () => (chosen().length ? state.rows.filter((label) => chosen().some((model) => model.labels.includes(label))) : state.rows);
 const listKnown = () => chosen().filter((model) => model.scores);
-/** A model of the catalogue; students of jobs often have one title, so their job's number stands beside it. */
-const admit = (model, on) => ({ ...model, title: model.job ? `${model.title} (${model.job.slice(0, 6)})` : model.title, on, maps: noMaps(), scores: null });
+/** A model of the catalogue. */
+const admit = (model, on) => ({ ...model, on, maps: noMaps(), scores: null });
 const noMaps = () => Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, {}]));
 let asking = 0;
 
@@ -48,9 +51,12 @@ async function ask(models, labels, restore = () => {}) {
     const reply = await call("compare", photo, { models: models.map((model) => model.name), labels, threshold, kind, preview: !photo.preview });
     if (photo === state.photo) accept(reply);
   } catch (error) {
+    const gone = await leaveOutGone();
     if (photo !== state.photo) return;
-    restore();
-    complain(photo.preview ? error.message : `${photo.name}: ${error.message}`);
+    if (gone && photo.preview) complete();
+    else if (gone && chosen().length) ask(chosen(), null, restore);
+    else restore();
+    complain(gone || (photo.preview ? error.message : `${photo.name}: ${error.message}`));
   } finally {
     setBusy(-1);
     showEmpty();
@@ -76,6 +82,7 @@ function accept({ answer, preview }) {
     const more = model.timings && seen.cached;
     Object.assign(model, more ? { timings: addTimes(model.timings, seen.timings_ms) } : { timings: seen.timings_ms, cached: seen.cached });
   }
+  if (state.rows.length && !listRows().length) state.rows = [...state.rows, ...answer.labels];
   // What was chosen while the answer was on its way, a model or another kind of map, could not be asked with the rows.
   complete();
 }
@@ -85,7 +92,9 @@ const addTimes = (before, now) => Object.fromEntries(Object.entries(before).map(
 /** Ask for what is shown but not known, if anything is. */
 function complete() {
   const lacks = (model, label) => model.labels.includes(label) && !model.maps[look.view.kind][label];
-  const models = chosen().filter((model) => !model.scores || state.rows.some((label) => lacks(model, label)));
+  // Of another set of labels than all rows: begins with its own.
+  const lost = state.rows.length && !listRows().length;
+  const models = chosen().filter((model) => !model.scores || lost || state.rows.some((label) => lacks(model, label)));
   const labels = state.rows.filter((label) => models.some((model) => lacks(model, label)));
   if (models.length && state.photo) ask(models, labels.length ? labels : null);
   refresh();
@@ -171,13 +180,13 @@ function refresh() {
   if (!state.photo?.preview) return;
   const known = listKnown();
   // Only what is drawn changes when the look does: rows and cells stay, and with them the keyboard's place.
-  const scene = { photo: state.photo, labels: state.rows, models: known.map((model) => ({ ...model, maps: model.maps[look.view.kind] })) };
-  const key = JSON.stringify([state.photo.sha256, state.rows, known.map((model) => [model.name, model.timings]), look.view.kind, scene.models.map((model) => Object.keys(model.maps))]);
+  const scene = { photo: state.photo, labels: listRows(), models: known.map((model) => ({ ...model, maps: model.maps[look.view.kind] })) };
+  const key = JSON.stringify([state.photo.sha256, scene.labels, known.map((model) => [model.name, model.title, model.timings]), look.view.kind, scene.models.map((model) => Object.keys(model.maps))]);
   if (key !== built) grid.build(scene);
   built = key;
   find(".grid").classList.remove("stale");
   grid.draw(look.view);
-  find(".status").textContent = known.length && state.rows.length ? look.describe() : "";
+  find(".status").textContent = known.length && scene.labels.length ? look.describe() : "";
   showMore();
   writeAddress(describeAddress());
 }
@@ -194,7 +203,7 @@ function explainEmptiness() {
   if (!state.models.length) return "";
   if (!chosen().length) return "Choose at least one model.";
   if (!state.photo?.preview) return asking ? "Comparing…" : "Choose a photograph.";
-  return listKnown().length && !state.rows.length ? "Add a label to see its maps." : "";
+  return listKnown().length && !listRows().length ? "Add a label to see its maps." : "";
 }
 
 function showPhoto() {
@@ -212,6 +221,7 @@ function showPhoto() {
 
 function showModels() {
   find(".count").textContent = `${chosen().length} of ${state.models.length}`;
+  find(".refused").textContent = state.refused.length ? `Cannot be used: ${state.refused.join(", ")}. Results tells why.` : "";
   const list = find(".models");
   if (differs(list, state.models.map(({ name, title, mAP, data }) => [name, title, mAP, data]))) swap(list, state.models.map(showModel));
   for (const model of state.models) list.querySelector(`[data-key="${model.name}"]`).checked = model.on;
@@ -227,9 +237,9 @@ function showModel({ name, title, mAP, data, backbone, image_size: size }) {
 }
 
 function showChips() {
-  const scores = new Map(listLabels().map(({ label, score }) => [label, score]));
+  const scores = new Map(listLabels().map(({ label, score }) => [label, score])), rows = listRows();
   const likely = [...scores].filter(([label, score]) => score >= look.view.threshold && !state.rows.includes(label)).slice(0, LIKELY_CHIPS);
-  const chips = [...state.rows, ...likely.map(([label]) => label)].map((label) => [label, formatProbability(scores.get(label)), state.rows.includes(label)]);
+  const chips = [...rows, ...likely.map(([label]) => label)].map((label) => [label, formatProbability(scores.get(label)), rows.includes(label)]);
   if (differs(find(".chips"), chips)) swap(find(".chips"), chips.map(showChip));
 }
 
@@ -260,53 +270,14 @@ function complain(message) {
   notice.hidden = !message;
 }
 
-// --- files and links ---------------------------------------------------------------------------------------------------------
+// --- the address -------------------------------------------------------------------------------------------------------------
 
 /** What opens this view again. An uploaded photograph is named by its hash: whoever has the link sees it while the server remembers it. */
 function describeAddress() {
   const { photo } = state, usual = state.models.every((model) => model.on === model.default);
   const source = photo.example ? { example: [photo.example] } : { photo: [photo.sha256], name: [photo.name] };
-  return { ...source, models: usual ? undefined : chosen().map((model) => model.name), labels: state.rows, ...look.write(), ...describeTab() };
+  return { ...source, models: usual ? undefined : chosen().map((model) => model.name), labels: listRows(), ...look.write(), ...describeTab() };
 }
-
-async function save(file) {
-  setBusy(1);
-  try {
-    const reply = await call("save", state.photo, { file, models: chosen().map((model) => model.name), labels: state.rows, ...look.describeFigure() });
-    make("a", { href: `data:${reply.type};base64,${reply.base64}`, download: reply.name }).click();
-    complain("");
-  } catch (error) {
-    complain(error.message);
-  } finally {
-    setBusy(-1);
-  }
-}
-
-const menu = find(".save");
-for (const button of menu.querySelectorAll("[data-save]"))
-  button.addEventListener("click", () => {
-    menu.open = false;
-    if (!chosen().length || !state.rows.length) complain("There is nothing to save: choose at least one model and one label.");
-    else save(button.dataset.save);
-  });
-menu.querySelector(".copy").hidden = !navigator.clipboard;
-menu.querySelector(".copy").addEventListener("click", async () => {
-  menu.open = false;
-  // The address follows a moment later than the view does.
-  await new Promise((done) => setTimeout(done, ADDRESS_REST + 50));
-  await navigator.clipboard.writeText(location.href).then(
-    () => (find(".status").textContent = "The link is copied."),
-    () => complain("The browser does not let this page copy; take the link from its address bar."),
-  );
-});
-document.addEventListener("click", (event) => {
-  if (!menu.contains(event.target)) menu.open = false;
-});
-menu.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  menu.open = false;
-  menu.querySelector("summary").focus();
-});
 
 watchPhotograph(element, pick, complain);
 watchLabels(element, { listLabels, isShown: (label) => state.rows.includes(label), add: addRows });

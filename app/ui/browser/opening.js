@@ -6,21 +6,24 @@ const fold = () => {
 NARROW.addEventListener("change", fold);
 fold();
 
+let openings = 0;
+
 /** Show what the address asks for; where it asks for nothing, the first example. */
 async function open() {
-  const asked = readAddress();
+  const asked = readAddress(), turn = ++openings;
   look.read(asked);
   const { kind, threshold } = look.view;
   const named = { example: asked.example?.[0], sha256: asked.photo?.[0], models: asked.models, labels: asked.labels };
   const linked = named.example || named.sha256, before = state.photo;
   const opening = await server.opening(linked ? { ...named, kind, threshold, preview: true } : null);
+  if (turn !== openings) return; // the address changed meanwhile, as when somebody goes back twice
   if (!opening) throw new Error(NOT_THERE);
   const { first, error } = opening;
   const followed = linked && opening.example === (named.example ?? null);
   const compared = first?.answer.models.map(({ name }) => name);
   // A view of no model, or of no row, is one, too.
   const isOn = (model) => (followed && asked.models?.length === 0 ? false : compared ? compared.includes(model.name) : model.default);
-  Object.assign(state, { maxBytes: opening.max_bytes, maxModels: opening.max_models });
+  Object.assign(state, { maxBytes: opening.max_bytes, maxModels: opening.max_models, refused: opening.refused });
   state.models = opening.models.map((model) => admit(model, isOn(model)));
   find(".examples").replaceChildren(...opening.examples.map(showExample));
   if (state.photo !== before) complete(); // somebody chose another photograph meanwhile
@@ -49,16 +52,29 @@ async function updateModels() {
   const reply = await server.listing(null);
   if (!reply) return;
   const known = new Map(state.models.map((model) => [model.name, model]));
-  state.models = reply.models.map((model) => known.get(model.name) ?? admit(model, false));
+  state.models = reply.models.map((model) => (known.has(model.name) ? Object.assign(known.get(model.name), model) : admit(model, false)));
+  state.refused = reply.refused;
   refresh();
 }
+
+/** After a refusal: take the chosen models away that are no longer there; a sentence about them, if there are any. */
+async function leaveOutGone() {
+  const before = chosen();
+  await updateModels();
+  const gone = before.filter((model) => !state.models.includes(model));
+  return gone.length ? `No longer on the server: ${gone.map(({ title }) => title).join(", ")}.` : "";
+}
+
+const lookAgain = () => updateModels().catch((error) => complain(error.message));
 
 // Another tab of the page was in front.
 let away = false;
 new IntersectionObserver(([{ isIntersecting }]) => {
-  if (isIntersecting && away) updateModels().catch((error) => complain(error.message));
+  if (isIntersecting && away) lookAgain();
   away = !element.offsetParent;
 }).observe(element);
+// Another window was, where somebody may have copied or deleted a model.
+window.addEventListener("focus", () => state.models.length && lookAgain());
 
 function start() {
   openTab(readAddress().tab?.[0]);

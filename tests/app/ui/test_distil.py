@@ -260,6 +260,14 @@ def test_a_stop_waits_for_a_student_to_keep(bench: Bench, workshop: Workshop):
     assert "Stopping.</p>" in show_status(dataclasses.replace(job, best_epoch=1))
 
 
+def test_time_left_is_told_while_it_is_known(bench: Bench, workshop: Workshop):
+    job = dataclasses.replace(workshop.queue.find(start(bench)), state="running", stage="student", epoch=3, progress=0.9, seconds_left=20.0)
+    assert "epoch 3: 90%, about 20 s left." in show_status(job)
+    over = dataclasses.replace(job, progress=1.0, seconds_left=0.0)
+    assert "epoch 3: 100%.</p>" in show_status(over)
+    assert "<p>Trained; scoring on the test pictures.</p>" in show_status(dataclasses.replace(over, stage="scores"))
+
+
 def test_names_are_escaped(bench: Bench, workshop: Workshop):
     job = workshop.queue.find(start(bench, title="<img src=x>"))
     assert "<img" not in show_status(job)

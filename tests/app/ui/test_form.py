@@ -79,7 +79,7 @@ def test_a_teacher_that_is_trained_first_starts_from_its_kind_as_well(form: Form
     monkeypatch.setattr("app.ui.form.OFFERED", ("test_resnet",))
     fitted = fit(form, teacher=f"{TRAIN}test_resnet", teacher_start_from="alien")
     assert fitted["teacher_start_from"]["value"] == "the-teacher"
-    assert fitted["teacher"]["info"].endswith("This one is trained first, from the-teacher.")
+    assert fitted["teacher"]["info"].startswith("This one is trained first, from the-teacher.")
     assert fit(form, teacher="the-teacher", teacher_start_from="alien")["teacher_start_from"]["value"] == "alien", "there is none to train"
 
 

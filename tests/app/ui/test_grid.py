@@ -20,7 +20,7 @@ def test_the_default_colour_map_is_for_evidence_and_exactly_one_is_for_differenc
 
 
 def test_every_script_of_the_folder_is_used():
-    assert {file.name for file in BROWSER.iterdir() if file.name.endswith(".js")} == set(SCRIPTS)
+    assert {file.stem for file in BROWSER.iterdir() if file.suffix == ".js"} == set(SCRIPTS)
 
 
 @pytest.mark.parametrize("file", ["compare.html", "compare.css"])
@@ -32,7 +32,7 @@ def test_nothing_in_the_templates_is_taken_for_a_placeholder(file):
 
 def test_nothing_is_written_as_html_by_a_script():
     for script in SCRIPTS:
-        text = (BROWSER / script).read_text(encoding="utf-8")
+        text = (BROWSER / f"{script}.js").read_text(encoding="utf-8")
         assert [word for word in ("innerHTML", "insertAdjacentHTML", "document.write", "http://", "https://") if word in text] == []
 
 
