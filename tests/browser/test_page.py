@@ -479,6 +479,18 @@ def test_a_comparison_that_is_on_its_way_is_said(page):
     assert page.evaluate(f"{PAINTED}.length") > 0
 
 
+def test_a_server_that_refuses_is_told_from_one_that_is_gone(page, problems):
+    page.route("**/component_server/**", lambda route: route.fulfill(status=429, body="{}"))
+    page.get_by_role("button", name="A cup of coffee").click()
+    expect(page.locator(".notice")).to_contain_text("The server runs, but refused to answer")
+    page.route("**/healthz", lambda route: route.abort())
+    page.get_by_role("button", name="A cup of coffee").click()
+    expect(page.locator(".notice")).to_contain_text("The server does not answer.")
+    assert page.evaluate(f"{PAINTED}.length") > 0
+    page.wait_for_selector(".desk[data-busy=false]")
+    problems.clear()  # the browser's own lines about these answers
+
+
 def test_nothing_chosen_is_said(page):
     for box in page.locator(".models input").all():
         box.uncheck()

@@ -5,6 +5,7 @@ const LIKELY_CHIPS = 12;
 /** Where the page stands in one column, and what is chosen once is folded away. */
 const NARROW = matchMedia("(max-width: 860px)");
 const NOT_THERE = "The server does not answer. Is it still running?";
+const TOO_OFTEN = "The server runs, but refused to answer: it may have been asked too often. Try again in a minute.";
 
 const find = (selector) => element.querySelector(selector);
 
@@ -37,9 +38,14 @@ async function call(name, photo, request) {
   let reply = !photo.file || photo.sha256 ? await server[name](known) : { forgotten: true };
   if (reply?.forgotten && !photo.file) throw new Error("The server no longer remembers this photograph; choose it again.");
   if (reply?.forgotten) reply = await server[name]({ binary: true, data: { request: JSON.stringify(request), photograph: photo.file } });
-  if (!reply) throw new Error(NOT_THERE);
+  if (!reply) throw new Error(await explainSilence());
   if (reply.error) throw new Error(reply.error);
   return reply;
+}
+
+/** Gradio tells no reason why there is no answer. */
+async function explainSilence() {
+  return (await fetch("healthz").then(({ ok }) => ok, () => false)) ? TOO_OFTEN : NOT_THERE;
 }
 
 /** Ask for maps and predictions, and show them; a refusal is told, and undone by `restore`. */

@@ -17,7 +17,7 @@ async function open() {
   const linked = named.example || named.sha256, before = state.photo;
   const opening = await server.opening(linked ? { ...named, kind, threshold, preview: true } : null);
   if (turn !== openings) return; // the address changed meanwhile, as when somebody goes back twice
-  if (!opening) throw new Error(NOT_THERE);
+  if (!opening) throw new Error(await explainSilence());
   const { first, error } = opening;
   const followed = linked && opening.example === (named.example ?? null);
   const compared = first?.answer.models.map(({ name }) => name);
