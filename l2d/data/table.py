@@ -1,8 +1,8 @@
 """One's own pictures: a CSV file with a line for each."""
 
 import csv
+import os
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,8 +75,11 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _check_files(rows: Sequence[dict[str, str]], path: Path) -> None:
-    # As paths: p.jpg and ./p.jpg are one picture, and could be one of each split.
-    twice = sorted(name for name, count in Counter(Path(row["file"]) for row in rows).items() if count > 1)
+    # By where they lie: p.jpg, ./p.jpg and its absolute path are one picture, and could be one of each split.
+    spelled: dict[str, list[str]] = {}
+    for row in rows:
+        spelled.setdefault(os.path.abspath(path.parent / row["file"]), []).append(row["file"])
+    twice = sorted(names[0] for names in spelled.values() if len(names) > 1)
     if twice:
         raise ValueError(f"{path} names {len(twice)} pictures more than once: {name_some(twice)}.")
 
