@@ -18,6 +18,8 @@ CARD = "card.json"
 WEIGHTS = "model.safetensors"
 # What a card, like a plan, says of a network's sizes.
 SIZES = ("image_size", "output_stride", "width", "feedforward")
+# Scores that are taken on pictures of their own: held out from training, and with boxes.
+OWN_PICTURES = ("held_out", "localization")
 
 
 class CheckpointError(ValueError):
@@ -121,9 +123,16 @@ def write_card(folder: Path, card: ModelCard) -> None:
 
 
 def add_scores(folder: Path, scores: dict[str, Any]) -> None:
-    """Write scores into a folder's card, in place of earlier ones of the same names."""
+    """Write scores into a folder's card, as `merge_scores` does."""
     card = read_card(folder)
-    write_card(folder, dataclasses.replace(card, scores=card.scores | scores))
+    write_card(folder, dataclasses.replace(card, scores=merge_scores(card.scores, scores)))
+
+
+def merge_scores(earlier: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores in place of earlier ones of the same names, and of all that were taken on other test pictures, as their `checksum` tells."""
+    if "checksum" in scores and scores["checksum"] != earlier.get("checksum"):
+        earlier = {name: earlier[name] for name in OWN_PICTURES if name in earlier}
+    return earlier | scores
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from l2d import processes
-from l2d.checkpoint import CARD, SIZES, ModelCard, Network, name_origin, read_card, write_card
+from l2d.checkpoint import CARD, SIZES, ModelCard, Network, merge_scores, name_origin, read_card, write_card
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.evaluate import Progress, check_labels, evaluate
@@ -130,7 +130,7 @@ def score_training(training: Training, index: Index, *, device: str = "auto", pr
     if "mAP" not in card.scores or card.scores.get("checksum") != index.checksum:
         model, card = load_network(training.plan.out, choose_device(device))
         scores = evaluate(model, card, index, progress=progress) | {"checksum": index.checksum}
-        card = dataclasses.replace(card, scores=card.scores | scores)
+        card = dataclasses.replace(card, scores=merge_scores(card.scores, scores))
         if processes.is_main():
             write_card(training.plan.out, card)
     return card.scores

@@ -239,6 +239,15 @@ def test_a_card_of_a_network_that_cannot_be_built(folder: Path, changes: dict[st
         load_checkpoint(folder)
 
 
+def test_scores_of_other_test_pictures_do_not_stay_beside_new_ones(folder: Path) -> None:
+    add_scores(folder, {"held_out": {"mAP": 70.0}, "localization": {"pairs": 3}})
+    add_scores(folder, {"mAP": 50.0, "threshold_tuned": {"OF1": 40.0}, "checksum": 1})
+    add_scores(folder, {"mAP": 51.0, "checksum": 1})
+    assert read_card(folder).scores["threshold_tuned"] == {"OF1": 40.0}
+    add_scores(folder, {"mAP": 60.0, "checksum": 2})
+    assert read_card(folder).scores == {"held_out": {"mAP": 70.0}, "localization": {"pairs": 3}, "mAP": 60.0, "checksum": 2}
+
+
 def test_new_scores_take_the_place_of_earlier_ones_of_the_same_names(folder: Path) -> None:
     add_scores(folder, {"mAP": 50.0, "images": 8})
     add_scores(folder, {"mAP": 60.0, "localization": {"pairs": 3}})
