@@ -61,7 +61,9 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
     answers = [read_picture(network, read_image(image, network.card.image_size)) for network in networks]
     rows = labels if labels is not None else choose_labels([answer.probabilities for answer in answers], THRESHOLD)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure = draw_figure(picture, [_fill_column(answer, rows) for answer in answers], rows, threshold=THRESHOLD)
+    titles = name_columns(folders, [network.card.title for network in networks])
+    columns = [_fill_column(title, answer, rows) for title, answer in zip(titles, answers, strict=True)]
+    figure = draw_figure(picture, columns, rows, threshold=THRESHOLD)
     replace_file(out, lambda path: save_figure(figure, path, kind), durable=False)
 
 
@@ -75,7 +77,12 @@ def read_picture(network: Network, picture: Image.Image) -> Answer:
     return Answer(network, last_map, dict(zip(card.labels, logits[0].sigmoid().tolist(), strict=True)))
 
 
-def _fill_column(answer: Answer, rows: Sequence[str]) -> Column:
+def name_columns(folders: Sequence[Path], titles: Sequence[str]) -> list[str]:
+    """The networks' titles; of those that share one, as runs of several seeds may, their folders."""
+    return [title if titles.count(title) == 1 else str(folder) for folder, title in zip(folders, titles, strict=True)]
+
+
+def _fill_column(title: str, answer: Answer, rows: Sequence[str]) -> Column:
     (model, card), own = answer.network, [label for label in rows if label in answer.probabilities]
     maps = evidence_from_features(model, answer.last_map, [card.labels.index(label) for label in own]).maps
-    return Column(card.title, dict(zip(own, maps.cpu().numpy(), strict=True)), answer.probabilities)
+    return Column(title, dict(zip(own, maps.cpu().numpy(), strict=True)), answer.probabilities)

@@ -75,6 +75,14 @@ def test_columns_hold_each_networks_own_maps_and_probabilities(tmp_path: Path, p
     torch.testing.assert_close(torch.from_numpy(second.maps["cat"]), expected[0])
 
 
+def test_networks_of_one_title_are_told_apart_by_their_folders(tmp_path: Path, picture: Path, drawn: dict[str, Any]) -> None:
+    folders = [tmp_path / "seed0" / "student", tmp_path / "seed1" / "student", tmp_path / "other"]
+    for folder in folders:
+        make_network(folder)
+    explain_image(picture, folders, tmp_path / "out.png", ["cat"], "cpu")
+    assert [column.title for column in drawn["columns"]] == [str(folders[0]), str(folders[1]), "Other"]
+
+
 def test_rows_default_to_what_any_network_predicts(tmp_path: Path, picture: Path, drawn: dict[str, Any]) -> None:
     make_network(tmp_path / "one", cat=0.7, dog=0.1, horse=0.1, sheep=0.1)
     make_network(tmp_path / "two", cat=0.6, dog=0.95, horse=0.2, sheep=0.1)
