@@ -69,8 +69,7 @@ def plot_table(report: dict[str, Any]) -> Figure:
         axes.set_xticks(range(len(names)), [TITLES.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
         axes.set_title(" → ".join(row["networks"]), fontsize=9)
         axes.set_ylabel("mAP (%)", fontsize=8)
-    if panels:
-        panels[0].legend(fontsize=7)
+    _explain_marks(figure, panels)
     return figure
 
 
@@ -79,9 +78,9 @@ def _draw_scores(axes: Axes, entries: dict[str, Any], names: Sequence[str], key:
     heights = [entry[key]["mAP"] for _, entry in known]
     spreads = [entry["spread"].get("mAP", 0.0) if key == "ours" else 0.0 for _, entry in known]
     places = [place for place, _ in known]
-    axes.errorbar(places, heights, yerr=spreads, fmt=marker, color=colour, markersize=4, label="ours" if key == "ours" else "paper")
+    axes.errorbar(places, heights, yerr=spreads, fmt=marker, color=colour, markersize=4, label=key)
     if "mAP" in entries["teacher"][key]:
-        axes.axhline(entries["teacher"][key]["mAP"], color=colour, linewidth=0.8, linestyle="--")
+        axes.axhline(entries["teacher"][key]["mAP"], color=colour, linewidth=0.8, linestyle="--", label=f"teacher, {key}")
 
 
 def sweep_as_markdown(report: dict[str, Any]) -> str:
@@ -120,9 +119,15 @@ def plot_sweep(report: dict[str, Any]) -> Figure:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"weight of {loss}", fontsize=9)
         axes.set_ylabel("mAP, held out (%)", fontsize=8)
-    if panels:
-        panels[0].legend(fontsize=7)
+    _explain_marks(figure, panels)
     return figure
+
+
+def _explain_marks(figure: Figure, panels: Sequence[Axes]) -> None:
+    """A legend of what any panel shows, outside of all, where it covers no score."""
+    marks = {label: mark for axes in panels for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if marks:
+        figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=len(marks), fontsize=7, frameon=False)
 
 
 def _make_panels(count: int) -> tuple[Figure, list[Axes]]:

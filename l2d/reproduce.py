@@ -3,6 +3,7 @@
 import dataclasses
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +168,11 @@ def name_networks(row: Row, settings: Settings) -> tuple[str, str]:
 
 def collect_row(row: Row, settings: Settings) -> dict[str, dict[str, Any]]:
     """One row's entries of `collect_table`, by method."""
-    groups: dict[str, list[Path]] = {"teacher": _find_teacher(row, settings)}
+    students: dict[str, list[Path]] = {}
     for (method, _), training in plan_students(row, settings).items():
-        groups.setdefault(method, [])
-        groups[method] += [training.plan.out] if training.state == FINISHED else []
+        students.setdefault(method, [])
+        students[method] += [training.plan.out] if training.state == FINISHED else []
+    groups = {"teacher": _find_teacher(row, settings, list(chain.from_iterable(students.values()))), **students}
     entries = {method: _compare(folders, row.scores.get(method, {})) for method, folders in groups.items()}
     bases = {
         ("gain", "ours"): entries["vanilla"]["ours"] if "vanilla" in entries else {},
@@ -183,9 +185,13 @@ def collect_row(row: Row, settings: Settings) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _find_teacher(row: Row, settings: Settings) -> list[Path]:
+def _find_teacher(row: Row, settings: Settings, students: Sequence[Path]) -> list[Path]:
+    """The teacher's folder; none of a given one whose scores are known to be of other pictures than its students'."""
     if settings.teacher is not None:
-        return [settings.teacher]
+        told = read_card(settings.teacher).scores
+        beside = [read_card(student).scores for student in students]
+        same = all(told.get(name, scores[name]) == scores[name] for scores in beside for name in ("images", "checksum") if name in scores)
+        return [settings.teacher] if same else []
     training = plan_teacher(name_pair(row)[0], settings)
     return [training.plan.out] if training.state == FINISHED else []
 
@@ -216,7 +222,7 @@ def describe_deviations(data: str, settings: Settings, weights: bool = True) -> 
     if settings.share < 1:
         notes.append(f"Trained on {settings.share:.0%} of the training pictures.")
     if settings.teacher is not None:
-        notes.append("The teacher was trained before, in its own way; its scores, at its own input size, are those in its card.")
+        notes.append("The teacher was trained before, in its own way; its scores, at its own input size, are those in its card, if they are of the same pictures.")
     if plan.recipe.epochs != paper["recipe"]["epochs"]:
         notes.append(f"{plan.recipe.epochs} epochs instead of {paper['recipe']['epochs']}.")
     if plan.image_size != paper["network"]["image_size"]:
@@ -225,8 +231,12 @@ def describe_deviations(data: str, settings: Settings, weights: bool = True) -> 
         notes.append(f"While training, pictures of {plan.recipe.train_size} pixels a side.")
     if not weights and recipes["recipes"][settings.recipe]["weights"]:
         notes.append(f"The curves are around the published weights, not those of the recipe {settings.recipe}.")
-    if not plan.pretrained and plan.init is None:
+    if plan.pretrained:
+        notes.append(recipes["initial_weights"])
+    elif plan.init is None:
         notes.append("Networks start from random weights instead of ImageNet's.")
+    else:
+        notes.append("Networks start from weights that were given as files; the cards tell which (lineage).")
     return notes + _describe_recipe(recipes, settings.recipe, weights) + recipes["deviations"]
 
 

@@ -19,7 +19,7 @@ from l2d.data import READERS, read_index
 from l2d.distill import METHODS
 from l2d.model import BACKBONES
 from l2d.published import TABLES, choose_rows, name_pair, read_recipes, read_rows
-from l2d.report import table_as_markdown, write_table
+from l2d.report import plot_table, table_as_markdown, write_table
 from l2d.reproduce import (
     Settings,
     collect_row,
@@ -350,6 +350,23 @@ def test_seeds_give_mean_and_spread(tmp_path: Path):
     assert "| LED (CD + ID) | – | – |" in text
 
 
+def test_a_given_teachers_scores_on_other_pictures_are_not_laid_beside_its_students(tmp_path: Path):
+    row, teacher = read_rows("table3")[1], tmp_path / "teacher"
+    settings = make_settings(tmp_path, data="voc:ROOT", teacher=teacher, methods=("vanilla",))
+    scores = {"mAP": 90.0, "oracle_k": {"OF1": 91.0, "CF1": 92.0}, "images": 50}
+    card = ModelCard("a", "A", "teacher", "vanilla", "test_resnet", ("x",), 32, scores=scores)
+    teacher.mkdir()
+    write_card(teacher, card)
+    student = plan_students(row, settings)["vanilla", 0]
+    finish(student, 70.0)
+    own = read_card(student.plan.out)
+    for images, checksum, shown in ((50, 1, True), (40, 1, False), (50, 2, False)):
+        write_card(student.plan.out, dataclasses.replace(own, scores=own.scores | {"images": images, "checksum": checksum}))
+        assert bool(collect_row(row, settings)["teacher"]["ours"]) == shown
+        # Cards that were written before it was kept tell no checksum.
+        write_card(teacher, dataclasses.replace(card, scores=scores | {"checksum": 1}))
+
+
 def test_counts_of_pictures_that_are_unknown_or_differ_are_left_out():
     card = ModelCard("a", "A", "student", "l2d", "test_resnet", ("x",), 32, data={"images": 1200}, recipe={"holdout": 0.25, "share": 0.5})
     scored, more = (dataclasses.replace(card, scores={"images": count}) for count in (40, 50))
@@ -398,6 +415,28 @@ def test_notes_tell_the_size_that_is_really_trained_at():
     )
     assert any("192 pixels" in note for note in usual)
     assert not any("192" in note for note in smaller if "mld" not in note)
+
+
+def test_notes_tell_which_weights_networks_really_start_from(tmp_path: Path):
+    told = {
+        name: describe_deviations("VOC 2007", make_settings(data="voc:ROOT", **changes))
+        for name, changes in {"timm's": {}, "files": {"init": tmp_path}, "random": {"pretrained": False}}.items()
+    }
+    for name, notes in told.items():
+        (note,) = [note for note in notes if "weights" in note and "start" in note]
+        assert name in note
+
+
+def test_the_legend_of_a_plot_explains_every_line_and_covers_no_score(tmp_path: Path):
+    row = read_rows("table3")[1]
+    settings = make_settings(tmp_path, data="voc:ROOT")
+    for training in plan_rows([row], settings):
+        finish(training, 70.0)
+    figure = plot_table(collect_table("table3", [row], settings))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["teacher, paper", "teacher, ours", "paper", "ours"]
+    assert not any(axes.get_legend() or axes.get_window_extent().overlaps(legend.get_window_extent()) for axes in figure.axes)
 
 
 def test_scores_that_are_not_defined_are_not_compared(tmp_path: Path):
