@@ -74,7 +74,7 @@ def train(
     seed: Seed = 0,
     resume: Resume = False,
 ) -> None:
-    """Train a network without a teacher: a teacher, or a student to compare with."""
+    """Train a network without a teacher, to teach or by itself. A student to compare with is one of distill --method vanilla."""
     _run(locals() | {"method": "vanilla", "teacher": None})
 
 

@@ -98,4 +98,4 @@ def _check_save(wanted: bool, split: str) -> None:
 def _differ(against: Path, compare: Callable[..., Any], *found: Any) -> dict[str, Any]:
     """What the first network scores more than the one in `against`, by what was found of both."""
     with progress("compare") as advance:
-        return {"name": against.name, **compare(*found, progress=advance)}
+        return {"name": against.resolve().name, **compare(*found, progress=advance)}

@@ -50,7 +50,7 @@ def collect_sweep(template: Plan, factors: Sequence[float]) -> dict[str, Any]:
     cards = [read_card(training.plan.out) for training in plan_sweep(template, factors) if training.state == FINISHED]
     return {
         "data": template.data,
-        "teacher": template.teacher.name if template.teacher is not None else None,
+        "teacher": template.teacher.resolve().name if template.teacher is not None else None,
         "student": template.backbone,
         "method": recipe.method,
         "holdout": recipe.holdout,
