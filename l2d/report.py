@@ -104,8 +104,11 @@ def _describe_sweep(report: dict[str, Any]) -> str:
 
 
 def plot_sweep(report: dict[str, Any]) -> Figure:
-    """A panel per loss: held-out mAP over its weight, the published weight as a line."""
+    """A panel per loss: held-out mAP over its weight, the published weight as a line; one scale of mAP for all."""
     figure, panels = _make_panels(len(report["curves"]))
+    # On axes of their own, a loss that hardly matters would look as steep as the one that decides.
+    for axes in panels[1:]:
+        axes.sharey(panels[0])
     for axes, (loss, curve) in zip(panels, report["curves"].items(), strict=True):
         weights = [point["weight"] for point in curve["points"]]
         # Before anything is drawn: a single point gives matplotlib no range to choose.

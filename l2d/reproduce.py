@@ -222,7 +222,8 @@ def describe_deviations(data: str, settings: Settings, weights: bool = True) -> 
     if settings.share < 1:
         notes.append(f"Trained on {settings.share:.0%} of the training pictures.")
     if settings.teacher is not None:
-        notes.append("The teacher was trained before, in its own way; its scores, at its own input size, are those in its card, if they are of the same pictures.")
+        scores = "its scores, at its own input size, are those in its card, if they are of the same pictures"
+        notes.append(f"The teacher was trained before, in its own way; {scores}.")
     if plan.recipe.epochs != paper["recipe"]["epochs"]:
         notes.append(f"{plan.recipe.epochs} epochs instead of {paper['recipe']['epochs']}.")
     if plan.image_size != paper["network"]["image_size"]:

@@ -138,7 +138,8 @@ def test_localize_as_json(teacher: Path, coco: Path) -> None:
 @pytest.mark.parametrize(("command", "measure"), [("evaluate", "mAP"), ("localize", "energy_in_box")])
 def test_against_another_network(command: str, measure: str, teacher: Path, coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = (command, teacher, "--data", f"coco:{coco}", "--device", "cpu", "--json")
-    report = json.loads(run(*words, "--against", teacher).stdout)
+    monkeypatch.chdir(teacher)
+    report = json.loads(run(*words, "--against", ".").stdout)
     assert report.pop("against").items() >= {"name": "teacher", measure: {"difference": 0.0, "low": 0.0, "high": 0.0}}.items()
     assert report == json.loads(run(*words).stdout)
     # Before anything is scored.

@@ -19,7 +19,7 @@ from l2d.data import READERS, read_index
 from l2d.distill import METHODS
 from l2d.model import BACKBONES
 from l2d.published import TABLES, choose_rows, name_pair, read_recipes, read_rows
-from l2d.report import plot_table, table_as_markdown, write_table
+from l2d.report import plot_sweep, plot_table, table_as_markdown, write_table
 from l2d.reproduce import (
     Settings,
     collect_row,
@@ -437,6 +437,17 @@ def test_the_legend_of_a_plot_explains_every_line_and_covers_no_score(tmp_path: 
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["teacher, paper", "teacher, ours", "paper", "ours"]
     assert not any(axes.get_legend() or axes.get_window_extent().overlaps(legend.get_window_extent()) for axes in figure.axes)
+
+
+def test_a_sweep_draws_all_its_curves_on_one_scale(tmp_path: Path):
+    _, student = plan_figure1(make_settings(tmp_path))
+    for number, training in enumerate(plan_sweep(student, (0.1,))):
+        finish(training, 50.0 + 10.0**number)
+    figure = plot_sweep(collect_sweep(student, (0.1,)))
+    figure.draw_without_rendering()
+    limits = {axes.get_ylim() for axes in figure.axes}
+    assert len(limits) == 1 < len(figure.axes)
+    assert all(low < score < high for low, high in limits for score in (51.0, 1050.0))
 
 
 def test_scores_that_are_not_defined_are_not_compared(tmp_path: Path):
