@@ -87,13 +87,11 @@ class Queue:
         text = json.dumps(spec, sort_keys=True, allow_nan=False)
         new = (secrets.token_hex(6), "queued", text, key, self._clock())
         statement = "INSERT INTO jobs (id, state, spec, idempotency_key, created) VALUES (?, ?, ?, ?, ?)"
-        made = self._query(f"{statement} ON CONFLICT (idempotency_key) DO NOTHING RETURNING {_COLUMNS}", new)
-        if made:
-            return made[0], True
-        (known,) = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE idempotency_key = ?", (key,))
-        if known.spec != json.loads(text):
-            raise KeyReuseError(f"The idempotency key {key!r} belongs to job {known.id}, which was ordered differently; send a new key.")
-        return known, False
+        # One statement, also for a known key: between two of them that job may be deleted. What changes nothing makes it return the row.
+        (job,) = self._query(f"{statement} ON CONFLICT (idempotency_key) DO UPDATE SET state = state RETURNING {_COLUMNS}", new)
+        if job.id != new[0] and job.spec != json.loads(text):
+            raise KeyReuseError(f"The idempotency key {key!r} belongs to job {job.id}, which was ordered differently; send a new key.")
+        return job, job.id == new[0]
 
     def find(self, job: str) -> Job:
         """Look a job up.

@@ -4,6 +4,7 @@ import multiprocessing
 import resource
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ def clock() -> Clock:
 @pytest.fixture
 def queue(tmp_path: Path, clock: Clock) -> Queue:
     return Queue(tmp_path, clock, Silence(clock))
+
+
+def watch(look: Callable[[], list[Job]], clock: Clock, seconds: float) -> list[str]:
+    """Let time pass while somebody looks every second; gives the jobs that were given up."""
+    gone = [job.id for job in look()]
+    for _ in range(round(seconds)):
+        clock.now += 1
+        gone += [job.id for job in look()]
+    return gone
 
 
 def claim(queue: Queue, worker: str) -> Job | None:
@@ -218,13 +228,29 @@ def test_a_resumed_job_is_claimed_again_and_counts_its_attempts(queue: Queue):
     assert (claimed.id, claimed.attempts, claimed.worker, claimed.finished) == (job, 2, "other", None)
 
 
+def test_a_key_whose_job_is_deleted_just_now_makes_another_one(queue: Queue):
+    over = threading.Event()
+
+    def delete() -> None:
+        while not over.is_set():
+            for job in queue.page(1):
+                queue.cancel(job.id)
+                queue.delete(job.id)
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    try:
+        made = {queue.submit(SPEC, key="k")[0].id for _ in range(200)}
+    finally:
+        over.set()
+        thread.join()
+    assert len(made) > 1
+
+
 def test_a_silent_worker_loses_its_job_and_learns_of_it(queue: Queue, clock: Clock):
     job = end(queue, "running")
-    assert queue.give_up_silent() == []
-    clock.now += SILENCE_SECONDS - 1
-    assert queue.give_up_silent() == []
-    clock.now += 2
-    assert [gone.id for gone in queue.give_up_silent()] == [job]
+    assert watch(queue.give_up_silent, clock, SILENCE_SECONDS - 1) == []
+    assert watch(queue.give_up_silent, clock, 2) == [job]
     assert queue.find(job).state == "interrupted"
     assert "resume" in queue.find(job).reason
     with pytest.raises(LostClaimError):
@@ -237,13 +263,10 @@ def test_a_worker_is_not_silent_because_its_clock_differs(tmp_path: Path, queue:
     job = queue.submit(SPEC)[0].id
     assert other.claim("w", job)
     for _ in range(3):
-        assert queue.give_up_silent() == []
         assert queue.cancel(job).state == "running"
-        clock.now += SILENCE_SECONDS - 1
+        assert watch(queue.give_up_silent, clock, SILENCE_SECONDS - 1) == []
         other.beat(job, "w", Progress())
-    assert queue.give_up_silent() == []
-    clock.now += SILENCE_SECONDS + 1
-    assert [gone.id for gone in queue.give_up_silent()] == [job]
+    assert watch(queue.give_up_silent, clock, SILENCE_SECONDS + 1) == [job]
 
 
 def test_who_has_not_watched_for_long_enough_gives_no_job_up(tmp_path: Path, queue: Queue, clock: Clock):
@@ -251,15 +274,25 @@ def test_who_has_not_watched_for_long_enough_gives_no_job_up(tmp_path: Path, que
     clock.now += 10 * SILENCE_SECONDS
     late = Queue(tmp_path, clock, Silence(clock))
     assert late.give_up_silent() == []
-    clock.now += SILENCE_SECONDS + 1
-    assert [gone.id for gone in late.give_up_silent()] == [job]
+    assert watch(late.give_up_silent, clock, SILENCE_SECONDS + 1) == [job]
+
+
+@pytest.mark.parametrize("seconds", [SILENCE_SECONDS - 5, SILENCE_SECONDS + 5])
+def test_while_nobody_could_look_nobody_was_silent(queue: Queue, clock: Clock, seconds: float):
+    job = end(queue, "running")
+    assert watch(queue.give_up_silent, clock, 10) == []
+    # The queue was locked, or the host stood still: the job's worker could do no more than this one.
+    clock.now += seconds
+    assert watch(queue.give_up_silent, clock, SILENCE_SECONDS - 1) == []
+    queue.beat(job, "w", Progress())
+    assert queue.find(job).state == "running"
 
 
 def test_a_sign_of_life_at_the_last_moment_counts(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch):
     queue = Queue(tmp_path, clock, silence := Silence(clock))
     job = end(queue, "running")
-    queue.give_up_silent()
-    clock.now += SILENCE_SECONDS + 1
+    assert watch(queue.give_up_silent, clock, SILENCE_SECONDS) == []
+    clock.now += 1
     find = silence.find
 
     def find_slowly(*values: Any) -> Any:
@@ -276,8 +309,7 @@ def test_a_sign_of_life_at_the_last_moment_counts(tmp_path: Path, clock: Clock, 
 def test_cancel_ends_a_job_whose_worker_died_and_no_other_looks_after_it(queue: Queue, clock: Clock):
     job = end(queue, "running")
     queue.beat(job, "w", Progress(0.5, seconds_left=60.0))
-    queue.give_up_unheard()
-    clock.now += SILENCE_SECONDS - 1
+    assert watch(queue.give_up_unheard, clock, SILENCE_SECONDS - 1) == []
     assert (queue.cancel(job).state, queue.cancel(job).request) == ("running", "cancel")
     clock.now += 2
     cancelled = queue.cancel(job)
@@ -291,15 +323,14 @@ def test_cancel_ends_a_job_whose_worker_died_and_no_other_looks_after_it(queue: 
 def test_what_was_asked_of_a_worker_that_just_died_ends_the_job_once_it_is_known(queue: Queue, clock: Clock, verb: str, state: str):
     asked, unasked = end(queue, "running"), end(queue, "running")
     assert getattr(queue, verb)(asked).state == "running"
-    clock.now += SILENCE_SECONDS + 1
-    assert [(job.id, job.state) for job in queue.give_up_unheard()] == [(asked, state)]
+    assert watch(queue.give_up_unheard, clock, SILENCE_SECONDS + 1) == [asked]
+    assert queue.find(asked).state == state
     assert queue.find(unasked).state == "running", "on a cluster its training may go on, and the next worker finds it"
 
 
 def test_a_job_that_nobody_can_stop_is_interrupted_and_says_so(queue: Queue, clock: Clock):
     job = end(queue, "running")
-    queue.give_up_unheard()
-    clock.now += SILENCE_SECONDS + 1
+    assert watch(queue.give_up_unheard, clock, SILENCE_SECONDS + 1) == []
     stopped = queue.stop(job)
     assert (stopped.state, stopped.request) == ("interrupted", None)
     assert stopped.reason.startswith("Its worker gave no sign of life any more, so it could not be stopped as asked; resume")
@@ -328,8 +359,8 @@ def test_a_successor_takes_over_the_jobs_of_its_seat_alone_and_they_are_not_sile
     mine, theirs = (queue.submit(SPEC)[0].id for _ in range(2))
     assert queue.claim("host/ray/1", mine)
     assert queue.claim(other, theirs)
-    queue.give_up_silent()
-    clock.now += SILENCE_SECONDS + 1
+    assert watch(queue.give_up_silent, clock, SILENCE_SECONDS) == []
+    clock.now += 1
     assert [job.id for job in queue.adopt("host/ray/", "host/ray/3")] == [mine]
     assert [job.id for job in queue.give_up_silent()] == [theirs]
     assert queue.beat(mine, "host/ray/3", Progress()) is None
