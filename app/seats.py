@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,14 +48,20 @@ def mark_seat(state: Path, seat: str) -> None:
     path = _name_file(state, seat)
     with contextlib.suppress(OSError):  # a folder that cannot be used is told elsewhere; here it leaves no mark
         # This host's time, also where another one keeps the file.
-        if (now := time.time()) - path.stat().st_mtime > MARK_SECONDS:
-            os.utime(path, (now, now))
+        if not _is_recent(path, MARK_SECONDS):
+            os.utime(path, (now := time.time(), now))
 
 
 def find_marked(state: Path) -> list[str]:
     """The files of this host's seats whose workers went round lately."""
-    files = state.glob(_name_file(state, "*").name)
-    return [file.name for file in files if time.time() - file.stat().st_mtime < STUCK_SECONDS]
+    # Not of hosts whose names begin with this one's.
+    own = re.compile(rf"{re.escape(socket.gethostname())}-({CLUSTER}|{CPU}|cuda\d+)\.lock")
+    return [file.name for file in state.glob("*.lock") if own.fullmatch(file.name) and _is_recent(file, STUCK_SECONDS)]
+
+
+def _is_recent(file: Path, seconds: float) -> bool:
+    """Whether a file's time is about now; one that lies ahead was left by a clock that was set back since."""
+    return abs(time.time() - file.stat().st_mtime) <= seconds
 
 
 class Devices:

@@ -4,6 +4,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from app import settings as settings_module
 from app.cluster import PLAIN_LOG, RayCluster
 from app.places import Places
 from app.processes import LocalMachine, MachineError
-from app.seats import Devices, hold_seat, list_seats
+from app.seats import Devices, find_marked, hold_seat, list_seats, mark_seat
 from app.settings import Settings
 from app.worker import Worker, create_machine
 
@@ -77,6 +78,24 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValidationError, match="extra `ray`"):
         Settings(engine=ADDRESS)
     assert Settings().engine is None
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_hides_no_stuck_worker_and_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int):
+    with hold_seat(tmp_path, "cpu", lambda: True):
+        now = time.time() + 3600 * hours
+        monkeypatch.setattr("app.seats.time.time", lambda: now)
+        assert find_marked(tmp_path) == []
+        mark_seat(tmp_path, "cpu")
+        assert find_marked(tmp_path) == [f"{socket.gethostname()}-cpu.lock"]
+
+
+def test_a_worker_of_a_host_with_a_longer_name_is_another_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "lab-2")
+    with hold_seat(tmp_path, "cuda:1", lambda: True):
+        assert find_marked(tmp_path) == ["lab-2-cuda1.lock"]
+        monkeypatch.setattr(socket, "gethostname", lambda: "lab")
+        assert find_marked(tmp_path) == []
 
 
 SEATS = ("cuda:0", "cuda:1", "cuda:2")
