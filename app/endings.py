@@ -18,10 +18,18 @@ def describe_end(ended: Exit, summary: Summary, stopped: bool) -> tuple[State, s
     if code is None:
         return "interrupted", f"{ended.message} {RESUME_HINT.capitalize()}"
     if code < 0:
-        name = signal.Signals(-code).name
+        name = name_signal(-code)
         hint = " The system does so when memory runs out: order a smaller batch_size or image_size." if name == "SIGKILL" else ""
         return "failed", f"The training process was ended by {name} in epoch {summary.progress.epoch}.{hint} Resume goes on from there."
     return "failed", f"The training process ended with code {code}; its log says more. {ended.message}".rstrip()
+
+
+def name_signal(number: int) -> str:
+    """SIGKILL for 9; most of the real-time signals have a number alone."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _describe_student(progress: Progress, stopped: bool) -> str:

@@ -163,10 +163,14 @@ class JobFolder:
 
 
 class Summary:
-    """What the lines of metrics say about a job as a whole, kept up to date line by line."""
+    """What the lines of metrics say about a job as a whole, kept up to date line by line.
 
-    def __init__(self) -> None:
-        self.progress = Progress()
+    Args:
+        attempt: the one that runs now; why an earlier one failed is over.
+    """
+
+    def __init__(self, attempt: int) -> None:
+        self.attempt, self.progress = attempt, Progress()
         self.failure = ""
         self._after = 0
 
@@ -180,9 +184,8 @@ class Summary:
     def _take(self, record: dict[str, Any]) -> None:
         kind = record["event"]
         if kind == "attempt":
-            self.failure = ""
             self.progress = self.progress._replace(versions=record["versions"], seconds_left=None)
-        elif kind == "failed":
+        elif kind == "failed" and record.get("attempt") == self.attempt:
             self.failure = record["reason"]
         elif kind in ("step", "epoch", "stage"):
             names = ("progress", "seconds_left", "stage", "epoch")

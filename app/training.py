@@ -74,7 +74,7 @@ def run_job(folder: JobFolder, places: Places, task: Task) -> int:
         logger.exception("The job failed")
         # Whoever went missing tells why, if it can; if it cannot, a machine was lost, and the job is not to blame.
         if not processes.means_loss(error):
-            folder.append({"event": "failed", "at": time.time(), "reason": describe_failure(error)})
+            folder.append({"event": "failed", "attempt": task.attempt, "at": time.time(), "reason": describe_failure(error)})
         return 1
     return 0
 

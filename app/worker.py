@@ -146,7 +146,7 @@ class Worker:
     def _train(self, job: Job, folder: JobFolder, stop: bool = False, training: Training | None = None) -> tuple[State, str] | None:
         """One training, from its start to the state that it leaves the job in, and why; None if it goes on without this worker."""
         training = training or self._start(job, folder, stop)
-        summary = Summary()
+        summary = Summary(job.attempts)
         seen: Exit | str = ""
         stays = False
         try:

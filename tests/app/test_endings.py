@@ -18,6 +18,13 @@ from app.records import Summary
     ],
 )
 def test_only_where_pictures_are_held_out_an_epoch_is_the_best(score: float | None, stopped: bool, reason: str):
-    summary = Summary()
+    summary = Summary(attempt=1)
     summary.progress = Progress(best_score=score, best_epoch=3)
     assert describe_end(Exit(0), summary, stopped) == ("succeeded", reason)
+
+
+@pytest.mark.parametrize(("code", "name"), [(-15, "SIGTERM"), (-40, "signal 40")])
+def test_a_signal_is_told_also_if_it_has_no_name(code: int, name: str):
+    state, reason = describe_end(Exit(code), Summary(attempt=1), stopped=False)
+    assert state == "failed"
+    assert reason.startswith(f"The training process was ended by {name} in epoch 0.")

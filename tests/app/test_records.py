@@ -22,13 +22,24 @@ def epoch(stage: str, number: int, score: float, best: bool) -> dict[str, Any]:
 
 
 def test_the_best_score_is_the_students(tmp_path: Path):
-    folder, summary = JobFolder(tmp_path), Summary()
+    folder, summary = JobFolder(tmp_path), Summary(attempt=1)
     write(folder, epoch("teacher", 1, 90.0, best=True))
     progress = summary.update(folder)
     assert (progress.stage, progress.epoch, progress.best_score) == ("teacher", 1, None)
     write(folder, epoch("student", 1, 40.0, best=True), epoch("student", 2, 39.0, best=False))
     progress = summary.update(folder)
     assert (progress.stage, progress.epoch, progress.best_score, progress.best_epoch) == ("student", 2, 40.0, 1)
+
+
+def test_why_an_earlier_attempt_failed_is_not_why_this_one_did(tmp_path: Path):
+    folder, first, second = JobFolder(tmp_path), Summary(attempt=1), Summary(attempt=2)
+    write(folder, {"event": "failed", "attempt": 1, "reason": "The disk is full."})
+    first.update(folder)
+    second.update(folder)
+    assert (first.failure, second.failure) == ("The disk is full.", "")
+    write(folder, {"event": "failed", "reason": "Told by an earlier release."}, {"event": "failed", "attempt": 2, "reason": "Other."})
+    second.update(folder)
+    assert second.failure == "Other."
 
 
 def test_from_a_place_where_no_line_starts_all_are_read(tmp_path: Path):
@@ -64,7 +75,7 @@ def test_a_line_that_does_not_fit_is_an_error_and_leaves_nothing(tmp_path: Path)
 
 @pytest.mark.parametrize("damaged", [b'{"event":"ep{"event":"step"}', b"\0\0\0", b"\xff", b"", b"7"])
 def test_a_damaged_line_hides_no_other(tmp_path: Path, damaged: bytes):
-    folder, summary = JobFolder(tmp_path), Summary()
+    folder, summary = JobFolder(tmp_path), Summary(attempt=1)
     write(folder, epoch("student", 1, 40.0, best=True))
     with folder.metrics.open("ab") as file:
         file.write(damaged + b"\n")

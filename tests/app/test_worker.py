@@ -216,7 +216,9 @@ def test_a_damaged_line_of_metrics_ends_no_worker(tmp_path: Path, monkeypatch: p
     worker = Worker(places, "cpu", LocalMachine(places, "cpu"))
     monkeypatch.setattr(worker.machine, "start", lambda job, folder, stop: Ended())
     job = claim(worker)
-    JobFolder(places.jobs / job.id).metrics.write_text('{"event":"ep{"event":"step"}\n{"event":"failed","reason":"So it is."}\n')
+    JobFolder(places.jobs / job.id).metrics.write_text(
+        '{"event":"ep{"event":"step"}\n{"event":"failed","attempt":1,"reason":"So it is."}\n'
+    )
     worker.work(job)
     assert (worker.queue.find(job.id).state, worker.queue.find(job.id).reason) == ("failed", "So it is.")
 
