@@ -1,61 +1,25 @@
 """The checkpoints that can be asked: which folders load, and why the others do not."""
 
-import dataclasses
-import hashlib
 import os
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from cachetools import LRUCache
-from pydantic import ValidationError
 
+from app.entries import Entry, Stamp, read_entry, take_stamp, take_version
 from app.errors import ParameterError, UnavailableError, UnknownModelError, describe_unknown
-from app.schemas import ModelDetail
-from l2d.checkpoint import CARD, WEIGHTS, CheckpointError, ModelCard, check_weights, load_checkpoint, read_card
+from l2d.checkpoint import CheckpointError, check_weights, load_checkpoint, read_card
 from l2d.model import LabelNet, merge_branches
 from l2d.runtime import Runner, prepare
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-MAX_CARD_BYTES = 4 * 2**20
 # Networks in memory at once; the one that was not asked for the longest time goes first.
 MAX_LOADED = 16
 # Folders compared when none of the preferred ones exists.
 MAX_DEFAULTS = 4
-
-# Time and size of a file, and of both files of every folder by its name.
-FileStamp = tuple[int, int]
-Stamp = tuple[tuple[str, FileStamp, FileStamp], ...]
-
-
-class Entry(NamedTuple):
-    """One model of the catalogue.
-
-    Attributes:
-        name: of its folder, in `place`.
-        detail: the card as the API shows it.
-        version: a digest of the card, which holds that of the weights.
-    """
-
-    name: str
-    card: ModelCard
-    detail: ModelDetail
-    place: Path
-    version: str
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Tells one version of a model from another."""
-        return self.name, self.version
-
-    @property
-    def data_title(self) -> str:
-        """What the data are called that it was trained and scored on."""
-        return name_data(self.card.data)
 
 
 class Loaded(NamedTuple):
@@ -95,6 +59,8 @@ class Catalog:
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._stamps: list[Stamp] = []
+        # The last scan's, with those whose weights were refused since: only what changed is read again, a thousand cards take seconds.
+        self._read_entries: dict[str, Entry] = {}
         self._entries: dict[str, Entry] = {}
         self._refused: dict[str, str] = {}
         self._networks: LRUCache[tuple[str, str], Loaded] = LRUCache(MAX_LOADED)
@@ -115,12 +81,8 @@ class Catalog:
         Raises:
             UnknownModelError: naming the known ones, and the reason if a folder of that name was refused.
         """
-        entries = {entry.name: entry for entry in self.entries()}
-        if name in entries:
-            return entries[name]
-        if name in self._refused:
-            raise UnknownModelError(f"The checkpoint {name!r} cannot be used: {self._refused[name]} Known are: {', '.join(entries)}.")
-        raise UnknownModelError(describe_unknown("model", name, entries))
+        self._scan()
+        return self._find(name)
 
     def choose(self, names: Sequence[str] | None, limit: int) -> list[Entry]:
         """The models of a request, each once: those named, else the preferred ones that exist, else the first few.
@@ -134,7 +96,8 @@ class Catalog:
             unique = list(dict.fromkeys(names))
             if len(unique) > limit:
                 raise ParameterError(f"At most {limit} models can be compared at once; got {len(unique)}.")
-            return [self.find(name) for name in unique]
+            self._scan()
+            return [self._find(name) for name in unique]
         entries = self.entries()
         if not entries:
             raise UnavailableError("There is no model: the folder of checkpoints holds none that can be used.")
@@ -174,6 +137,14 @@ class Catalog:
         except OSError:  # removed just now; the next question notices
             return
 
+    def _find(self, name: str) -> Entry:
+        entries = self._entries
+        if name in entries:
+            return entries[name]
+        if name in self._refused:
+            raise UnknownModelError(f"The checkpoint {name!r} cannot be used: {self._refused[name]} Known are: {', '.join(entries)}.")
+        raise UnknownModelError(describe_unknown("model", name, entries))
+
     def _find_loaded(self, entry: Entry) -> Loaded | None:
         with self._lock:
             return self._networks.get(entry.key)
@@ -183,7 +154,7 @@ class Catalog:
             network, card = load_checkpoint(entry.place / entry.name)
         except CheckpointError as error:
             raise self._refuse(entry, error) from error
-        if _take_version(card) != entry.version:
+        if take_version(card) != entry.version:
             raise UnavailableError(f"The model {entry.name!r} was replaced just now; ask again.")
         return merge_branches(network)
 
@@ -191,44 +162,35 @@ class Catalog:
         """Take an entry out of the list; returns what to tell whoever asked for it."""
         reason = self._hide_path(error)
         with self._lock:
-            self._entries = self._arrange({name: other for name, other in self._entries.items() if name != entry.name})
-            self._refused[entry.name] = reason
+            # Unless it was replaced meanwhile.
+            if entry.name in self._entries and self._entries[entry.name].stamp == entry.stamp:
+                self._entries = self._arrange({name: other for name, other in self._entries.items() if name != entry.name})
+                self._refused[entry.name] = reason
         return UnavailableError(f"The model {entry.name!r} cannot be loaded: {reason}")
 
     def _scan(self) -> None:
         with self._lock:
-            stamps = [_take_stamp(place) for place in self.folders]
+            stamps = [take_stamp(place) for place in self.folders]
             if stamps == self._stamps:
                 return
-            found: dict[str, Entry] = {}
+            read: dict[str, Entry] = {}
             refused: dict[str, str] = {}
-            for place, name in [(place, name) for place, stamp in zip(self.folders, stamps, strict=True) for name, _, _ in stamp]:
-                if name in found or name in refused:
+            for place, stamp in [(place, stamp) for place, of_place in zip(self.folders, stamps, strict=True) for stamp in of_place]:
+                name, before = stamp[0], self._read_entries.get(stamp[0])
+                if name in read or name in refused:
+                    continue
+                if before is not None and (before.place, before.stamp) == (place, stamp):
+                    read[name] = before
+                    refused |= {name: self._refused[name]} if name in self._refused else {}
                     continue
                 try:
-                    found[name] = self._read_entry(place, name)
+                    read[name] = read_entry(place, stamp)
                 except CheckpointError as error:
                     refused[name] = self._hide_path(error)
                 except OSError as error:  # a link in a circle, or one that nobody here may follow
                     refused[name] = f"{name} cannot be read: {error.strerror}."
-            self._entries, self._refused, self._stamps = self._arrange(found), refused, stamps
-
-    def _read_entry(self, place: Path, name: str) -> Entry:
-        folder = place / name
-        if not NAME.fullmatch(name):
-            raise CheckpointError("A model's folder is named with at most 80 letters, digits, dots, dashes and underscores.")
-        # Asked first, because `is_dir` and `is_file` call some of what cannot be read merely not there.
-        folder.stat()
-        for path in (folder, folder / CARD, folder / WEIGHTS):
-            # A pipe would keep its reader waiting for ever.
-            if not (path.is_dir() if path == folder else path.is_file()):
-                raise CheckpointError(f"{name} holds no {path.name}.")
-            if not path.resolve().is_relative_to(place.resolve()):
-                raise CheckpointError(f"{path.name} is a link that leads out of the folder of checkpoints.")
-        if (folder / CARD).stat().st_size > MAX_CARD_BYTES:
-            raise CheckpointError(f"Its {CARD} is larger than {MAX_CARD_BYTES} bytes.")
-        card = read_card(folder)
-        return Entry(name, card, _describe_card(name, card), place, _take_version(card))
+            self._read_entries, self._refused, self._stamps = read, refused, stamps
+            self._entries = self._arrange({name: entry for name, entry in read.items() if name not in refused})
 
     def _arrange(self, found: dict[str, Entry]) -> dict[str, Entry]:
         preferred = [name for name in self._defaults if name in found]
@@ -244,51 +206,6 @@ class Catalog:
         return text
 
 
-def _take_stamp(folder: Path) -> Stamp:
-    """What tells whether a folder of checkpoints changed; one that is not there, or cannot be read, holds none."""
-    try:
-        with os.scandir(folder) as places:
-            # Links first, whatever they lead to: one that leads to itself cannot be asked whether it is a folder.
-            names = [place.name for place in places if not place.name.startswith(".") and (place.is_symlink() or place.is_dir())]
-    except OSError:
-        return ()
-    return tuple((name, _stamp_file(folder / name / CARD), _stamp_file(folder / name / WEIGHTS)) for name in sorted(names))
-
-
-def _stamp_file(path: Path) -> FileStamp:
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_mtime_ns, status.st_size
-
-
-def _take_version(card: ModelCard) -> str:
-    return hashlib.sha256(repr(card).encode()).hexdigest()
-
-
-def _describe_card(name: str, card: ModelCard) -> ModelDetail:
-    fields = dataclasses.asdict(card) | {
-        "name": name,
-        "num_labels": len(card.labels),
-        "mAP": card.scores.get("mAP") if isinstance(card.scores, dict) else None,
-        "default": False,
-        "job": card.lineage.get("job") if isinstance(card.lineage, dict) else None,
-    }
-    try:
-        detail = ModelDetail.model_validate(fields)
-        # Halves of characters, which JSON can spell and no answer can hold.
-        detail.model_dump_json()
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(f"{CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
-    except ValueError as error:  # of pydantic's serializer
-        raise CheckpointError(f"{CARD}: a text in it is no Unicode: {error}.") from error
-    if len(set(detail.labels)) < len(detail.labels):
-        raise CheckpointError(f"{CARD}: a label is named twice.")
-    return detail
-
-
 def _entitle(entries: Iterable[Entry]) -> dict[str, str]:
     """Name -> a title of no other model: students of jobs often share one, and so do copied folders."""
     titles = {entry.name: f"{entry.card.title} ({job[:6]})" if (job := entry.detail.job) else entry.card.title for entry in entries}
@@ -298,9 +215,3 @@ def _entitle(entries: Iterable[Entry]) -> dict[str, str]:
 
 def _complete(entry: Entry, title: str, default: bool) -> Entry:
     return entry._replace(detail=entry.detail.model_copy(update={"title": title, "default": default}))
-
-
-def name_data(data: Any) -> str:
-    """What a card's description of its data calls them."""
-    data = data if isinstance(data, dict) else {}
-    return next((str(data[key]) for key in ("title", "name", "source") if data.get(key)), "unnamed data")

@@ -7,8 +7,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from app.catalog import Entry
 from app.engine import Engine
+from app.entries import Entry
 from app.errors import ParameterError, PictureError, PictureFormatError, TooLargeError, UnknownLabelError, describe_unknown
 from app.schemas import CompareAnswer, ImageFacts, MapKind, ModelAnswer, Prediction, Timings
 from app.sights import Sight, Stages, View

@@ -16,7 +16,8 @@ import torch
 from anyio import CapacityLimiter
 from cachetools import LRUCache
 
-from app.catalog import Catalog, Entry
+from app.catalog import Catalog
+from app.entries import Entry
 from app.errors import BusyError, RequestError, UnavailableError
 from app.metrics import Metrics
 from app.settings import Settings

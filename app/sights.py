@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.catalog import Entry
+from app.entries import Entry
 from l2d.cam import OWN_KINDS
 from l2d.runtime import Reading
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.catalog import Entry, name_data
 from app.engine import Engine
+from app.entries import Entry, name_data
 from app.ui.evidence import render_evidence
 from app.ui.tables import (
     Scores,

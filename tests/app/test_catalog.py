@@ -17,7 +17,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from app.catalog import Catalog, Entry
+from app.catalog import Catalog
+from app.entries import Entry, read_entry
 from app.errors import ParameterError, UnavailableError, UnknownModelError
 from l2d.checkpoint import ModelCard, save_checkpoint
 from l2d.model import create_model
@@ -341,6 +342,21 @@ def test_checking_takes_damaged_weights_out_and_loads_nothing(catalog: Catalog, 
             catalog.check(entry)
     assert [entry.name for entry in catalog.entries()] == [entry.name for entry in before if entry.name != "alien"]
     assert list(catalog.refused()) == ["alien"]
+
+
+def test_another_model_brings_no_damaged_one_back_and_only_itself_is_read(
+    catalog: Catalog, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (checkpoints / "alien" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UnavailableError):
+        catalog.check(catalog.find("alien"))
+    read: list[str] = []
+    monkeypatch.setattr("app.catalog.read_entry", lambda place, stamp: read.append(stamp[0]) or read_entry(place, stamp))
+    change_card(checkpoints / "student-l2d", lambda card: card.update(title="Other"))
+    shutil.copytree(checkpoints / "student-l2d", checkpoints / "new")
+    assert [entry.name for entry in catalog.entries()] == ["the-teacher", "student-vanilla", "new", "student-l2d"]
+    assert list(catalog.refused()) == ["alien"]
+    assert read == ["new", "student-l2d"]
 
 
 def test_damaged_defaults_leave_others_to_be_compared(checkpoints: Path):

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from app import engine as engines
-from app.catalog import Catalog, Entry, Loaded
+from app.catalog import Catalog, Loaded
 from app.compare import compare
 from app.engine import DECODERS, Engine
+from app.entries import Entry
 from app.errors import BusyError, DeadlineError, LeftError, PictureError, UnavailableError
 from app.settings import Settings
 from app.sights import Sight, View
