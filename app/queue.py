@@ -70,7 +70,7 @@ class Queue:
         self._clock, self._silence = clock, silence or Silence()
         with _sentences():
             folder.mkdir(parents=True, exist_ok=True)
-        with self._connect() as connection:
+        with self._connect("rwc") as connection:
             connection.execute(f"PRAGMA journal_mode = {choose_journal(folder)}")
             connection.execute(_TABLE)
             connection.execute(_INDEX)
@@ -106,8 +106,8 @@ class Queue:
 
     def page(self, limit: int, before: int | None = None) -> list[Job]:
         """The newest jobs; with `before` those whose number is smaller."""
-        bound = 2**62 if before is None else before
-        return self._query(f"SELECT {_COLUMNS} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?", (bound, limit))
+        statement = f"SELECT {_COLUMNS} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?"
+        return self._query(statement, (2**62 if before is None else before, limit))
 
     def count(self) -> dict[str, int]:
         """How many jobs are in each state."""
@@ -117,8 +117,7 @@ class Queue:
 
     def find_oldest(self) -> Job | None:
         """The oldest waiting job, if any waits."""
-        waiting = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1", ())
-        return waiting[0] if waiting else None
+        return next(iter(self._query(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1", ())), None)
 
     def claim(self, worker: str, job: str) -> Job | None:
         """Take a waiting job; None if it does not wait any more. No two workers ever get the same one."""
@@ -262,11 +261,18 @@ class Queue:
             return [_read_row(row) for row in connection.execute(statement, values).fetchall()]
 
     @contextlib.contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
+    def _connect(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
         """A connection for one statement: costs a tenth of a millisecond, and no thread or forked process ever shares one."""
-        with _sentences(), contextlib.closing(sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)) as connection:
+        # None is made where one was: it may come back, with its volume.
+        address = f"{self.path.absolute().as_uri()}?mode={mode}"
+        with _sentences(), contextlib.closing(sqlite3.connect(address, LOCK_SECONDS, isolation_level=None, uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             yield connection
+
+
+# By the beginning of SQLite's names. It also has its "disk I/O error" where there is no room for its shared memory.
+_FULL, _MOVED = ": the disk may be full", f": {FILE} may have been moved; if it is lost, start server and workers anew"
+_HINTS = {"SQLITE_FULL": _FULL, "SQLITE_IOERR": _FULL, "SQLITE_CANTOPEN": _MOVED}
 
 
 @contextlib.contextmanager
@@ -276,9 +282,8 @@ def _sentences() -> Iterator[None]:
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
         raise  # a mistake of ours; all others are the file's
     except (sqlite3.DatabaseError, OSError) as error:
-        # SQLite also has its "disk I/O error" where there is no room for its shared memory.
         kind = getattr(error, "sqlite_errorname", "")
-        hint = ": the disk may be full" if kind.startswith(("SQLITE_FULL", "SQLITE_IOERR")) else ""
+        hint = next((hint for beginning, hint in _HINTS.items() if kind.startswith(beginning)), "")
         raise UnavailableError(f"The queue of jobs cannot be used now ({error}{hint}); ask again, or see to L2D_STATE.") from error
 
 
@@ -294,5 +299,4 @@ def choose_journal(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 
 def _read_row(row: sqlite3.Row) -> Job:
-    values = dict(row)
-    return Job(**values | {name: json.loads(values[name]) for name in _JSON})
+    return Job(**dict(row) | {name: json.loads(row[name]) for name in _JSON})

@@ -417,6 +417,17 @@ def test_a_damaged_file_is_a_sentence(queue: Queue, damage: bytes):
         queue.count()
 
 
+def test_a_queue_that_is_gone_is_a_sentence_and_may_come_back(queue: Queue):
+    job = end(queue, "queued")
+    aside = queue.path.with_name("aside")
+    queue.path.rename(aside)
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match=r"jobs\.sqlite may have been moved; if it is lost, start server and workers anew"):
+            queue.page(10)
+    aside.rename(queue.path)
+    assert [found.id for found in queue.page(10)] == [job]
+
+
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UnavailableError, match="L2D_STATE"):
