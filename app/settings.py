@@ -48,7 +48,9 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(default=None, description="needed for jobs; made and printed when others can reach us")
     workers: bool = Field(default=True, description="start and supervise the processes that run jobs: one per GPU, or one on the CPU")
     log: Format = Field(default="text", description="lines of the log for people (text) or for machines (json)")
-    threads: int | None = Field(default=None, ge=1, description="pictures read at once, one processor thread each; by default one per core")
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="pictures read at once, one processor thread each; by default one per core"
+    )
     cache: Path | None = Field(default=None, description="folder for what can be made again, as converted networks; by default in `state`")
     engine: str | None = Field(default=None, pattern=r"^ray://[^\s/]+:\d+$", description="ray://HOST:PORT: the cluster that jobs run on")
     engine_cpus: float = Field(default=2, ge=0, le=1024, description="processors that one process of a job asks of the cluster")
@@ -67,11 +69,12 @@ class Settings(BaseSettings):
             raise ValueError("expected a folder")
         return path
 
-    @field_validator("checkpoints", "state")
+    @field_validator("checkpoints", "state", "data", "cache")
     @classmethod
-    def _check_folder(cls, folder: Path) -> Path:
+    def _check_folder(cls, folder: Path | None) -> Path | None:
         try:
-            os.scandir(folder).close()
+            if folder is not None:
+                os.scandir(folder).close()
         except FileNotFoundError:  # yet to be made
             pass
         except OSError as error:

@@ -1,13 +1,16 @@
 """Runs a trained network as fast as the machine allows: OpenVINO on the CPU, half precision on a GPU, else plain torch."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 
 from l2d.checkpoint import ModelCard
 from l2d.data.images import normalise
+from l2d.disk import ABANDONED_SECONDS
 from l2d.graphs import Replay
 from l2d.head import Memory
 from l2d.model import LabelNet
@@ -30,6 +34,8 @@ TOLERANCE = 1e-3
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 # Of what `Whole` takes and gives; another one leaves converted networks of before unread.
 LAYOUT = 1
+# Converted networks that are kept, each as large as its weights; the one that was not read for the longest time goes first.
+KEPT = 64
 
 
 class Reading(NamedTuple):
@@ -168,9 +174,14 @@ def _find_converted(openvino: Any, whole: Whole, card: ModelCard, cache: Path | 
     key = repr((LAYOUT, openvino.__version__, torch.__version__, fed))
     path = cache / "openvino" / f"{hashlib.sha256(key.encode()).hexdigest()}.xml"
     try:
-        return openvino.Core().read_model(path)
+        model = openvino.Core().read_model(path)
     except RuntimeError:
         model = _convert_checked(openvino, whole)
+    else:
+        # Where nothing can be written, nothing is removed.
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return model
     try:
         _keep(openvino, model, path)
     # OpenVINO's writer says RuntimeError for a full disk.
@@ -215,3 +226,16 @@ def _keep(openvino: Any, model: Any, path: Path) -> None:
         openvino.save_model(model, Path(folder) / path.name, compress_to_fp16=False)
         for suffix in (".bin", ".xml"):
             os.replace((Path(folder) / path.name).with_suffix(suffix), path.with_suffix(suffix))
+    _sweep(path.parent)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the converted networks beyond those that are kept, and what writers left that were killed."""
+    # Other servers may be sweeping, too.
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.glob("*.xml"), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+            for suffix in (".xml", ".bin"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
+        for left in folder.glob("tmp*"):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left)

@@ -418,6 +418,9 @@ def test_terminate_ends_it_cleanly(made_checkpoints: Path):
         ({"L2D_HOST": ""}, "L2D_HOST: .* at least 1 character"),
         ({"L2D_CHECKPOINTS": str(Path(__file__) / "x")}, "L2D_CHECKPOINTS: cannot be read: Not a directory; got '.*/x'"),
         ({"L2D_STATE": __file__}, "L2D_STATE: cannot be read: Not a directory; got "),
+        ({"L2D_DATA": __file__}, "L2D_DATA: cannot be read: Not a directory; got "),
+        ({"L2D_CACHE": __file__}, "L2D_CACHE: cannot be read: Not a directory; got "),
+        ({"L2D_THREADS": "100000"}, "L2D_THREADS: Input should be less than or equal to 1024; got '100000'"),
         (
             {"L2D_STATE": "", "L2D_CACHE": "", "L2D_DATA": "", "L2D_CHECKPOINTS": ""},
             "CHECKPOINTS.*STATE.*DATA.*CACHE: expected a folder; got ''",

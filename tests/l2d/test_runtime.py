@@ -1,8 +1,11 @@
 """One network in every engine: the same answers from any number of threads, and torch where an engine is missing."""
 
+import dataclasses
 import logging
+import os
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,6 +111,26 @@ def test_a_converted_network_that_is_damaged_or_of_another_card_is_not_used(netw
     assert not torch.allclose(prepare(network, other, CPU, tmp_path)(pixels).scores, expected)
     assert len(list(tmp_path.rglob("*.xml"))) == 2
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".xml", ".bin"}
+
+
+def test_the_converted_networks_that_were_not_read_for_long_go(network: LabelNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "KEPT", 2)
+    prepare(network, CARD, CPU, tmp_path)
+    folder = tmp_path / "openvino"
+    (first,) = folder.glob("*.xml")
+    (folder / "tmp-killed").mkdir()
+    for hours, name in enumerate(("newer.xml", "older.xml", "older.bin", "tmp-killed"), start=2):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - 3600 * hours,) * 2)
+    os.utime(first, (0, 0))
+    prepare(network, CARD, CPU, tmp_path)
+    (tmp := folder / "tmp-writing").mkdir()
+    prepare(network, dataclasses.replace(CARD, mean=(0.1, 0.1, 0.1)), CPU, tmp_path)
+    kept = {path.name for path in folder.iterdir()}
+    assert first.name in kept, "it was read just now"
+    assert tmp.name in kept
+    assert len(list(folder.glob("*.xml"))) == len(list(folder.glob("*.bin"))) == 2
+    assert not kept & {"newer.xml", "older.xml", "older.bin", "tmp-killed"}
 
 
 def test_a_cache_that_cannot_be_written_is_one_line_in_the_log(network: LabelNet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
