@@ -36,6 +36,9 @@ LAST_SECONDS = 9.5
 
 def main() -> None:
     """Start the app, or a command of it, with the settings of the environment; a wrong one, or a port that is taken, is a sentence."""
+    if os.getpid() == 1:
+        # In a container nothing but a handler lets this process end when it is told to; uvicorn and workers have theirs only later.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     settings = _read_settings()
     if sys.argv[1:]:
         raise SystemExit(run_command(sys.argv[1:], settings, Places(settings.state, settings.data, settings.checkpoints)))

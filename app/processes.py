@@ -17,12 +17,12 @@ from app.seats import CPU, Devices
 GRACE_SECONDS = 2.0
 # Of 1000: how much sooner than others Linux ends a training when the machine's memory runs out. It can be resumed; a page is just gone.
 OOM_SCORE = "500"
-# Which GPUs CUDA shows a process, in which order.
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+# Which GPUs CUDA shows a process, and by which order it counts them.
+VISIBLE, COUNTED = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 # What training needs of the environment; everything else, secrets above all, stays out.
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE"),
-    *(VISIBLE, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "L2D_CACHE", "L2D_LOG", "PYTHONDONTWRITEBYTECODE"),
+    *(VISIBLE, COUNTED, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "L2D_CACHE", "L2D_LOG", "PYTHONDONTWRITEBYTECODE"),
     *("L2D_ENGINE", "L2D_ENGINE_CPUS", "L2D_ENGINE_GPUS"),
 )
 ENTRY = "app"

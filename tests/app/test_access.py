@@ -62,6 +62,8 @@ def test_a_token_is_compared_whole():
 
 def test_workers_are_told_no_secret(tmp_path):
     secrets = {"L2D_TOKEN": "s", "AWS_SECRET_ACCESS_KEY": "s", "HF_TOKEN": "s", "PIP_INDEX_URL": "s", "PYTHONSTARTUP": "s"}
-    told = make_environment(secrets | {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1"}, Places(tmp_path, tmp_path, tmp_path))
+    gpus = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    told = make_environment(secrets | gpus | {"PATH": "/bin"}, Places(tmp_path, tmp_path, tmp_path))
     assert "s" not in told.values()
-    assert (told["PATH"], told["CUDA_VISIBLE_DEVICES"], told["L2D_STATE"]) == ("/bin", "1", str(tmp_path))
+    assert (told["PATH"], told["L2D_STATE"]) == ("/bin", str(tmp_path))
+    assert {name: told[name] for name in gpus} == gpus, "a number means another GPU where they are counted otherwise"

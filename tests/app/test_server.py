@@ -410,6 +410,19 @@ def test_terminate_ends_it_cleanly(made_checkpoints: Path):
     assert "Application shutdown complete" in log
 
 
+def test_in_a_container_it_ends_when_told_to_while_it_starts(monkeypatch: pytest.MonkeyPatch):
+    # The system keeps a signal from process 1 that it does not handle.
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr("app.__main__._read_settings", lambda: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code is None
+
+
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
