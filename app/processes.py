@@ -24,6 +24,8 @@ PASSED_ON = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE"),
     *(VISIBLE, COUNTED, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "L2D_CACHE", "L2D_LOG", "PYTHONDONTWRITEBYTECODE"),
     *("L2D_ENGINE", "L2D_ENGINE_CPUS", "L2D_ENGINE_GPUS"),
+    # The way to the hub, for weights of ImageNet.
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "HF_ENDPOINT", "SSL_CERT_FILE"),
 )
 ENTRY = "app"
 

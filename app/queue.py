@@ -21,6 +21,9 @@ LOCK_SECONDS = 5.0
 FILE = "jobs.sqlite"
 # Beneath a sentence on why a job ended before its time.
 RESUME_HINT = "resume goes on after the last finished epoch."
+# By the beginning of SQLite's names. It also has its "disk I/O error" where there is no room for its shared memory.
+_FULL, _MOVED = ": the disk may be full", f": {FILE} may have been moved; if it is lost, start server and workers anew"
+_HINTS = {"SQLITE_FULL": _FULL, "SQLITE_IOERR": _FULL, "SQLITE_CANTOPEN": _MOVED}
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -268,11 +271,6 @@ class Queue:
         with _sentences(), contextlib.closing(sqlite3.connect(address, LOCK_SECONDS, isolation_level=None, uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             yield connection
-
-
-# By the beginning of SQLite's names. It also has its "disk I/O error" where there is no room for its shared memory.
-_FULL, _MOVED = ": the disk may be full", f": {FILE} may have been moved; if it is lost, start server and workers anew"
-_HINTS = {"SQLITE_FULL": _FULL, "SQLITE_IOERR": _FULL, "SQLITE_CANTOPEN": _MOVED}
 
 
 @contextlib.contextmanager
