@@ -53,7 +53,7 @@ def build_results(engine: Engine) -> None:
 
 def render_results(entries: Sequence[Entry], refused: dict[str, str], folder: Path) -> str:
     """The tables as HTML: of the cards, then of the series in `folder`. Everything that comes from a file is escaped."""
-    parts = [_render_data(name, group) for name, group in _group_by_data(entries).items()]
+    parts = [_render_data(group) for group in _group_by_data(entries)]
     if not entries:
         parts = ["<h2>No model yet</h2><p>The folder of checkpoints holds none that can be used.</p>"]
     parts += render_evidence(folder)
@@ -84,17 +84,19 @@ def read_scores(scores: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in found if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
-def _group_by_data(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    groups: dict[str, list[Entry]] = {}
+def _group_by_data(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Models that share a table. Data sets of other labels are others, though they are called the same."""
+    groups: dict[tuple[str, tuple[str, ...]], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(entry.data_title, []).append(entry)
-    return groups
+        groups.setdefault((entry.data_title, entry.card.labels), []).append(entry)
+    return list(groups.values())
 
 
-def _render_data(name: str, entries: list[Entry]) -> str:
+def _render_data(entries: list[Entry]) -> str:
     photographs = sorted({count for entry in entries if isinstance(count := entry.card.scores.get("images"), int)})
     measured = f" on {' and '.join(f'{count:,}' for count in photographs)} test photographs" if photographs else ""
-    parts = [f"<h2>Measured on {escape(name)}</h2><p>These models, {len(entries[0].card.labels)} labels, scored{measured}.</p>{PROTOCOL}"]
+    title, count = escape(entries[0].data_title), len(entries[0].card.labels)
+    parts = [f"<h2>Measured on {title}</h2><p>These models, {count} labels, scored{measured}.</p>{PROTOCOL}"]
     parts.append(_render_methods(entries))
     if located := _render_localization(entries):
         parts.append(f"<h2>Do the maps lie on the objects?</h2>{LOCALIZATION}{located}")

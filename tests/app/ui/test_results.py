@@ -103,6 +103,12 @@ def test_models_of_different_data_are_not_mixed(entry):
     assert len(set(regions)) == len(regions) == 2
 
 
+def test_data_of_one_name_and_other_labels_are_told_apart(entry):
+    models = [with_card(entry["student-l2d"], labels=("ant", "bee")), with_card(entry["student-vanilla"], labels=("oak", "fir", "yew"))]
+    page = render_results(models, {}, NOWHERE)
+    assert re.findall(r"These models, (\d) labels", page) == ["2", "3"]
+
+
 def test_cards_cannot_write_html(entry):
     evil = with_card(entry["student-l2d"], title="<img src=x onerror=alert(1)>", data={"name": "<b>data</b>"})
     page = render_results([evil], {"<i>folder</i>": "<script>"}, NOWHERE)
