@@ -2,12 +2,12 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from l2d.layers import KINDS, SCALES, Layer, build_layers, find_limits, format_number, format_probability
-from l2d.layout import Box, Layout
+from l2d.layout import Box, Layout, count_letters
 from l2d.tiles import DIVERGING, DPI, MAP_DPI, Look, Photographs, Tile, paint_map, paint_ramp
 
 FORMATS = ("png", "pdf")
@@ -29,6 +29,13 @@ MOST_INCHES = 200
 # zlib's. Its default takes four times as long, and photographs hardly shrink more.
 COMPRESSION = 2
 INK, PALE = "#1c1c1e", "#48484a"
+# matplotlib brings the first one; it has no Chinese, Japanese and Korean letters. The others have, and are asked where they are installed.
+FONTS = (
+    "DejaVu Sans",
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+    *("Droid Sans Fallback", "Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans"),
+    *("Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS"),
+)
 
 
 class Column(NamedTuple):
@@ -193,7 +200,16 @@ def _draw_bar(figure: Figure, layout: Layout, box: Box, limit: float, colormap: 
 
 def _write(figure: Figure, place: tuple[float, float], lines: Sequence[str], **look: Any) -> None:
     # Names are text: a label with two dollar signs is no formula.
-    figure.text(*place, "\n".join(lines), parse_math=False, linespacing=1.15, **{"color": INK, "size": 9.5, **look})
+    text = "\n".join(lines)
+    family = find_fonts() if count_letters(text) > len(text) else FONTS[0]
+    figure.text(*place, text, parse_math=False, linespacing=1.15, family=family, **{"color": INK, "size": 9.5, **look})
+
+
+@cache
+def find_fonts() -> list[str]:
+    """Those of `FONTS` that are installed, in the order in which they are asked for a letter."""
+    installed = set(font_manager.get_font_names())
+    return [name for name in FONTS if name in installed]
 
 
 def _check(columns: Sequence[Column], labels: Sequence[str], kind: str, scale: str, look: Look, minus: int | None) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 # Inches. The longer side of a picture is CELL. A cell has at least the room of its remarks, NARROW, and beside a bar's three numbers, LOW.
@@ -10,6 +11,9 @@ GAP, MARGIN, LINE, CAPTION_LINE = 0.06, 0.12, 0.155, 0.125
 BAR, BAR_ROOM, OWN_BAR, OWN_BAR_ROOM = 0.085, 0.5, 0.045, 0.2
 # Width of a letter, plain and bold, at 9.5 points, and in the caption; and the longest line of a row's label, in letters.
 LETTER, BOLD_LETTER, CAPTION_LETTER, LABEL_LETTERS = 0.08, 0.088, 0.061, 14
+
+# Stands for the second half of a wide letter; never drawn.
+PAD = "\N{WORD JOINER}"
 
 # Left, bottom, width and height as shares of the figure.
 Box = tuple[float, float, float, float]
@@ -32,12 +36,12 @@ class Layout:
         self.labels = [_wrap(label, LABEL_LETTERS) for label in labels]
         # Beside a tall picture there is room for a title's longest word, beneath a flat one for a label's last line.
         words = [word for title in titles for word in re.split("[ -]", title)]
-        longest = min(BOLD_LETTER * max(map(len, words)), CELL)
+        longest = min(BOLD_LETTER * max(map(count_letters, words)), CELL)
         self.cell_width = max(self.picture_width, NARROW, longest)
         self.cell_height = max(self.picture_height, LOW, LINE * max(map(len, self.labels)))
         self.titles = [_wrap(title, int(self.cell_width / BOLD_LETTER + 0.01)) for title in titles]
         self.row_height = self.cell_height + (0 if scale != "map" and minus is None else OWN_BAR_ROOM) + GAP
-        self.left = MARGIN + LETTER * max(len(line) for lines in self.labels for line in lines) + 2 * GAP
+        self.left = MARGIN + LETTER * max(count_letters(line) for lines in self.labels for line in lines) + 2 * GAP
         self.top = MARGIN + LINE * max(len(lines) for lines in self.titles) + GAP
         self.right = self.left + len(self.titles) * (self.cell_width + GAP)
         self.width = self.right + (MARGIN if scale == "map" else GAP + BAR + BAR_ROOM)
@@ -88,5 +92,14 @@ class Layout:
         return x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height
 
 
+def count_letters(text: str) -> int:
+    """Width of a text in Latin letters; Chinese, Japanese and Korean ones are twice as wide."""
+    return len(_pad(text))
+
+
 def _wrap(text: str, letters: int) -> list[str]:
-    return textwrap.wrap(text, letters) or [""]
+    return [line.replace(PAD, "") for line in textwrap.wrap(_pad(text), letters)] or [""]
+
+
+def _pad(text: str) -> str:
+    return "".join(letter + PAD if unicodedata.east_asian_width(letter) in "WF" else letter for letter in text)

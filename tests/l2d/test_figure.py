@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from l2d.figure import MOST_PIXELS, Column, draw_figure, save_figure
+from l2d.figure import MOST_PIXELS, Column, draw_figure, find_fonts, save_figure
 from l2d.layers import SCALES
 from l2d.tiles import FAINT, STRONG, Tile
 
@@ -154,6 +154,20 @@ def test_names_are_text_and_long_ones_are_wrapped() -> None:
     written = texts_of(figure)
     assert label in [text.replace("\n", " ") for text in written]
     assert "MobileNetV2\ndistilled by L2D\n$^$" in written
+
+
+def test_wide_letters_have_twice_the_room_and_fonts_that_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matplotlib.font_manager.get_font_names", lambda: ["Noto Sans CJK SC", "DejaVu Sans", "Another"])
+    find_fonts.cache_clear()
+    columns = [Column("学生 one", {"交通信号灯和红绿灯": fill(1), "cat": fill(1)}, {})]
+    figure = draw_figure(WHITE, columns, ["交通信号灯和红绿灯", "cat"])
+    find_fonts.cache_clear()
+    assert {"交通信号灯和红\n绿灯", "学生 one"} <= set(texts_of(figure))
+    families = {text.get_text()[0]: text.get_fontfamily() for text in figure.texts}
+    assert families["交"] == families["学"] == ["DejaVu Sans", "Noto Sans CJK SC"]
+    assert families["c"] == ["DejaVu Sans"]
+    wide, narrow = (draw_figure(WHITE, make_columns()[:1], [label]).get_size_inches()[0] for label in ("交通信号灯和红", "abcdefghijklmn"))
+    assert wide == pytest.approx(narrow)
 
 
 def test_titles_above_narrow_columns_break_between_words_and_before_a_minus() -> None:
