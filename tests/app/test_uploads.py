@@ -192,6 +192,76 @@ def test_pixels_are_counted_to_the_limit(photograph: Image.Image):
         read_picture(data, 120 * 90 - 1)
 
 
+def directory(tags: dict[int, tuple[int, int, int]]) -> bytes:
+    """A TIFF's directory: tag -> kind, count, and its value or where that stands."""
+    entries = b"".join(struct.pack("<HHII", tag, *tags[tag]) for tag in sorted(tags))
+    return struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+
+
+def shared_tags(number: int, size: int) -> bytes:
+    """EXIF data whose entries all hold the same bytes."""
+    tags = {20_000 + tag: (7, size, 8 + 6 + 12 * number) for tag in range(number)}
+    return struct.pack("<2sHI", b"II", 42, 8) + directory(tags) + bytes(size)
+
+
+def grey_tiff(tags: dict[int, tuple[int, int, int]], tail: bytes) -> bytes:
+    """A picture of 8 x 8 pixels with further tags, and `tail` from byte 72 on."""
+    own = {256: (3, 1, 8), 257: (3, 1, 8), 258: (3, 1, 8), 262: (3, 1, 1), 273: (4, 1, 8), 278: (3, 1, 8), 279: (4, 1, 64)}
+    return struct.pack("<2sHI", b"II", 42, 72 + len(tail)) + bytes(64) + tail + directory(own | tags)
+
+
+def jpeg_with(exif: bytes) -> bytes:
+    """A JPEG with EXIF data in as many pieces as they need."""
+    pieces = [b"Exif\0\0" + exif[start : start + 60_000] for start in range(0, len(exif), 60_000)]
+    segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(piece) + 2) + piece for piece in pieces)
+    return b"\xff\xd8" + segments + encode(Image.new("L", (8, 8)), "JPEG")[20:]
+
+
+def png_with(name: bytes, content: bytes, behind: bool) -> bytes:
+    """A PNG with one more chunk, before or behind its pixels."""
+    chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    picture = encode(Image.new("L", (8, 8)))
+    place = len(picture) - 12 if behind else 33
+    return picture[:place] + chunk + picture[place:]
+
+
+def test_tags_that_share_their_bytes_are_not_all_copied():
+    assert read(grey_tiff({20_000: (7, 100_000, 72)}, bytes(100_000))).size == (8, 8)
+    with pytest.raises(PictureError, match="too much memory or time"):
+        read(grey_tiff(dict.fromkeys(range(20000, 20400), (7, 100000, 72)), bytes(100_000)))
+
+
+def test_strips_are_counted_before_anything_is_made_of_each(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.uploads.MAX_STRIPS", 50)
+    offsets = struct.pack("<60I", *[8] * 60)
+    with pytest.raises(PictureError, match="at most 50 strips or tiles; this one has 60"):
+        read(grey_tiff({273: (4, 60, 72), 279: (4, 60, 72)}, offsets))
+
+
+@pytest.mark.parametrize("wrap", ["jpeg", "webp", "png", "png behind", "png text"])
+def test_more_exif_data_than_a_camera_writes_are_refused(wrap: str):
+    exif = shared_tags(400, 100_000)
+    text = b"Raw profile type exif\0\0" + zlib.compress(b"\n\n\n" + exif.hex().encode())
+    data = {
+        "jpeg": lambda: jpeg_with(exif),
+        "webp": lambda: encode(Image.new("RGB", (8, 8)), "WEBP", exif=exif),
+        "png": lambda: png_with(b"eXIf", exif, behind=False),
+        "png behind": lambda: png_with(b"eXIf", exif, behind=True),
+        "png text": lambda: png_with(b"zTXt", text, behind=True),
+    }[wrap]()
+    with pytest.raises(PictureError, match="at most 65536 bytes of EXIF data; this picture has 1"):
+        read(data)
+
+
+def test_picture_of_endless_pieces_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    still = encode(Image.new("P", (8, 8)), "GIF")
+    begin = still.index(b",", 13)
+    data = still[:begin] + b"\x21\xfe\0" * 200_000 + still[begin:]
+    monkeypatch.setattr("app.uploads.DECODE_SECONDS", 0.05)
+    with pytest.raises(PictureError, match="too much memory or time"):
+        read(data)
+
+
 def test_no_mutation_gets_past_as_anything_but_a_refusal(photograph: Image.Image):
     random = np.random.default_rng(0)
     originals = [encode(photograph, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
