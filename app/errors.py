@@ -124,6 +124,14 @@ class BusyError(RequestError):
         return {"Retry-After": str(self.retry_seconds)}
 
 
+class CrowdedBodyError(BusyError):
+    """A body for which there is no memory now, and which is not read to its end."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return super().headers | {"Connection": "close"}
+
+
 class SlowBodyError(RequestError):
     """The request itself did not come in time."""
 

@@ -11,10 +11,16 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.answers import refuse
-from app.errors import BusyError, LargeBodyError, RequestError, SlowBodyError
+from app.bodies import MULTIPART
+from app.errors import BusyError, CrowdedBodyError, LargeBodyError, RequestError, SlowBodyError
+from app.middleware import GRADIO
 
 # So many times the limit is read and forgotten before a sender of too much is hung up on: who is hung up on seldom reads the answer.
 PATIENCE = 4
+# So many of the largest bodies are held at once, whole or in part, until their requests are answered.
+MAX_HELD = 16
+# What the page sends beside photographs: names and a form's fields. Gradio keeps some of it for as long as it runs.
+PAGE_BYTES = 256 * 2**10
 # Methods that make no work worth counting.
 CHEAP = ("GET", "HEAD", "OPTIONS")
 WINDOW_SECONDS = 60
@@ -30,13 +36,17 @@ class LimitBody:
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float):
         self.app, self.max_bytes, self.seconds = app, max_bytes, seconds
+        self._memory = _Memory(MAX_HELD * max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the app read, unless the body is refused: then it meets a client that left, and what it says of that is not sent."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _Body(Headers(scope=scope), receive, self.max_bytes, self.seconds)
+        headers = Headers(scope=scope)
+        form = headers.get("content-type", "").lower().startswith(MULTIPART)
+        limit = self.max_bytes if form or not scope["path"].startswith(GRADIO) else min(self.max_bytes, PAGE_BYTES)
+        body = _Body(headers, receive, limit, self.seconds, self._memory)
         started = False
 
         async def send_unless_refused(message: Message) -> None:
@@ -50,19 +60,29 @@ class LimitBody:
         except Exception:
             if body.refusal is None or started:
                 raise
+        finally:
+            body.release()
         if body.refusal is not None and not started:
             await refuse(body.refusal)(scope, receive, send)
+
+
+@dataclass
+class _Memory:
+    """Bytes of bodies that are held, and how many may be."""
+
+    limit: int
+    held: int = 0
 
 
 class _Body:
     """A body on its way. `refusal` says why no more of it is read."""
 
-    def __init__(self, headers: Headers, receive: Receive, limit: int, seconds: float):
+    def __init__(self, headers: Headers, receive: Receive, limit: int, seconds: float, memory: _Memory):
         said = headers.get("content-length", "")
         self._said = int(said) if said.isdecimal() else 0
-        self._receive, self._limit, self._seconds = receive, limit, seconds
+        self._receive, self._limit, self._seconds, self._memory = receive, limit, seconds, memory
         self._due = anyio.current_time() + seconds
-        self._received, self._ended = 0, False
+        self._received, self._held, self._ended = 0, 0, False
         self.refusal: RequestError | None = None
 
     async def receive(self) -> Message:
@@ -86,9 +106,22 @@ class _Body:
             self._received += len(message.get("body", b""))
             self._ended = not message.get("more_body", False)
             if max(self._said, self._received) <= self._limit:
-                return message
+                return message if self._hold() else self._refuse(self._describe_bodies())
             if self._ended or self._received > PATIENCE * self._limit:
                 return self._refuse(self._describe_size())
+
+    def release(self) -> None:
+        """Nothing of the body is needed any more."""
+        self._memory.held -= self._held
+        self._held = 0
+
+    def _hold(self) -> bool:
+        self._memory.held += self._received - self._held
+        self._held = self._received
+        return self._memory.held <= self._memory.limit
+
+    def _describe_bodies(self) -> CrowdedBodyError:
+        return CrowdedBodyError("The bodies of other requests take all the memory there is for them. Ask again in a second.", 1)
 
     def _describe_size(self) -> LargeBodyError:
         return LargeBodyError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from anyio import BrokenResourceError
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
@@ -79,6 +80,9 @@ class Observe:
             except Exception as error:
                 if not status:
                     await fail(scope["method"], _read_path(scope), error)(scope, receive, send_with_id)
+                elif isinstance(error.__cause__, HTTPException):
+                    # A refusal behind a stream's beginning, as Gradio's for pages that it does not know: told there, and the stream ends.
+                    await send({"type": "http.response.body", "body": b""})
                 elif not _is_hang_up(error):
                     raise
             except asyncio.CancelledError:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
-from typing import NoReturn
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -135,16 +134,6 @@ def _warm_up(engine: Engine) -> None:
     engine.check_others()
 
 
-def _forbid_fetching() -> None:
-    """Gradio fetches every address that a page sends instead of a file. This page sends none, so whoever does is somebody else."""
-    from gradio import processing_utils
-
-    async def refuse(url: str, cache_dir: str = "") -> NoReturn:
-        raise ValueError("Addresses are not fetched here.")
-
-    processing_utils.async_ssrf_protected_get = processing_utils.async_ssrf_protected_download = refuse
-
-
 def _mount_page(app: FastAPI) -> FastAPI:
     engine: Engine = app.state.engine
     # Nothing is sent anywhere: neither counts of use nor questions for newer versions.
@@ -152,14 +141,16 @@ def _mount_page(app: FastAPI) -> FastAPI:
     # Here, not above: the page's library takes longest to import, and the API's tests do not need it.
     import gradio
 
+    from app.ui.bounds import bound_page, bound_routes
     from app.ui.distil import build_distil_tab
     from app.ui.page import build_page, look
 
-    _forbid_fetching()
     distil = partial(build_distil_tab, app.state.workshop, app.state.access)
     page = build_page(engine, more=[("Distil", distil)])
+    bound_page(page)
     mounted: FastAPI = gradio.mount_gradio_app(app, page, path="/", max_file_size=engine.settings.max_upload_bytes, **look())
     inner = next(route.app for route in mounted.routes if isinstance(route, Mount) and isinstance(route.app, gradio.routes.App))
+    bound_routes(inner)
     # To be set when the server stops: it ends the streams by which Gradio notices that somebody leaves the page.
     # Gradio does not document it: without it, the server waits for its patience's end.
     app.state.page_over = getattr(inner, "stop_event", None)

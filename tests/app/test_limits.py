@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from app.limits import MAX_CLIENTS, WINDOW_SECONDS, LimitBody, LimitRate, name_client
+from app.limits import MAX_CLIENTS, MAX_HELD, WINDOW_SECONDS, LimitBody, LimitRate, name_client
 from app.server import create_api
 from app.settings import Settings
 
@@ -73,6 +73,31 @@ def test_body_that_takes_too_long_is_refused():
     response = asyncio.run(ask(app, drip(20, 1, pause=0.02)))
     assert error_of(response) == (408, "slow_request")
     assert "within 0.1 seconds" in response.json()["error"]["message"]
+
+
+def test_bodies_of_all_requests_together_are_bounded():
+    waiting, over = 0, asyncio.Event()
+
+    async def hold(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal waiting
+        await Request(scope, receive).body()
+        waiting += 1
+        await over.wait()
+        await PlainTextResponse("held")(scope, receive, send)
+
+    async def flood() -> tuple[list[httpx.Response], httpx.Response, httpx.Response]:
+        app = LimitBody(hold, max_bytes=100, seconds=5)
+        held = [asyncio.create_task(ask(app, bytes(100))) for _ in range(MAX_HELD)]
+        while waiting < MAX_HELD:
+            await asyncio.sleep(0)
+        refused = await ask(app, drip(10, 5))
+        over.set()
+        return await asyncio.gather(*held), refused, await ask(app, bytes(100))
+
+    held, refused, later = asyncio.run(flood())
+    assert [answer.text for answer in [*held, later]] == ["held"] * (MAX_HELD + 1)
+    assert error_of(refused) == (429, "busy")
+    assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
 
 
 def test_answer_may_take_longer_than_the_body():

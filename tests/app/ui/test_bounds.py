@@ -1,0 +1,95 @@
+"""What strangers can make Gradio keep, write and fail at: asked of a real server, whose log must hold no traceback."""
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.ui.bounds import LONGEST_NAME, MAX_FIELD_BYTES, MAX_UNREAD
+
+PHOTOGRAPH = b"what a photograph holds" * 10_000
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The server's folder for temporary files; to be asked for before its address."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def list_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+
+
+def hang_up(address: str, path: str) -> None:
+    """Send half of a form with a file, and go away."""
+    host, port = address.removeprefix("http://").split(":")
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 999999\r\n\r\n"
+    with socket.create_connection((host, int(port))) as sender:
+        sender.sendall(head.encode() + b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n' + PHOTOGRAPH)
+        time.sleep(0.5)
+
+
+def find_part(config: dict[str, Any]) -> int:
+    return next(int(part["id"]) for part in config["components"] if part["props"].get("elem_id") == "l2d-compare")
+
+
+def test_photographs_of_the_page_reach_no_disk_even_if_their_sender_goes_away(temporary: Path, address: str, upload: bytes):
+    with httpx.Client(base_url=address, timeout=60) as client:
+        asked = {"component_id": str(find_part(client.get("/config").json())), "session_hash": "a", "fn_name": "compare"}
+        request = {"request": json.dumps({"models": ["student-l2d"]})}
+        before = list_files(temporary)
+        answer = client.post("/gradio_api/component_server", files={"photo": upload}, data=asked | request)
+        assert answer.json()["answer"]["image"]["width"] == 120
+        hang_up(address, "/gradio_api/component_server")
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            assert list_files(temporary) == before
+            time.sleep(0.1)
+
+
+def test_what_pages_leave_behind_is_bounded_and_what_names_nothing_is_refused(address: str):
+    with httpx.Client(base_url=address, timeout=60) as client:
+        config = client.get("/config").json()
+        part, event = find_part(config), next(event["id"] for event in config["dependencies"] if event["queue"] and not event["inputs"])
+
+        def ask(**fields: Any) -> httpx.Response:
+            return client.post("/gradio_api/component_server", json={"component_id": part, "session_hash": "a", "data": {}} | fields)
+
+        def join(name: str, number: int = event) -> httpx.Response:
+            return client.post("/gradio_api/queue/join", json={"data": [], "fn_index": number, "session_hash": name})
+
+        assert "models" in ask(fn_name="listing").json()
+        unknown = [ask(fn_name="listing", component_id=10**6), join("a", 10**6), join("a", -1)]
+        without = client.post("/gradio_api/component_server", files={"photo": b"x"}, data={"component_id": str(part)})
+        assert [answer.json()["error"]["code"] for answer in [*unknown, without]] == ["bad_request"] * 4
+
+        # Gradio would remember such names for as long as it runs.
+        assert ask(fn_name="listing", session_hash="x" * 10**6).status_code == 413
+        field = {"component_id": str(part), "fn_name": "listing", "session_hash": "x" * (MAX_FIELD_BYTES + 1)}
+        assert client.post("/gradio_api/component_server", files={"photo": b"x"}, data=field).status_code == 400
+        assert [join("x" * length).status_code for length in (LONGEST_NAME, LONGEST_NAME + 1)] == [200, 400]
+
+        # A page that asks and asks, and never reads what it is told.
+        until = time.monotonic() + 30
+        while (answer := join("never")).status_code == 200:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert (answer.status_code, "does not read" in answer.text) == (503, True)
+        told: list[str] = []
+        with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "never"}) as stream:
+            for line in stream.iter_lines():
+                told += [line] if line else []
+                if len(told) == MAX_UNREAD:
+                    break
+        assert any("process_completed" in line for line in told)
+        assert join("another").status_code == 200
+
+        # The log tells of none of this as a failure; the server's fixture looks.
+        assert "session_not_found" in client.get("/gradio_api/queue/data", params={"session_hash": "nobody"}).text
