@@ -97,17 +97,19 @@ def take_version(card: ModelCard) -> str:
 
 
 def _describe_card(name: str, card: ModelCard) -> ModelDetail:
-    fields = dataclasses.asdict(card) | {
-        "name": name,
-        "num_labels": len(card.labels),
-        "mAP": card.scores.get("mAP") if isinstance(card.scores, dict) else None,
-        "default": False,
-        "job": card.lineage.get("job") if isinstance(card.lineage, dict) else None,
-    }
     try:
+        fields = dataclasses.asdict(card) | {
+            "name": name,
+            "num_labels": len(card.labels),
+            "mAP": card.scores.get("mAP") if isinstance(card.scores, dict) else None,
+            "default": False,
+            "job": card.lineage.get("job") if isinstance(card.lineage, dict) else None,
+        }
         detail = ModelDetail.model_validate(fields)
         # Halves of characters, which JSON can spell and no answer can hold.
         detail.model_dump_json()
+    except RecursionError as error:
+        raise CheckpointError(f"{CARD}: it is nested too deeply.") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error

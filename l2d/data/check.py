@@ -59,10 +59,11 @@ def check_index(index: Index, *, progress: Callable[[int, int], None] | None = N
 
 def _decode(path: Path) -> Size | str:
     """Width and height of a picture, or why there is none."""
+    # Nor is a pipe, which would keep its reader waiting for ever.
+    if not path.is_file():
+        return f"{path}: there is no such file."
     try:
         return open_image(path).size
-    except FileNotFoundError:
-        return f"{path}: there is no such file."
     except Exception as error:  # a damaged file makes decoders raise almost anything
         return f"{path}: {error}"
 

@@ -37,8 +37,9 @@ def require_annotations(path: Path, expected: str) -> None:
     Raises:
         FileNotFoundError: naming the file that was looked for, and the layout (`expected`) it belongs to.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"There is no {path}. Expected {expected}.")
+    # A pipe would keep its reader waiting for ever, and a device would never end.
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. Expected {expected}.")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -207,6 +207,13 @@ def test_damaged_weights_are_refused_when_asked_for(catalog: Catalog, checkpoint
     assert "alien" not in [entry.name for entry in catalog.entries()]
 
 
+def test_card_that_is_nested_too_deeply_is_refused_and_the_others_load(catalog: Catalog, checkpoints: Path):
+    card = checkpoints / "alien" / "card.json"
+    card.write_text(card.read_text().replace('"recipe": {}', f'"recipe": {{"a": {"[" * 600 + "]" * 600}}}'))
+    assert catalog.find("student-l2d")
+    assert "nested too deeply" in catalog.refused()["alien"]
+
+
 def replace_weights(folder: Path, data: bytes) -> None:
     """Put other weights in, and a card that vouches for them: whoever writes one can write the other."""
     (folder / "model.safetensors").write_bytes(data)

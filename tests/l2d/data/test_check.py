@@ -1,6 +1,7 @@
 """The report on a data set: every picture decoded, every doubt in a sentence."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,12 +38,14 @@ def test_a_sound_data_set(index: Index):
     assert done == [(1, 3), (2, 3), (3, 3)]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "gone"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "gone", "pipe"])
 def test_broken_pictures_are_named(index: Index, damage: str):
     path = index.paths[1]
-    path.write_bytes({"truncated": path.read_bytes()[:50], "empty": b"", "text": b"<html>404</html>", "gone": b""}[damage])
-    if damage == "gone":
+    path.write_bytes({"truncated": path.read_bytes()[:50], "empty": b"", "text": b"<html>404</html>", "gone": b"", "pipe": b""}[damage])
+    if damage in ("gone", "pipe"):
         path.unlink()
+    if damage == "pipe":
+        os.mkfifo(path)
     report = check_index(index)
     (broken,) = report["broken"]
     assert broken.startswith(f"{path}: ")

@@ -1,5 +1,6 @@
 """One's own pictures in a CSV file."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,14 @@ def test_another_encoding_is_refused(folder: Path):
 def test_a_missing_table_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no .*own\.csv"):
         read_table(tmp_path / "own.csv", "train")
+
+
+def test_neither_a_pipe_nor_a_device_is_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "device.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "device.csv"):
+        with pytest.raises(FileNotFoundError, match=f"There is no file .*{name}"):
+            read_table(tmp_path / name, "train")
 
 
 def test_unknown_split_lists_the_known_ones(folder: Path, write: Write):
