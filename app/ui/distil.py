@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.access import Access
+from app.access import Access, UnauthorizedError
 from app.errors import RequestError
 from app.jobs import ENDED, RESUMABLE, Job
 from app.orders import Order
@@ -105,7 +105,7 @@ def _build_view() -> tuple[gr.Dropdown, gr.HTML, dict[str, gr.Button], gr.HTML, 
 
 
 class Bench:
-    """What the tab's components call. A refusal is a message on the page."""
+    """What the tab's components call. A refusal is told on the page."""
 
     def __init__(self, workshop: Workshop, access: Access):
         self.workshop, self.access = workshop, access
@@ -119,13 +119,14 @@ class Bench:
             return f"# {error.message}"
 
     def start(self, token: str, request: gr.Request, *values: Any) -> list[Any]:
-        """Order what the form says, and look at it: the list, a sentence beneath the button, and the way to the job."""
-
-        def order() -> tuple[Job, int, list[tuple[str, str]]]:
+        """Order what the form says, and look at it: the list, a sentence beneath the button, be it a refusal, and the way to the job."""
+        try:
+            self._check(token, request)
             job, _ = self.workshop.submit(self.form.read(values))
-            return job, self.workshop.queue.count()["queued"] - 1, self._list_jobs()
-
-        job, before, listed = self._try(token, request, order)
+            before, listed = self.workshop.queue.count()["queued"] - 1, self._list_jobs()
+        except RequestError as error:
+            # Not as a message at the window's edge: that is gone while the form is being mended, and leaves an older order told.
+            return [gr.skip(), f'<p class="l2d-refused" role="alert">{escape(error.message)}</p>', gr.update(visible=False)]
         place = "next in line" if before < 1 else f"{before} {'other waits' if before == 1 else 'others wait'} before it"
         return [gr.update(choices=listed, value=job.id), f"<p>Ordered as job {job.id}: {place}.</p>", gr.update(visible=True)]
 
@@ -208,7 +209,10 @@ class Bench:
 
     def _check(self, token: str, request: gr.Request) -> None:
         """The rule of the API's routes: without a token, another site's page may not order jobs through this one's events either."""
-        self.access.check_request(f"Bearer {token}", request.headers.get("host"), request.headers.get("origin"))
+        try:
+            self.access.check_request(f"Bearer {token}", request.headers.get("host"), request.headers.get("origin"))
+        except UnauthorizedError as error:
+            raise UnauthorizedError("Jobs need the token that the server printed at its start: put it into the field Token.") from error
 
     def _try(self, token: str, request: gr.Request, act: Callable[[], Any]) -> Any:
         try:

@@ -49,6 +49,7 @@ CSS = """
 .l2d-form .container { display: flex; flex-direction: column; height: 100%; }
 .l2d-form .info-text { flex: 1; }
 .l2d-form .l2d-long, .l2d-form .l2d-command { grid-column: 1 / -1; }
+.l2d-refused { margin: 0; padding: 10px 14px; border-radius: 6px; background: color-mix(in srgb, #d9534f 14%, transparent); }
 @media (max-width: 640px) { .l2d-command textarea { max-height: 12em; } }
 """
 

@@ -40,6 +40,11 @@ CSS = """
 .l2d-header p { margin: 0; color: var(--body-text-color-subdued); }
 .l2d-header nav { margin-left: auto; }
 .l2d-header a { color: var(--body-text-color-subdued); text-decoration: underline; text-underline-offset: 3px; }
+.l2d-header a:focus-visible, .gradio-container [role=tab]:focus-visible { outline: 2px solid var(--color-accent); outline-offset: -2px; }
+/* The line below the tab in front is a fill, which such a theme takes away. */
+@media (forced-colors: active) {
+  .gradio-container [role=tab][aria-selected=true]::after { forced-color-adjust: none; background: Highlight; }
+}
 @keyframes l2d-busy { to { transform: translateX(440%); } }
 @media (max-width: 640px) {
   .l2d-header { column-gap: 10px; }

@@ -15,6 +15,8 @@ CSS = """
 .l2d-job progress { width: 100%; height: 10px; appearance: none; border: 0; border-radius: 5px; overflow: hidden; }
 .l2d-job progress, .l2d-job progress::-webkit-progress-bar { background: var(--border-color-primary); }
 .l2d-job progress::-webkit-progress-value { background: #0d9488; } .l2d-job progress::-moz-progress-bar { background: #0d9488; }
+/* Where a theme takes fills away, the bar would be empty. */
+@media (forced-colors: active) { .l2d-job progress { appearance: auto; forced-color-adjust: none; } }
 .l2d-command textarea { font-family: var(--font-mono); font-size: 12px; line-height: 1.5; }
 .l2d-log { max-height: 260px; overflow: auto; margin: 0; padding: 8px; font-size: 12px; white-space: pre-wrap;
   background: var(--background-fill-secondary); }

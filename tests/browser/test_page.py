@@ -137,6 +137,22 @@ def test_the_list_of_labels_opens_in_sight(page):
     expect(page.locator("#l2d-options")).to_be_in_viewport(ratio=1)
 
 
+def test_a_press_beside_the_list_of_labels_hits_what_it_began_on(page):
+    field, options = page.get_by_role("combobox", name="Add a label"), page.locator("#l2d-options")
+    rows = list_rows(page)
+    for pressed in (page.locator(".chip").first, page.get_by_text("Download", exact=True)):
+        field.fill("c")
+        # A finger that only scrolls the list begins with a press, too.
+        options.get_by_role("option").first.dispatch_event("pointerdown", {"pointerType": "touch"})
+        pressed.click()
+        expect(options).to_be_hidden()
+    assert list_rows(page) == rows[1:]
+    expect(page.locator("[data-save=png]")).to_be_visible()
+    field.click()
+    field.press("Tab")
+    expect(options).to_be_hidden()
+
+
 def test_a_label_is_added_by_name_and_costs_one_request_without_the_photograph(page):
     upload(page, draw_photograph())
     before, sent = list_rows(page), []

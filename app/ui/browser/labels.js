@@ -52,11 +52,10 @@ function watchLabels(element, { listLabels, isShown, add }) {
       make("span", {}, label),
       make("small", {}, formatProbability(score)),
     );
-    // Before the input loses its focus, which would close the list.
-    option.addEventListener("pointerdown", (event) => {
-      event.preventDefault();
-      choose(label);
-    });
+    // Not when it is pressed: a finger may only be scrolling the list.
+    option.addEventListener("click", () => choose(label));
+    // The keyboard stays in the field.
+    option.addEventListener("mousedown", (event) => event.preventDefault());
     return option;
   };
   const open = () => {
@@ -67,7 +66,8 @@ function watchLabels(element, { listLabels, isShown, add }) {
   input.addEventListener("focus", open);
   input.addEventListener("click", open);
   input.addEventListener("input", open);
-  input.addEventListener("blur", close);
+  // Not when the field loses the keyboard, which a press does: what lies below moves up then, and the click that follows would miss it.
+  for (const done of ["click", "change"]) document.addEventListener(done, ({ target }) => target !== input && !list.contains(target) && close(), true);
   input.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) {
@@ -76,7 +76,7 @@ function watchLabels(element, { listLabels, isShown, add }) {
       render();
     } else if (event.key === "Enter" && !list.hidden && options.length) choose(options[active].label);
     else if (event.key === "Enter") chooseNamed();
-    else if (event.key === "Escape") close();
+    else if (event.key === "Escape" || event.key === "Tab") close();
   });
 }
 

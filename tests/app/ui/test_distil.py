@@ -67,16 +67,15 @@ def test_the_form_as_it_opens_orders_the_first_job(bench: Bench, workshop: Works
 def test_a_wrong_form_says_why_in_preview_and_on_start(bench: Bench, workshop: Workshop):
     wrong = list((HELD | {"epochs": 0}).values())
     assert bench.preview(*wrong).startswith("# epochs: ")
-    with pytest.raises(gr.Error, match="epochs"):
-        bench.start("", OWN, *wrong)
+    _, told, way = bench.start("", OWN, *wrong)
+    assert ("epochs: " in told, way["visible"]) == (True, False)
     assert workshop.queue.page(10) == []
 
 
 def test_what_start_would_refuse_is_told_by_the_preview(bench: Bench, workshop: Workshop):
     wrong = list((HELD | {"teacher": "nobody"}).values())
     assert bench.preview(*wrong).startswith("# Unknown teacher 'nobody'.")
-    with pytest.raises(gr.Error, match="Unknown teacher"):
-        bench.start("", OWN, *wrong)
+    assert "Unknown teacher &#x27;nobody&#x27;." in bench.start("", OWN, *wrong)[1]
 
 
 def test_start_says_which_place_the_job_has(bench: Bench):
@@ -129,8 +128,8 @@ def test_vanilla_takes_no_teacher_whatever_the_list_says(bench: Bench, workshop:
 
 def test_without_the_token_nothing_is_done_or_shown(workshop: Workshop):
     shut = Bench(workshop, Access("secret"))
-    with pytest.raises(gr.Error, match="token"):
-        shut.start("", OWN, *FORM)
+    # In the page's words: nobody sends headers from there.
+    assert "into the field Token" in shut.start("", OWN, *FORM)[1]
     job = Bench(workshop, Access(None)).start("", OWN, *FORM)[0]["value"]
     for verb in ("cancel", "stop", "resume", "delete"):
         with pytest.raises(gr.Error, match="token"):
@@ -145,8 +144,7 @@ def test_without_the_token_nothing_is_done_or_shown(workshop: Workshop):
 )
 def test_without_a_token_no_other_sites_page_orders_or_sees_a_job(bench: Bench, workshop: Workshop, headers: dict[str, str]):
     job, evil = start(bench), gr.Request(headers=headers)
-    with pytest.raises(gr.Error, match="Without a token"):
-        bench.start("", evil, *FORM)
+    assert "Without a token" in bench.start("", evil, *FORM)[1]
     for verb in ("cancel", "stop", "resume", "delete"):
         with pytest.raises(gr.Error, match="Without a token"):
             bench.ask(verb)("", job, "", evil)
@@ -180,8 +178,7 @@ def test_a_queue_that_fails_once_the_order_is_placed_is_told(bench: Bench, monke
         raise UnavailableError("The queue cannot be used now.")
 
     monkeypatch.setattr(Queue, method, fail)
-    with pytest.raises(gr.Error, match="cannot be used now"):
-        start(bench)
+    assert "cannot be used now" in bench.start("", OWN, *FORM)[1]
 
 
 def test_a_job_that_another_tab_deletes_meanwhile_is_no_error(bench: Bench, workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
