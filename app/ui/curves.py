@@ -26,7 +26,7 @@ CSS = """
 .l2d-curves svg { width: 100%; height: auto; color: var(--body-text-color); }
 .l2d-curves text { font-size: 15px; fill: currentColor; }
 .l2d-curves figcaption { font-size: 13px; display: flex; flex-wrap: wrap; gap: 2px 12px; }
-.l2d-curves i { display: inline-block; width: 14px; height: 3px; margin-right: 4px; vertical-align: middle; }
+.l2d-curves i { display: inline-block; width: 14px; height: 3px; margin-right: 4px; vertical-align: middle; forced-color-adjust: none; }
 """
 
 

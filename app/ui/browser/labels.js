@@ -67,7 +67,11 @@ function watchLabels(element, { listLabels, isShown, add }) {
   input.addEventListener("click", open);
   input.addEventListener("input", open);
   // Not when the field loses the keyboard, which a press does: what lies below moves up then, and the click that follows would miss it.
-  for (const done of ["click", "change"]) document.addEventListener(done, ({ target }) => target !== input && !list.contains(target) && close(), true);
+  // It is judged by where it began, as opening the list may move the field itself.
+  let began = null;
+  document.addEventListener("pointerdown", ({ target }) => (began = target), true);
+  for (const done of ["click", "change"])
+    document.addEventListener(done, ({ target }) => ![target, began].includes(input) && !list.contains(began) && close(), true);
   input.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) {
