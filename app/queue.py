@@ -268,7 +268,7 @@ class Queue:
         """A connection for one statement: costs a tenth of a millisecond, and no thread or forked process ever shares one."""
         # None is made where one was: it may come back, with its volume.
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
-        with _sentences(), contextlib.closing(sqlite3.connect(address, LOCK_SECONDS, isolation_level=None, uri=True)) as connection:
+        with _sentences(), contextlib.closing(sqlite3.connect(address, timeout=LOCK_SECONDS, isolation_level=None, uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             yield connection
 
