@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -40,6 +41,7 @@ def main() -> None:
         # In a container nothing but a handler lets this process end when it is told to; uvicorn and workers have theirs only later.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     settings = _read_settings()
+    _check_temporary_folder()
     if sys.argv[1:]:
         raise SystemExit(run_command(sys.argv[1:], settings, Places(settings.state, settings.data, settings.checkpoints)))
     listener = listen(settings)
@@ -116,6 +118,16 @@ def _read_settings() -> Settings:
             got = "" if name == "token" else f"; got {problem['input']!r}"
             print(f"The environment's {variable}: {problem['msg'].removeprefix('Value error, ')}{got}.", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _check_temporary_folder() -> None:
+    # torch asks for it as soon as it is imported, and so do uploads.
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        reason = f"{error.strerror}. Set TMPDIR to one that can be written to (in a container: --tmpfs /tmp)."
+        print(f"Cannot keep temporary files: {reason}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _settle_token(settings: Settings) -> Settings:

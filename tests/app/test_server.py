@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import errno
 import io
 import json
 import os
@@ -11,12 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -456,6 +459,15 @@ def test_wrong_setting_ends_it_with_a_sentence(
     assert re.search(sentence, log, re.DOTALL)
     assert told == ""
     assert "my-secret" not in log
+
+
+def test_no_place_for_temporary_files_ends_it_with_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys, "argv", ["app"])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(os, "write", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert re.fullmatch(r"Cannot keep temporary files: No usable .*'/tmp'.*\. Set TMPDIR to one that [^\n]*\n", capsys.readouterr().err)
 
 
 def test_taken_port_ends_it_with_a_sentence():
