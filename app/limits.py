@@ -99,10 +99,8 @@ class _Body:
 
     async def _read(self) -> Message:
         while True:
+            # One that says that the client left has no body, and ends it.
             message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._ended = True
-                return message
             self._received += len(message.get("body", b""))
             self._ended = not message.get("more_body", False)
             if max(self._said, self._received) <= self._limit:

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.limits import MAX_CLIENTS, MAX_HELD, WINDOW_SECONDS, LimitBody, LimitRate, name_client
 from app.server import create_api
@@ -57,15 +57,30 @@ def test_body_within_the_limit_comes_through():
 @pytest.mark.parametrize("length", [101, 399, 401, 10**6])
 def test_body_beyond_the_limit_is_refused_whether_or_not_it_said_so(length: int):
     app = LimitBody(count_bytes, max_bytes=100, seconds=5)
-    for content in (bytes(length), drip(length // 50 + 1, 50)):
+    for content, told in ((bytes(length), length), (drip(length // 50 + 1, 50), "more")):
         response = asyncio.run(ask(app, content))
         assert error_of(response) == (413, "too_large")
+        assert f"at most 100 bytes; got {told}." in response.json()["error"]["message"]
         assert response.headers["connection"] == "close"
 
 
 def test_body_without_end_is_not_read_for_ever():
     app = LimitBody(count_bytes, max_bytes=100, seconds=5)
     assert error_of(asyncio.run(ask(app, drip(10**9, 50)))) == (413, "too_large")
+
+
+def test_body_that_says_that_it_is_far_too_large_is_not_even_awaited():
+    async def refuse() -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: object) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "headers": [(b"content-length", b"401")]}
+        await LimitBody(count_bytes, max_bytes=100, seconds=5)(scope, _never, send)  # type: ignore[arg-type]
+        return sent
+
+    assert asyncio.run(refuse())[0]["status"] == 413
 
 
 def test_body_that_takes_too_long_is_refused():
@@ -111,10 +126,35 @@ def test_answer_may_take_longer_than_the_body():
 
 def test_app_that_answers_before_it_reads_is_not_interrupted():
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse("no", 404)(scope, receive, send)
+        await send({"type": "http.response.start", "status": 404, "headers": []})
         await receive()
+        await send({"type": "http.response.body", "body": b"no"})
 
-    assert asyncio.run(ask(LimitBody(refuse, max_bytes=1, seconds=5), bytes(50))).text == "no"
+    answer = asyncio.run(ask(LimitBody(refuse, max_bytes=1, seconds=5), bytes(50)))
+    assert (answer.status_code, answer.text) == (404, "no")
+
+
+def fail(begun: bool) -> ASGIApp:
+    """An app that fails once it has read, whether or not its answer has begun."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        await receive()
+        raise ZeroDivisionError
+
+    return app
+
+
+def test_app_that_fails_over_a_refused_body_leaves_it_refused():
+    app = LimitBody(fail(begun=False), max_bytes=1, seconds=5)
+    assert error_of(asyncio.run(ask(app, bytes(50)))) == (413, "too_large")
+
+
+@pytest.mark.parametrize(("begun", "size"), [(False, 1), (True, 1), (True, 50)])
+def test_no_other_failure_of_the_app_is_hidden(begun: bool, size: int):
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(ask(LimitBody(fail(begun), max_bytes=1, seconds=5), bytes(size)))
 
 
 def test_rate_is_counted_for_every_address_on_its_own():
