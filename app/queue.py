@@ -88,7 +88,7 @@ class Queue:
         Raises:
             KeyReuseError: if that key came with another order before.
         """
-        text = json.dumps(spec, sort_keys=True, allow_nan=False)
+        text = json.dumps(spec, allow_nan=False)
         new = (secrets.token_hex(6), "queued", text, key, self._clock())
         statement = "INSERT INTO jobs (id, state, spec, idempotency_key, created) VALUES (?, ?, ?, ?, ?)"
         # One statement, also for a known key: between two of them that job may be deleted. What changes nothing makes it return the row.
@@ -126,8 +126,8 @@ class Queue:
     def claim(self, worker: str, job: str) -> Job | None:
         """Take a waiting job; None if it does not wait any more. No two workers ever get the same one."""
         claimed = self._query(
-            "UPDATE jobs SET state = 'running', worker = ?, attempts = attempts + 1, started = coalesce(started, ?), finished = NULL,"
-            f" heartbeat = ?, request = NULL, reason = '', seconds_left = NULL WHERE id = ? AND state = 'queued' RETURNING {_COLUMNS}",
+            "UPDATE jobs SET state = 'running', worker = ?, attempts = attempts + 1, started = coalesce(started, ?), heartbeat = ?"
+            f" WHERE id = ? AND state = 'queued' RETURNING {_COLUMNS}",
             (worker, self._clock(), self._clock(), job),
         )
         return claimed[0] if claimed else None
@@ -190,7 +190,7 @@ class Queue:
             UnknownJobError, JobStateError: if there is none, or it cannot be resumed.
         """
         changed = self._query(
-            "UPDATE jobs SET state = 'queued', reason = '', finished = NULL, request = NULL, worker = NULL, heartbeat = NULL"
+            "UPDATE jobs SET state = 'queued', reason = '', finished = NULL, worker = NULL, heartbeat = NULL"
             f" WHERE id = ? AND state IN {RESUMABLE} RETURNING {_COLUMNS}",
             (job,),
         )

@@ -17,10 +17,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from app.catalog import Catalog
+from app.catalog import MAX_DEFAULTS, Catalog
 from app.entries import Entry, read_entry
 from app.errors import ParameterError, UnavailableError, UnknownModelError
-from l2d.checkpoint import ModelCard, save_checkpoint
+from l2d.checkpoint import CheckpointError, ModelCard, save_checkpoint
 from l2d.model import create_model
 
 Card = dict[str, object]
@@ -45,7 +45,10 @@ def test_preferred_models_come_first_then_the_others_by_name(catalog: Catalog):
 
 
 def test_without_preferred_models_the_first_ones_are_compared(checkpoints: Path):
-    assert [entry.name for entry in Catalog(checkpoints, ("other",)).choose(None, limit=2)] == ["alien", "student-l2d"]
+    catalog = Catalog(checkpoints, ("other",))
+    assert [entry.name for entry in catalog.choose(None, limit=2)] == ["alien", "student-l2d"]
+    shutil.copytree(checkpoints / "alien", checkpoints / "a-fifth")
+    assert len(catalog.choose(None, limit=8)) == MAX_DEFAULTS < len(catalog.entries())
 
 
 def test_named_models_keep_their_order_and_come_once(catalog: Catalog):
@@ -119,6 +122,8 @@ def test_finished_card_of_a_folder_that_was_there_already_is_noticed(catalog: Ca
         (lambda card: card.update(std=[0, 1, 1]), "std must not hold a zero"),
         (lambda card: card.update(resize="crop"), "resize must be"),
         (lambda card: card.update(surprise=1), "is not a model card"),
+        (lambda card: card.update(scores=[12.5]), "scores: "),
+        (lambda card: card.update(lineage=["a job"]), "lineage: "),
         (lambda card: card.update(title="\ud800"), "a text in it is no Unicode"),
         (lambda card: card["recipe"].update(note="\udfff"), "a text in it is no Unicode"),
     ],
@@ -201,8 +206,10 @@ def test_damaged_weights_are_refused_when_asked_for(catalog: Catalog, checkpoint
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes({"flip": bytes(data), "cut": bytes(data[:1000]), "garbage": b"\xff" * 64}[damage])
-    with pytest.raises(UnavailableError, match=r"The model 'alien' cannot be loaded: .*SHA-256 differs"):
-        catalog.load(catalog.find("alien"))
+    entry = catalog.find("alien")
+    for _ in range(2):  # also whoever looked it up before it was refused
+        with pytest.raises(UnavailableError, match=r"The model 'alien' cannot be loaded: .*SHA-256 differs"):
+            catalog.load(entry)
     assert "SHA-256 differs" in catalog.refused()["alien"]
     assert "alien" not in [entry.name for entry in catalog.entries()]
 
@@ -308,11 +315,18 @@ def test_a_network_is_not_taken_for_the_one_that_it_replaced(catalog: Catalog, c
 
 
 def test_no_job_takes_the_name_of_a_shipped_model_not_even_of_a_refused_one(checkpoints: Path, tmp_path: Path):
-    shutil.copytree(checkpoints / "alien", tmp_path / "made" / "alien")
+    made = tmp_path / "made"
+    for name in ("alien", "student-l2d"):
+        shutil.copytree(checkpoints / name, made / name)
     (checkpoints / "alien" / "card.json").write_text("{}")
-    catalog = Catalog(checkpoints, made=tmp_path / "made")
+    catalog = Catalog(checkpoints, made=made)
     assert catalog.refused().keys() == {"alien"}
     assert "alien" not in [entry.name for entry in catalog.entries()]
+    assert catalog.find("student-l2d").place == checkpoints
+    # Moved away, with its times.
+    shutil.rmtree(made / "student-l2d")
+    (checkpoints / "student-l2d").rename(made / "student-l2d")
+    assert catalog.find("student-l2d").place == made
 
 
 def test_weights_that_come_or_are_mended_later_are_noticed(catalog: Catalog, checkpoints: Path):
@@ -349,6 +363,27 @@ def test_checking_takes_damaged_weights_out_and_loads_nothing(catalog: Catalog, 
             catalog.check(entry)
     assert [entry.name for entry in catalog.entries()] == [entry.name for entry in before if entry.name != "alien"]
     assert list(catalog.refused()) == ["alien"]
+
+
+def test_weights_that_go_away_before_they_are_checked_keep_no_other_from_it(catalog: Catalog, checkpoints: Path):
+    entry = catalog.find("alien")
+    (checkpoints / "alien" / "model.safetensors").unlink()
+    catalog.check(entry)
+    assert catalog.refused() == {"alien": "alien holds no model.safetensors."}
+
+
+def test_a_model_that_is_replaced_while_its_old_files_are_refused_stays(
+    catalog: Catalog, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(folder: Path) -> None:
+        change_card(folder, lambda card: card.update(title="New"))
+        catalog.entries()
+        raise CheckpointError("half of them")
+
+    monkeypatch.setattr("app.catalog.load_checkpoint", fail)
+    with pytest.raises(UnavailableError, match="half of them"):
+        catalog.load(catalog.find("alien"))
+    assert catalog.find("alien").detail.title == "New"
 
 
 def test_another_model_brings_no_damaged_one_back_and_only_itself_is_read(

@@ -1,6 +1,8 @@
 """What an answer holds: which labels, in which order, and what a model that does not know one does."""
 
+import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,12 @@ def test_default_models_are_compared_in_their_order(engine: Engine, upload: byte
     assert answer.models[0].mAP == 12.5
     assert answer.models[0].map_size == (3, 3)
     assert np.array(answer.models[0].maps[answer.labels[0]]).shape == (3, 3)
+
+
+def test_a_copy_of_a_model_goes_by_its_own_name(engine: Engine, checkpoints: Path, upload: bytes):
+    shutil.copytree(checkpoints / "alien", checkpoints / "copy")
+    for names in (["alien"], ["alien", "copy"], ["copy"]):
+        assert [model.name for model in compare(engine, upload, names).models] == names
 
 
 def test_predictions_are_all_labels_most_probable_first(engine: Engine, upload: bytes):

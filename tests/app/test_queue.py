@@ -156,7 +156,8 @@ def test_progress_is_kept_and_requests_reach_the_worker(queue: Queue, clock: Clo
     )
     queue.stop(job)
     assert queue.beat(job, "w", Progress()) == "stop"
-    queue.cancel(job)
+    asked = queue.cancel(job)
+    assert (asked.state, asked.reason, asked.finished) == ("running", "", None), "it has not ended yet"
     assert queue.beat(job, "w", Progress()) == "cancel"
     assert queue.stop(job).request == "cancel", "cancel is not taken back by a later stop"
 
@@ -220,12 +221,21 @@ def test_only_the_allowed_changes_happen(queue: Queue, verb: str, state: str):
     assert queue.find(job).state == state
 
 
-def test_a_resumed_job_is_claimed_again_and_counts_its_attempts(queue: Queue):
-    job = end(queue, "interrupted")
-    queue.resume(job)
+@pytest.mark.parametrize("request_before", [None, "cancel", "stop"])
+def test_a_resumed_job_is_as_it_was_before_it_was_taken_and_counts_its_attempts(queue: Queue, clock: Clock, request_before: str | None):
+    job = end(queue, "running")
+    queue.beat(job, "w", Progress(0.5, seconds_left=60.0))
+    if request_before:
+        getattr(queue, request_before)(job)
+    queue.give_up_seat("w")
+    clock.now += 5
+    waiting = queue.resume(job)
+    assert (waiting.reason, waiting.finished, waiting.worker, waiting.heartbeat) == ("", None, None, None)
+    assert (waiting.request, waiting.seconds_left, waiting.progress) == (None, None, 0.5)
     claimed = claim(queue, "other")
     assert claimed is not None
-    assert (claimed.id, claimed.attempts, claimed.worker, claimed.finished) == (job, 2, "other", None)
+    assert (claimed.id, claimed.attempts, claimed.worker) == (job, 2, "other")
+    assert (claimed.started, claimed.heartbeat) == (1000.0, 1005.0)
 
 
 def test_a_key_whose_job_is_deleted_just_now_makes_another_one(queue: Queue):
@@ -307,13 +317,16 @@ def test_a_sign_of_life_at_the_last_moment_counts(tmp_path: Path, clock: Clock, 
 
 
 def test_cancel_ends_a_job_whose_worker_died_and_no_other_looks_after_it(queue: Queue, clock: Clock):
-    job = end(queue, "running")
+    unasked, other, job = (end(queue, "running") for _ in range(3))
     queue.beat(job, "w", Progress(0.5, seconds_left=60.0))
     assert watch(queue.give_up_unheard, clock, SILENCE_SECONDS - 1) == []
+    assert queue.cancel(other).state == "running"
     assert (queue.cancel(job).state, queue.cancel(job).request) == ("running", "cancel")
     clock.now += 2
     cancelled = queue.cancel(job)
-    assert (cancelled.state, cancelled.request, cancelled.finished, cancelled.seconds_left) == ("cancelled", None, clock.now, None)
+    assert (cancelled.id, cancelled.state, cancelled.request) == (job, "cancelled", None)
+    assert (cancelled.finished, cancelled.seconds_left) == (clock.now, None)
+    assert [queue.find(one).state for one in (unasked, other)] == ["running", "cancelled"]
     with pytest.raises(LostClaimError):
         queue.beat(job, "w", Progress())
     assert queue.resume(job).state == "queued"
@@ -345,18 +358,20 @@ def test_a_cancel_that_the_dead_worker_never_saw_is_obeyed(queue: Queue):
 
 @pytest.mark.parametrize("worker", ["host/cuda:0/2", "ghost/cpu/2"])
 def test_a_dead_worker_takes_only_its_own_jobs_along(queue: Queue, worker: str):
-    queue.submit(SPEC)
-    queue.submit(SPEC)
-    mine, other = claim(queue, "host/cpu/1"), claim(queue, worker)
-    assert mine is not None
-    assert other is not None
-    assert [job.id for job in queue.give_up_seat("host/cpu/")] == [mine.id]
-    assert queue.find(other.id).state == "running"
+    done, mine, other = (queue.submit(SPEC)[0].id for _ in range(3))
+    assert queue.claim("host/cpu/1", done)
+    queue.finish(done, "host/cpu/1", "succeeded", "so")
+    assert queue.claim("host/cpu/1", mine)
+    assert queue.claim(worker, other)
+    assert [job.id for job in queue.give_up_seat("host/cpu/")] == [mine]
+    assert [queue.find(job).state for job in (done, other)] == ["succeeded", "running"]
 
 
 @pytest.mark.parametrize("other", ["host/cpu/2", "ghost/ray/2"])
 def test_a_successor_takes_over_the_jobs_of_its_seat_alone_and_they_are_not_silent(queue: Queue, clock: Clock, other: str):
-    mine, theirs = (queue.submit(SPEC)[0].id for _ in range(2))
+    done, mine, theirs = (queue.submit(SPEC)[0].id for _ in range(3))
+    assert queue.claim("host/ray/1", done)
+    queue.finish(done, "host/ray/1", "succeeded", "so")
     assert queue.claim("host/ray/1", mine)
     assert queue.claim(other, theirs)
     assert watch(queue.give_up_silent, clock, SILENCE_SECONDS) == []
@@ -439,3 +454,18 @@ def test_network_folders_go_without_shared_memory(tmp_path: Path, kind: str, jou
     mounts = tmp_path / "mounts"
     mounts.write_text(f"root / ext4 rw 0 0\nhost:/x {tmp_path} {kind} rw 0 0\n")
     assert choose_journal(tmp_path / "state", mounts) == journal
+
+
+def test_the_file_system_is_that_behind_a_link_also_with_blanks_in_its_name(tmp_path: Path):
+    disk, link, mounts = tmp_path / "my disk", tmp_path / "link", tmp_path / "mounts"
+    disk.mkdir()
+    link.symlink_to(disk)
+    mounts.write_text(f"root / ext4 rw 0 0\nhost:/x {tmp_path}/my\\040disk nfs4 rw 0 0\n")
+    assert choose_journal(link, mounts) == "DELETE"
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path):
+    folder = tmp_path / "50% off? #1"
+    Queue(folder).submit(SPEC)
+    assert len(Queue(folder).page(10)) == 1
+    assert (folder / "jobs.sqlite").is_file()
