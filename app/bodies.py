@@ -116,7 +116,7 @@ def parse_fields(model: type[Model], fields: Mapping[str, Sequence[str]], lists:
             known = ", ".join([IMAGE_FIELD, *model.model_fields])
             raise ParameterError(f"Unknown field {name!r}. Known are: {known}.")
         if name in lists:
-            values[name] = [text.strip() for text in texts if text.strip()]
+            values[name] = texts
         elif len(texts) > 1:
             raise ParameterError(f"The field {name!r} came {len(texts)} times; send it once.")
         elif texts[0].strip():

@@ -115,8 +115,6 @@ def _describe_card(name: str, card: ModelCard) -> ModelDetail:
         raise CheckpointError(f"{CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
     except ValueError as error:  # of pydantic's serializer
         raise CheckpointError(f"{CARD}: a text in it is no Unicode: {error}.") from error
-    if len(set(detail.labels)) < len(detail.labels):
-        raise CheckpointError(f"{CARD}: a label is named twice.")
     return detail
 
 

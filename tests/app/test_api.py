@@ -139,6 +139,28 @@ def test_a_label_that_holds_a_comma_can_be_asked_for(settings: Settings, checkpo
 def test_every_label_of_a_request_may_be_a_field(client: TestClient, upload: bytes):
     answer = post(client, upload, labels=["cat", "dog"] * 64, models="student-l2d")
     assert answer.json()["labels"] == ["cat", "dog"]
+    assert "at most 256 fields" in refusal(post(client, upload, labels=["cat"] * 257), 400, "bad_request")
+
+
+def test_blanks_around_names_and_empty_fields_are_nothing(client: TestClient, upload: bytes):
+    plain = post(client, upload, labels="cat").json()
+    odd = post(client, upload, labels=["", " cat "], models=["", " "], threshold=" 0.5 ", minus=" ", opacity="").json()
+    assert [model["name"] for model in odd["models"]] == [model["name"] for model in plain["models"]]
+    assert (odd["labels"], odd["threshold"]) == (["cat"], 0.5)
+    assert post(client, upload, labels=" ").json()["labels"] == post(client, upload).json()["labels"]
+
+
+def test_a_type_of_body_is_known_however_it_is_written(client: TestClient, upload: bytes):
+    headers = {"Content-Type": "Application/JSON ; charset=utf-8"}
+    assert client.post("/v1/models/alien:predict", content=json.dumps(to_json(upload)), headers=headers).status_code == 200
+
+
+def test_an_upload_reaches_no_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    def fail(**_: object) -> None:
+        raise AssertionError("a file was opened")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    refusal(post(client, b"?" * (2 * 2**20)), 415, "unsupported_picture")
 
 
 def test_compare_as_numbers(client: TestClient, upload: bytes):
@@ -153,7 +175,10 @@ def test_compare_as_numbers(client: TestClient, upload: bytes):
         assert arrays["alien/maps"].dtype == np.float32
         np.testing.assert_array_equal(arrays["alien/maps"][1], np.array(answer["models"][0]["maps"]["cat"], dtype=np.float32))
         assert np.isnan(arrays["student-l2d/maps"][0]).all()
-        assert arrays["student-l2d/labels"].tolist() == [p["label"] for p in answer["models"][1]["predictions"]]
+        predicted = answer["models"][1]["predictions"]
+        assert arrays["student-l2d/labels"].tolist() == [p["label"] for p in predicted]
+        np.testing.assert_array_equal(arrays["student-l2d/scores"], np.array([p["score"] for p in predicted], dtype=np.float32))
+        assert (float(arrays["threshold"]), str(arrays["kind"])) == (0.5, "layercam")
         assert json.loads(str(arrays["json"]))["image"] == answer["image"]
 
 
@@ -405,6 +430,7 @@ def test_other_methods_are_refused_with_those_that_work(client: TestClient):
     assert response.headers["allow"] == "POST"
     assert refusal(client.post("/v1/models/alien"), 405, "method_not_allowed")
     assert refusal(client.request("QUERY", "/v1/models"), 405, "method_not_allowed")
+    assert client.post("/docs").headers["allow"] == "GET"
 
 
 @pytest.mark.parametrize("verb", ["predict", "explain"])
@@ -513,6 +539,7 @@ def test_document_describes_every_route_with_bodies_and_errors(client: TestClien
     assert set(body) == {"multipart/form-data", "application/json"}
     assert body["application/json"]["example"]["instances"][0]["image"]["b64"]
     assert "null" not in json.dumps(body["multipart/form-data"]["schema"]), "a field of a form is there or not"
+    assert not [path for path, operations in document["paths"].items() if "head" in operations], "said of all of them, not of each"
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert "$defs" not in json.dumps(document)
 

@@ -2,7 +2,10 @@
 
 from typing import get_args
 
-from app.orders import Order, choose_first_order
+import pytest
+
+from app.errors import ParameterError
+from app.orders import Order, choose_first_order, parse_order
 from l2d.data.augmentation import AUGMENTATIONS
 
 
@@ -16,3 +19,28 @@ def test_the_first_order_starts_from_what_is_there():
     assert order.freeze_stages > 0
     alone = choose_first_order([])
     assert (alone.start_from, alone.freeze_stages) == (None, 0), "nothing is kept as it is where nothing was learned"
+
+
+def test_every_number_and_every_text_of_an_order_is_bounded():
+    """Whatever is ordered, a training has to start with, and the queue to hold."""
+    for name, field in Order.model_json_schema()["properties"].items():
+        for kind in field.get("anyOf", [field]):
+            if kind["type"] in ("integer", "number") and "enum" not in kind:
+                assert {"minimum", "maximum"} <= kind.keys(), name
+            elif kind["type"] == "string" and "enum" not in kind:
+                assert "maxLength" in kind, name
+
+
+@pytest.mark.parametrize("name", ["student", "method", "teacher_backbone"])
+def test_of_an_endless_name_nothing_is_read(name: str):
+    with pytest.raises(ParameterError, match=f"{name}: String should have at most"):
+        parse_order({name: "x" * 1000})
+
+
+def test_what_is_wrong_is_told_with_its_field_or_as_it_is():
+    with pytest.raises(ParameterError) as refusal:
+        parse_order({"epochs": 0, "title": "bell\x07"})
+    assert [detail.partition(":")[0] for detail in refusal.value.details] == ["title", "epochs"]
+    assert refusal.value.message.startswith("title: A title has letters")
+    with pytest.raises(ParameterError, match="^The method l2d needs a teacher"):
+        parse_order({"method": "l2d"})
