@@ -344,6 +344,10 @@ def test_bad_parameters_get_a_sentence(client: TestClient, upload: bytes, fields
     assert sentence in refusal(post(client, upload, **fields), 422, "bad_parameter")
 
 
+def test_a_long_value_is_not_sent_back(client: TestClient, upload: bytes):
+    assert "xxx" not in refusal(post(client, upload, threshold="x" * 1000), 422, "bad_parameter")
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

@@ -263,12 +263,14 @@ def test_warm_up_makes_it_ready_and_closing_ends_that(settings: Settings, upload
     assert not engine.ready
     engine.warm_up()
     assert engine.ready
+    compare(engine, upload, ["alien"], ["cat"])
     threads = threading.active_count()
     engine.close()
     assert not engine.ready
     assert threading.active_count() < threads
-    with pytest.raises(UnavailableError, match="shutting down"):
-        compare(engine, upload)
+    for models, labels in ((None, None), (["alien"], ["cat"])):  # also where everything is there already
+        with pytest.raises(UnavailableError, match="shutting down"):
+            compare(engine, upload, models, labels)
 
 
 def test_a_folder_without_a_model_is_told_in_the_log(settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -172,7 +172,9 @@ def test_no_name_in_an_order_leads_out_of_its_folder(client: TestClient, field: 
     ],
 )
 def test_a_wrong_order_is_refused_in_words(client: TestClient, changes: dict[str, Any], sentence: str):
-    assert sentence in refusal(client.post("/v1/jobs", json=ORDER | changes), 422)
+    told = refusal(client.post("/v1/jobs", json=ORDER | changes), 422)
+    assert sentence in told
+    assert "Value error" not in told
     assert client.get("/v1/jobs").json()["jobs"] == []
 
 
@@ -188,9 +190,12 @@ def test_a_job_with_too_few_pictures_to_train_on_is_refused(
 def test_data_sets_are_looked_through_before_a_job_is_accepted(client: TestClient, places: Places, write_table: WriteTable):
     write_table(places.data / "whole")
     write_table(places.data / "torn", broken="2.png")
-    (places.data / "strange").mkdir()
+    for name in ("strange", "shapes"):
+        (places.data / name).mkdir()
     known = {found["name"]: found for found in client.get("/v1/datasets").json()}
     assert list(known) == ["shapes", "strange", "torn", "whole"]
+    assert known["shapes"]["labels"]
+    assert known["shapes"]["train"] > known["shapes"]["test"] > 0
     assert "none of the known ways" in known["strange"]["problem"]
     assert known["whole"]["labels"] == [], "not looked through yet"
     order(client, data="whole")
@@ -546,6 +551,7 @@ def test_job_routes_need_the_token(workshop: Workshop, method: str, path: str):
     with serve(workshop, token="secret") as client:
         without = client.request(method, path)
         assert "Authorization: Bearer" in refusal(without, 401)
+        assert without.json()["error"]["code"] == "token_needed"
         assert without.headers["www-authenticate"] == "Bearer"
         assert "not the token" in refusal(client.request(method, path, headers={"Authorization": "Bearer wrong"}), 403)
         right = client.request(method, path, headers={"Authorization": "Bearer secret", "Host": "example.org"})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.jobs import Progress
 from app.records import JobFolder, Summary
 
 
@@ -42,6 +43,12 @@ def test_why_an_earlier_attempt_failed_is_not_why_this_one_did(tmp_path: Path):
     assert second.failure == "Other."
 
 
+def test_a_new_attempt_goes_on_from_there_and_has_yet_to_see_how_long_it_takes(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    write(folder, epoch("student", 1, 40.0, best=True), {"event": "attempt", "attempt": 2, "versions": {"torch": "2"}})
+    assert Summary(attempt=2).update(folder) == Progress(0.5, None, "student", 1, 40.0, 1, {"torch": "2"})
+
+
 def test_from_a_place_where_no_line_starts_all_are_read(tmp_path: Path):
     folder = JobFolder(tmp_path)
     write(folder, {"a": 1}, {"b": 2})
@@ -71,6 +78,33 @@ def test_a_line_that_does_not_fit_is_an_error_and_leaves_nothing(tmp_path: Path)
         folder.append({"event": "second"})
     folder.append({"event": "third"})
     assert [line.record for line in folder.read()] == [{"event": "first"}, {"event": "third"}]
+
+
+def test_a_number_that_json_does_not_have_is_an_error_and_leaves_nothing(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        folder.append({"event": "step", "loss": float("nan")})
+    assert folder.read() == []
+
+
+def test_what_a_killed_attempt_left_half_done_is_cleared_before_the_next(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    folder.append({"event": "first"})
+    with folder.metrics.open("ab") as file:
+        file.write(b'{"event":"seco')
+    for name in ("student/.model.safetensors.4711", ".probes.partial/.0001.json.4711", "student/.kept", "student/card.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folder.prepare()
+    folder.append({"event": "third"})
+    assert [line.record for line in folder.read()] == [{"event": "first"}, {"event": "third"}]
+    assert {path.name for path in tmp_path.rglob("*")} == {"metrics.jsonl", "student", ".kept", "card.json"}
+
+
+def test_a_log_may_hold_what_is_no_text(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    folder.log.write_bytes(b"caf\xe9\nend\n")
+    assert folder.read_log(100) == "caf\ufffd\nend\n"
 
 
 @pytest.mark.parametrize("damaged", [b'{"event":"ep{"event":"step"}', b"\0\0\0", b"\xff", b"", b"7"])

@@ -50,6 +50,8 @@ def test_what_a_look_through_the_data_set_found_is_known_to_the_preview(workshop
     taught = ALONE.model_copy(update={"teacher": "the-teacher", "method": "l2d"})
     many = ALONE.model_copy(update={"processes": 64, "batch_size": 64})
     assert workshop.preview(taught), "nobody has looked yet"
+    with pytest.raises(ParameterError, match="the data set 'shapes' has"):
+        workshop.preview(taught.model_copy(update={"data": "shapes"}))
     assert workshop.preview(many)
     workshop.submit(ALONE)
     with pytest.raises(ParameterError, match="knows 5 labels"):

@@ -1,0 +1,18 @@
+"""How a job's models get into the catalogue."""
+
+from pathlib import Path
+
+from app.places import Places
+from app.publication import publish
+from app.records import JobFolder
+
+
+def test_a_model_takes_the_place_of_the_one_that_an_earlier_attempt_left(tmp_path: Path):
+    places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
+    folder = JobFolder(places.jobs / "1f")
+    for model in (places.models / "mine-1f", places.models / "mine-21f", folder.ready / "mine-1f"):
+        model.mkdir(parents=True)
+        (model / "card.json").write_text(str(model.parent))
+    assert publish(folder, places) == ("mine-1f",), "the other is of a job whose id ends alike"
+    assert (places.models / "mine-1f" / "card.json").read_text() == str(folder.ready)
+    assert list(folder.ready.iterdir()) == []
