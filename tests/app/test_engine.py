@@ -159,6 +159,13 @@ def test_full_queue_is_refused_at_once_and_its_places_come_back(settings: Settin
     engine.close()
 
 
+def test_a_place_is_held_for_the_ticket_of_its_request(engine: Engine, upload: bytes):
+    ticket = Ticket(60)
+    ticket.leave()
+    with pytest.raises(LeftError):
+        compare(engine, upload, ["alien"], ["cat"], ticket=ticket)
+
+
 def test_late_answer_is_refused_and_what_nobody_waits_for_is_not_computed(settings: Settings, upload: bytes, network_runs: Counter):
     engine = start_engine(settings, request_seconds=0.3, threads=1)
     network_runs.open.clear()
@@ -281,9 +288,10 @@ def test_a_folder_without_a_model_is_told_in_the_log(settings: Settings, tmp_pat
 
 
 def test_a_model_that_fails_keeps_nobody_from_being_ready(engine: Engine, upload: bytes, monkeypatch: pytest.MonkeyPatch):
-    real = Catalog.load
+    real, asked = Catalog.load, set[str]()
 
     def load(catalog: Catalog, entry: Entry) -> Loaded:
+        asked.add(entry.name)
         if entry.name == "the-teacher":
             raise RuntimeError("CUDA out of memory")
         return real(catalog, entry)
@@ -292,6 +300,7 @@ def test_a_model_that_fails_keeps_nobody_from_being_ready(engine: Engine, upload
         broken.setattr(Catalog, "load", load)
         engine.warm_up()
     assert engine.ready
+    assert asked == {"the-teacher", "student-vanilla", "student-l2d"}, "only the default ones"
     assert compare(engine, upload, ["the-teacher", "student-l2d"], ["cat"]).models[0].maps
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -192,6 +193,7 @@ def test_data_sets_are_looked_through_before_a_job_is_accepted(client: TestClien
     write_table(places.data / "torn", broken="2.png")
     for name in ("strange", "shapes"):
         (places.data / name).mkdir()
+    (places.data / "notes").write_text("no folder")
     known = {found["name"]: found for found in client.get("/v1/datasets").json()}
     assert list(known) == ["shapes", "strange", "torn", "whole"]
     assert known["shapes"]["labels"]
@@ -239,9 +241,10 @@ def test_orders_that_wait_for_a_data_set_leave_the_server_to_others(
     write_table(places.data / "known")
     order(client, data="known")
     write_table(places.data / "large")
-    begun, go_on = threading.Event(), threading.Event()
+    begun, go_on, looked = threading.Event(), threading.Event(), list[str]()
 
     def look_slowly(spec: str, split: str) -> dict[str, Any]:
+        looked.append(split)
         begun.set()
         go_on.wait(60)
         return check_data(spec, split)
@@ -261,6 +264,10 @@ def test_orders_that_wait_for_a_data_set_leave_the_server_to_others(
     assert 0 < len(answers) - len(refused) < 40
     assert "Order 'large' again in 10 seconds." in refusal(refused[0], 429)
     assert refused[0].headers["retry-after"] == "10"
+    assert looked == ["train", "test"], "once for all who waited"
+    for name in ("one", "two", "three", "four", "five"):
+        write_table(places.data / name)
+        order(client, data=name)
 
 
 def test_a_link_that_leads_nowhere_spoils_no_list(client: TestClient, places: Places, write_table: WriteTable):
@@ -301,6 +308,16 @@ def test_findings_that_cannot_be_kept_are_found_again(client: TestClient, worksh
     workshop.datasets.memory.parent.mkdir(parents=True, exist_ok=True)
     workshop.datasets.memory.write_text("in the way")
     assert order(client, data="mine") != order(client, data="mine")
+
+
+@pytest.mark.parametrize("kept", ["", "{}", '{"stamp": "0", "facts": {}}'])
+def test_damaged_findings_are_found_again(client: TestClient, workshop: Workshop, places: Places, write_table: WriteTable, kept: str):
+    write_table(places.data / "mine")
+    order(client, data="mine")
+    (workshop.datasets.memory / "mine.json").write_text(kept)
+    assert {found["name"]: found["train"] for found in client.get("/v1/datasets").json()}["mine"] is None
+    order(client, data="mine")
+    assert {found["name"]: found["train"] for found in client.get("/v1/datasets").json()}["mine"] == 3
 
 
 def test_pages_follow_each_other(client: TestClient):
@@ -349,6 +366,20 @@ def test_shipped_models_cannot_be_deleted(client: TestClient, workshop: Workshop
     assert "came with the app" in refusal(client.delete("/v1/models/the-teacher"), 403)
     assert "the-teacher" in refusal(client.delete("/v1/models/nobody"), 404)
     assert workshop.catalog.find("the-teacher")
+
+
+def test_a_model_is_deleted_only_where_jobs_put_theirs_and_only_if_it_is_of_one(client: TestClient, workshop: Workshop):
+    checkpoints, models = workshop.places.checkpoints, workshop.places.models
+    card = checkpoints / "the-teacher" / "card.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"lineage": {"job": "1f"}}))
+    models.mkdir(parents=True)
+    (checkpoints / "alien").rename(models / "by-hand")
+    shutil.copytree(checkpoints / "the-teacher", models / "mine-1f")
+    for name in ("the-teacher", "by-hand"):
+        refusal(client.delete(f"/v1/models/{name}"), 403)
+    assert client.delete("/v1/models/mine-1f").status_code == 204
+    assert [path.name for path in models.iterdir()] == ["by-hand"]
+    assert card.exists()
 
 
 def test_the_log_is_plain_text_and_limited(client: TestClient, workshop: Workshop):
