@@ -119,7 +119,7 @@ class Workshop:
         folder = self.places.state / "by-hand" / hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()[:8]
         try:
             stages = plan_stages(order, self.datasets.find(order["data"]).spec, self.places.find_model, folder)
-        except (RequestError, ValueError):
+        except ValueError:
             return []
         # With the defaults of the settings, so that they run as they are in the repository's folder.
         named = {

@@ -226,8 +226,7 @@ def test_a_network_without_numbers_is_refused_by_name(engine: Engine, checkpoint
     """A training may end with such weights: its losses are looked at before its last step."""
     folder = checkpoints / "student-l2d"
     model, card = load_checkpoint(folder)
-    for weights in model.head.parameters():
-        weights.fill_(torch.nan)
+    model.head.bias[0] = torch.nan  # one label's are enough
     save_checkpoint(folder, model, card)
     with pytest.raises(UnavailableError, match="'student-l2d' gives no numbers"):
         compare(engine, upload, ["student-l2d"])

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def test_what_a_look_through_the_data_set_found_is_known_to_the_preview(workshop
     assert workshop.preview(taught), "nobody has looked yet"
     with pytest.raises(ParameterError, match="the data set 'shapes' has"):
         workshop.preview(taught.model_copy(update={"data": "shapes"}))
-    assert workshop.preview(many)
+    assert workshop.preview(many)[0].startswith("torchrun --nproc-per-node 64 ")
     workshop.submit(ALONE)
     with pytest.raises(ParameterError, match="knows 5 labels"):
         workshop.preview(taught)
@@ -133,3 +134,16 @@ def test_the_commands_of_two_orders_write_to_two_folders_that_the_repository_ign
     assert find_out(ALONE.model_copy(update={"epochs": 4})) != out
     job, _ = workshop.submit(ALONE)
     assert out in workshop.describe_command(job.spec)[0], "what was seen before it was ordered"
+
+
+def test_a_job_whose_data_or_teacher_is_gone_or_damaged_has_no_commands_and_spoils_no_list(workshop: Workshop):
+    teacher = workshop.places.models / "mine"
+    shutil.copytree(workshop.places.checkpoints / "the-teacher", teacher)
+    alone, taught = ALONE.model_dump(), ALONE.model_copy(update={"teacher": "mine", "method": "l2d"}).model_dump()
+    assert [len(workshop.describe_command(order)) for order in (alone, taught)] == [1, 1]
+    (teacher / "card.json").write_text("{}")
+    assert [len(workshop.describe_command(order)) for order in (alone, taught)] == [1, 0]
+    shutil.rmtree(teacher)
+    assert workshop.describe_command(taught) == []
+    shutil.rmtree(workshop.places.data / "mine")
+    assert workshop.describe_command(alone) == []
