@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from app.errors import BusyError, ParameterError, describe_unknown
 from l2d.data import LAYOUTS, SPLITS, find_spec
@@ -177,7 +177,7 @@ class Datasets:
         try:
             kept = json.loads(self._place(dataset).read_text(encoding="utf-8"))
             stamp, facts = kept["stamp"], DatasetFacts.model_validate(kept["facts"])
-        except (OSError, ValueError, KeyError, ValidationError):
+        except (OSError, ValueError, KeyError):
             return None
         return (stamp, facts) if facts.kind == dataset.kind else None
 

@@ -1,5 +1,6 @@
 """What programs see: numbers, files, and one shape of error."""
 
+import asyncio
 import base64
 import io
 import json
@@ -18,6 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx import Response
 from PIL import Image
+from starlette.types import Message
 
 from app.compare import compare
 from app.engine import Engine
@@ -144,7 +146,7 @@ def test_every_label_of_a_request_may_be_a_field(client: TestClient, upload: byt
 
 def test_blanks_around_names_and_empty_fields_are_nothing(client: TestClient, upload: bytes):
     plain = post(client, upload, labels="cat").json()
-    odd = post(client, upload, labels=["", " cat "], models=["", " "], threshold=" 0.5 ", minus=" ", opacity="").json()
+    odd = post(client, upload, labels=["", " cat "], models=["", " "], threshold=" 0.5 ", minus=" ", opacity="", kind=" layercam ").json()
     assert [model["name"] for model in odd["models"]] == [model["name"] for model in plain["models"]]
     assert (odd["labels"], odd["threshold"]) == (["cat"], 0.5)
     assert post(client, upload, labels=" ").json()["labels"] == post(client, upload).json()["labels"]
@@ -509,6 +511,21 @@ def test_without_any_model_the_api_says_so(settings: Settings, upload: bytes, tm
     with TestClient(create_api(settings.model_copy(update={"checkpoints": tmp_path / "none"}))) as client:
         assert client.get("/v1/models").json() == {"models": [], "refused": []}
         assert "There is no model" in refusal(post(client, upload), 503, "unavailable")
+
+
+def test_a_client_that_leaves_within_its_body_is_no_failure_of_the_server(client: TestClient):
+    sent: list[Message] = []
+
+    async def leave() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/compare", "query_string": b"", "headers": headers}
+    asyncio.run(client.app(scope, leave, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 400
 
 
 def test_headers_protect_and_nothing_allows_other_origins(client: TestClient, upload: bytes):

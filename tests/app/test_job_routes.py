@@ -194,8 +194,9 @@ def test_data_sets_are_looked_through_before_a_job_is_accepted(client: TestClien
     for name in ("strange", "shapes"):
         (places.data / name).mkdir()
     (places.data / "notes").write_text("no folder")
-    known = {found["name"]: found for found in client.get("/v1/datasets").json()}
-    assert list(known) == ["shapes", "strange", "torn", "whole"]
+    listed = client.get("/v1/datasets").json()
+    known = {found["name"]: found for found in listed}
+    assert [found["name"] for found in listed] == ["shapes", "strange", "torn", "whole"]
     assert known["shapes"]["labels"]
     assert known["shapes"]["train"] > known["shapes"]["test"] > 0
     assert "none of the known ways" in known["strange"]["problem"]

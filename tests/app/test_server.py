@@ -25,7 +25,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from app.__main__ import listen, main
 from app.catalog import Catalog
@@ -507,6 +507,38 @@ def test_names_of_models_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch
 
 def test_by_default_only_this_machine_can_reach_it():
     assert Settings.model_fields["host"].default == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_server_that_others_can_reach_tells_the_token_that_it_wants_and_an_address_of_this_machine(
+    host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    served: list[Any] = []
+
+    def serve(server: Any, sockets: list[socket.socket]) -> None:
+        sockets[0].close()
+        served.append(server)
+
+    monkeypatch.setattr("app.__main__._Server.run", serve)
+    monkeypatch.setattr("app.__main__.configure_logs", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["app"])
+    monkeypatch.setenv("PORT", "0")
+    monkeypatch.setenv("L2D_HOST", host)
+    main()
+    (server,), told = served, capsys.readouterr().out
+    assert server.url.startswith("http://127.0.0.1:")
+    token = server.settings.token
+    assert told == "" if token is None else told.endswith(f": {token.get_secret_value()}\n")
+    assert (token is None) == (host == "127.0.0.1")
+
+
+@pytest.mark.parametrize("changes", [{"token": SecretStr("sixteen-letters!")}, {"host": "0.0.0.0"}])
+def test_a_server_with_a_token_shows_jobs_to_nobody_without_it(settings: Settings, changes: dict[str, object]):
+    client = TestClient(create_api(settings.model_copy(update=changes)), base_url="http://127.0.0.1")
+    assert client.get("/v1/jobs").status_code == 401
+    assert client.get("/v1/jobs", headers={"Authorization": "Bearer none-that-it-knows"}).status_code == 403
+    right = client.get("/v1/jobs", headers={"Authorization": "Bearer sixteen-letters!"})
+    assert right.status_code == (200 if "token" in changes else 403)
 
 
 def test_two_apps_share_nothing(settings: Settings, tmp_path: Path):
