@@ -49,7 +49,7 @@ def ps(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
     s_rest, t_rest = (logits.masked_fill(positive, ABSENT) for logits in (s, t))
     s_margin, t_margin = s - s_rest.logsumexp(1, keepdim=True), t - t_rest.logsumexp(1, keepdim=True)
     t_log, s_log = t_rest.log_softmax(1), s_rest.log_softmax(1)
-    among_rest = (t_log.exp() * (t_log - s_log)).masked_fill(positive, 0.0).sum(1, keepdim=True)
+    among_rest = (t_log.exp() * (t_log - s_log)).sum(1, keepdim=True)
     divergence = _binary_divergence(s_margin, t_margin) + (-t_margin).sigmoid() * among_rest
     return divergence.masked_fill(~positive, 0.0).sum() / len(s)
 

@@ -50,7 +50,7 @@ def find_pairs(membership: Tensor, rows: Tensor | None = None) -> Pairs:
     """
     group = membership.nonzero()[:, 0]
     rows = torch.arange(len(group)) if rows is None else rows
-    sizes = torch.bincount(group, minlength=len(membership))
+    sizes = torch.bincount(group)
     starts = (sizes.cumsum(0) - sizes)[group]
     rank = torch.arange(len(group)) - starts
     # The member of rank r is the second one of r pairs, with the members of rank 0 .. r - 1 as the first ones.
@@ -66,7 +66,7 @@ def find_pairs(membership: Tensor, rows: Tensor | None = None) -> Pairs:
         size=sizes[group[second]],
         row=ends,
         partner=rows[torch.cat([second, first])[order]],
-        pair=order % max(len(first), 1),
+        pair=order % len(first),
         start=counts.cumsum(0) - counts,
         leader=torch.empty_like(rows).scatter_(0, rows, leaders),
     )

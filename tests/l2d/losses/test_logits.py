@@ -123,16 +123,6 @@ def test_ps_does_not_let_positives_compete():
     assert float(ps(only_logits(student), only_logits(teacher), targets)) == pytest.approx(float(alone + other), rel=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("loss", LOOPS)
-def test_half_precision_logits_are_computed_in_single(loss: Callable[..., Tensor], dtype: torch.dtype):
-    student, teacher, targets = random_batch(5)
-    student, teacher = student.to(dtype), teacher.to(dtype)
-    value = loss(only_logits(student), only_logits(teacher), targets)
-    assert value.dtype == torch.float32
-    assert value == loss(only_logits(student.float()), only_logits(teacher.float()), targets)
-
-
 def test_targets_may_be_whole_numbers():
     student, teacher, targets = random_batch(3)
     for loss in LOOPS:

@@ -38,6 +38,10 @@ def build(name: str, student: Outputs, teacher: Outputs) -> Loss:
     return loss
 
 
+def convert(outputs: Outputs, dtype: torch.dtype) -> Outputs:
+    return Outputs(tuple(one.to(dtype) for one in outputs.features), outputs.embeddings.to(dtype), outputs.logits.to(dtype))
+
+
 def leaves(outputs: Outputs) -> tuple[Tensor, ...]:
     return (*outputs.features, outputs.embeddings, outputs.logits)
 
@@ -142,6 +146,15 @@ def test_losses_are_float32_under_autocast(name: str, student: Outputs, teacher:
         loss = LOSSES[name](student, teacher, targets)
     assert loss.dtype == torch.float32
     assert float(loss.detach()) == pytest.approx(GOLDEN[name], rel=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_half_precision_outputs_are_computed_in_single(name: str, dtype: torch.dtype, student: Outputs, teacher: Outputs, targets: Tensor):
+    halves = [convert(part, dtype) for part in (student, teacher)]
+    loss = build(name, *halves)(*halves, targets)
+    assert loss.dtype == torch.float32
+    assert loss == build(name, *halves)(*(convert(half, torch.float32) for half in halves), targets)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -57,6 +57,13 @@ def test_huge_and_tiny_embeddings_keep_their_relations():
         assert float(relation_loss(scale * members, members, pairs)) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_gradients_are_those_of_small_steps():
+    rows = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    pairs = find_pairs(torch.tensor([[1, 1, 1, 1], [0, 1, 0, 0], [1, 0, 1, 0]]))
+    assert torch.autograd.gradcheck(lambda rows: measure(rows, pairs), rows)
+    assert torch.autograd.gradcheck(lambda rows: relate(measure(rows, pairs), pairs), rows)
+
+
 def test_gradients_of_neighbours_far_from_zero_are_as_exact_as_others():
     generator = torch.Generator().manual_seed(0)
     members, wanted = (torch.randn(8, 5, generator=generator) for _ in range(2))
