@@ -75,7 +75,7 @@ def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
 def weighted_precisions(scores: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
     """`average_precisions` as a function of how often each image counts, (N,): sorted once, for the many draws of a bootstrap."""
     _check(scores, targets, probabilities=False)
-    ordered, order = scores.detach().double().cpu().sort(dim=0, descending=True, stable=True)
+    ordered, order = scores.detach().cpu().sort(dim=0, descending=True)
     positive, last = targets.detach().double().cpu().gather(0, order), _last_of_step(ordered)
 
     def measure(counts: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def predict_top(scores: Tensor, count: int) -> Tensor:
 
 def predict_above(scores: Tensor, threshold: float | Tensor) -> Tensor:
     """The labels whose probability reaches the threshold, one for all or (C,) one for each: (N, C) of booleans."""
-    limits = threshold.cpu().double() if isinstance(threshold, Tensor) else threshold
+    limits = threshold.cpu() if isinstance(threshold, Tensor) else threshold
     return scores.detach().cpu().double() >= limits
 
 
@@ -140,7 +140,7 @@ def tune_thresholds(scores: Tensor, targets: Tensor) -> Tensor:
     highest. A label without positives keeps 0.5. Never tune on the pictures that are then measured.
     """
     _check(scores, targets)
-    ordered, order = scores.detach().double().cpu().sort(dim=0, descending=True, stable=True)
+    ordered, order = scores.detach().double().cpu().sort(dim=0, descending=True)
     hits = targets.detach().double().cpu().gather(0, order)
     ranks = torch.arange(1, len(hits) + 1, dtype=torch.float64)[:, None]
     f1 = (2 * hits.cumsum(0) / (ranks + hits.sum(0))).gather(0, _last_of_step(ordered))

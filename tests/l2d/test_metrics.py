@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -60,6 +61,13 @@ def test_average_precision_worked_by_hand():
     # Ranks of the positives: 1 and 3, so (1/1 + 2/3) / 2.
     scores, targets = torch.tensor([[0.9, 0.8, 0.7, 0.1], [1.0, 0, 1, 0]])[:, :, None]
     assert average_precisions(scores, targets).item() == pytest.approx(100 * 5 / 6)
+
+
+def test_average_precision_looks_at_the_order_alone_so_logits_may_be_given():
+    scores, targets = draw(0)
+    torch.testing.assert_close(
+        average_precisions(scores.double().logit(), targets), average_precisions(scores, targets), rtol=0, atol=1e-10
+    )
 
 
 def test_equal_scores_give_the_share_of_positives_in_any_order():
@@ -132,13 +140,14 @@ def test_top_takes_the_first_of_equals_and_all_of_few():
     assert predict_top(torch.tensor([[0.1, 0.2]]), 3).all()
 
 
-def test_of_the_best_three_those_above_the_threshold_are_a_protocol_of_its_own():
-    scores = torch.tensor([[0.9, 0.5, 0.4, 0.1], [0.9, 0.8, 0.7, 0.6]])
+def test_every_protocol_of_a_report_worked_by_hand():
+    scores = torch.tensor([[0.9, 0.3, 0.4, 0.1], [0.9, 0.8, 0.7, 0.6]])
     targets = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 1]])
-    report = score_report(scores, targets, NAMES[:4])
-    # Predicted: two and three labels, of which one each is right; whatever their probability three each, of which two and one are.
-    assert (report["top3_threshold"]["OP"], report["top3_threshold"]["OR"]) == pytest.approx((100 * 2 / 5, 100 * 2 / 4))
-    assert (report["top3"]["OP"], report["top3"]["OR"]) == pytest.approx((100 * 3 / 6, 100 * 3 / 4))
+    report = score_report(scores, targets, NAMES[:4], torch.tensor([0.95, 0.95, 0.35, 0.55]))
+    # Right ones among those predicted, and among the four that are there.
+    counts = {"oracle_k": (3, 4), "threshold": (3, 5), "threshold_tuned": (2, 3), "top3": (3, 6), "top3_threshold": (2, 4)}
+    for protocol, (right, said) in counts.items():
+        assert (report[protocol]["OP"], report[protocol]["OR"]) == pytest.approx((100 * right / said, 100 * right / 4)), protocol
 
 
 def test_a_probability_at_the_threshold_is_predicted():
@@ -220,6 +229,12 @@ def test_a_report_without_any_positive_has_no_map():
 def test_what_cannot_be_scored_is_refused_in_words(scores: Tensor, targets: Tensor, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         score_report(scores, targets, NAMES)
+
+
+@pytest.mark.parametrize("measure", [average_precisions, tune_thresholds])
+def test_what_has_no_order_is_refused_by_every_measure(measure: Callable[[Tensor, Tensor], Tensor]):
+    with pytest.raises(ValueError, match="Scores must be finite"):
+        measure(torch.full((2, 6), math.nan), torch.zeros(2, 6))
 
 
 def test_thresholds_of_another_length_are_refused():
