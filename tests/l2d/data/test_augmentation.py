@@ -71,6 +71,34 @@ def test_crops_keep_their_share_of_the_picture_and_stay_inside(min_area: float) 
     assert area.max() < 1.03
     assert (width / height).max() < 4 / 3 + 0.05
     assert (width / height).min() > 3 / 4 - 0.05
+    longest = min(4 / 3, 1 / min_area)
+    assert (width / height).max() > 0.95 * longest
+    assert (height / width).max() > 0.95 * longest
+
+
+def test_crops_at_the_edge_show_nothing_from_outside() -> None:
+    white = torch.full((64, 3, 24, 24), 255, dtype=torch.uint8)
+    views = augment(white, make_generator(), min_area=0.2, colour=0.0, cutout=0.0)
+    torch.testing.assert_close(views, torch.ones_like(views))
+
+
+def test_chance_decides_each_part_of_a_view_apart() -> None:
+    """Place, area and direction of the crop, colours, and the hole: none tells of another. The same seed draws the same numbers."""
+    count, side = 1000, 16
+    ramp = torch.linspace(0, 255, side).round().to(torch.uint8).expand(side, side)
+    places = torch.stack([ramp, ramp.T, ramp]).expand(count, -1, -1, -1)
+    crops = augment(places, make_generator(), min_area=0.4, colour=0.0, cutout=0.0)
+    width, height = crops[:, 0, 0, -1] - crops[:, 0, 0, 0], crops[:, 1, -1, 0] - crops[:, 1, 0, 0]
+    pink = torch.tensor([200, 100, 100], dtype=torch.uint8).view(1, 3, 1, 1).expand(count, -1, side, side)
+    colours = augment(pink, make_generator(), min_area=1.0, colour=0.2, cutout=0.0)[:, :, 0, 0]
+    holes = augment(torch.zeros_like(pink), make_generator(), min_area=1.0, colour=0.0, cutout=0.5)[:, 0]
+    parts = [crops[:, 0].mean((1, 2)), crops[:, 1].mean((1, 2)), width.abs() * height, width.sign()]
+    parts += [colours.mean(1), colours[:, 0] / colours[:, 1], holes.amax((1, 2))]
+    assert (torch.corrcoef(torch.stack(parts)) - torch.eye(len(parts))).abs().max() < 0.12
+    cut = holes.amax((1, 2)) > 0
+    middles = [holes[cut].amax(other) @ torch.arange(side).float() / holes[cut].amax(other).sum(1) for other in (1, 2)]
+    parts = [part[cut] for part in parts[:6]] + middles
+    assert (torch.corrcoef(torch.stack(parts)) - torch.eye(len(parts))).abs().max() < 0.15
 
 
 def test_colours_change_within_their_strength() -> None:
