@@ -109,7 +109,7 @@ class StageNorm(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, H, W)."""
-        if self.training and input.numel() == input.shape[1]:
+        if input.numel() == input.shape[1]:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
 

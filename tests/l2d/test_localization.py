@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from l2d.bootstrap import DRAWS
 from l2d.cam import label_maps
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Index, open_image, to_input
@@ -139,7 +140,7 @@ def write_index(folder: Path) -> Index:
     boxes: list[dict[int, list[Box]]] = [
         {0: [(10, 10, 31, 32), (60, 60, 20, 20)], 2: [(0, 0, 5, 5), (60, 0, 96, 96)]},
         {1: [(3, 3, 32, 32), (100, 20, 8, 8)]},
-        {},
+        {1: []},
     ]
     targets = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0]])
     return Index(paths, targets, LABELS, boxes)
@@ -218,7 +219,9 @@ def make_pairs(hits: str, energy: float) -> list[Pair]:
 def test_what_maps_score_more_is_counted_over_pairs_and_drawn_by_pictures() -> None:
     ours = [make_pairs("xxxx", 40.0), make_pairs("x", 20.0), [], make_pairs("..", 10.0)]
     theirs = [make_pairs("xx..", 30.0), make_pairs("x", 20.0), [], make_pairs("..", 10.0)]
-    found = compare(ours, theirs)
+    draws: list[int] = []
+    found = compare(ours, theirs, progress=lambda done, total: draws.append(total - done))
+    assert draws == list(reversed(range(DRAWS)))
     assert found["pointing_game"]["difference"] == pytest.approx(100 * 2 / 7)
     assert found["energy_in_box"]["difference"] == pytest.approx(40 / 7)
     # A draw without the first picture has no difference, one of nothing else the largest; a draw of empty pictures alone has none at all.

@@ -113,6 +113,7 @@ def test_unknown_split_lists_the_known_ones(tmp_path: Path):
         ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 2, float("nan"), 4]}]}, "not four numbers"),
         ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": {"x": 1}}]}, "not four numbers"),
         ({"images": "none"}, "expected a list 'images'"),
+        ({"annotations": [5]}, "expected a list 'annotations' of objects"),
     ],
 )
 def test_nonsense_is_refused_in_words(tmp_path: Path, save_picture: Save, change: dict[str, Any], sentence: str):

@@ -28,7 +28,7 @@ def root(tmp_path: Path, save_picture: Save, write: Write) -> Path:
     write(folder / "ImageSets" / "Main" / "trainval.txt", "000005\n000007\n")
     write(folder / "ImageSets" / "Main" / "test.txt", "000012\n")
     write(folder / "Annotations" / "000005.xml", describe(("dog", 0, (1, 1, 12, 8)), ("person", 1, (2, 3, 4, 5)), ("dog", 1, (3, 3, 5, 6))))
-    write(folder / "Annotations" / "000007.xml", describe(("tvmonitor", 0, (5, 5, 5, 5))))
+    write(folder / "Annotations" / "000007.xml", describe(("\n  tvmonitor\n", 0, (5, 5, 5, 5))))
     write(folder / "Annotations" / "000012.xml", describe())
     return tmp_path
 

@@ -229,6 +229,10 @@ def test_fusion_of_the_deepest_stage_passes_it_on(wave: Wave):
     assert fusion.attend is None
 
 
+def test_reviewkd_is_as_wide_as_its_authors_have_it_for_mobilenet():
+    assert [fusion.enter[0].out_channels for fusion in ReviewKD([3, 6], [4, 8]).fusions] == [256, 256]
+
+
 def test_a_single_value_per_channel_is_normalised_by_running_statistics(wave: Wave):
     torch.manual_seed(0)
     fusion = Fusion(3, 8, 5, fuse=False)
