@@ -168,8 +168,14 @@ def test_the_queries_are_saved_but_not_trained() -> None:
 
 def test_an_untrained_head_holds_every_label_for_rare() -> None:
     torch.manual_seed(0)
-    probabilities = LabelHead(CHANNELS, 200)(make_map(8))[1].sigmoid()
+    head = LabelHead(CHANNELS, 200)
+    torch.testing.assert_close(head.bias.detach().sigmoid(), torch.full((200,), LABEL_PRIOR))
+    probabilities = head(make_map(8))[1].sigmoid()
     assert probabilities.median().item() == pytest.approx(LABEL_PRIOR, abs=0.02)
+
+
+def test_the_smallest_head() -> None:
+    assert LabelHead(CHANNELS, 1, width=1, feedforward=1, heads=1)(make_map())[1].shape == (3, 1)
 
 
 @pytest.mark.parametrize(
