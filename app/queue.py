@@ -22,8 +22,7 @@ FILE = "jobs.sqlite"
 # Beneath a sentence on why a job ended before its time.
 RESUME_HINT = "resume goes on after the last finished epoch."
 # By the beginning of SQLite's names. It also has its "disk I/O error" where there is no room for its shared memory.
-_FULL = ": the disk may be full"
-_MOVED = f": {FILE} may have been moved, or its folder be read-only; if it is lost, start server and workers anew"
+_FULL, _MOVED = ": the disk may be full", f": {FILE} may have been moved, or be read-only; if it is lost, start server and workers anew"
 _HINTS = {"SQLITE_FULL": _FULL, "SQLITE_IOERR": _FULL, "SQLITE_CANTOPEN": _MOVED}
 
 _TABLE = """

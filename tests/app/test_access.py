@@ -36,7 +36,8 @@ def test_a_page_of_this_server_may_pass(host: str):
 
 
 @pytest.mark.parametrize(
-    "host", [None, "", "evil.example", "127.0.0.1.evil.example", "evil.example:7860", "127.0.0.1].evil.example", "[::1", "[evil.example]:80"]
+    "host",
+    [None, "", "evil.example", "127.0.0.1.evil.example", "evil.example:7860", "127.0.0.1].evil.example", "[::1", "[evil.example]:80"],
 )
 def test_names_that_others_own_may_not(host: str | None):
     with pytest.raises(ForbiddenError):

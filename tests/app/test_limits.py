@@ -76,7 +76,7 @@ def test_body_that_says_that_it_is_far_too_large_is_not_even_awaited():
         async def send(message: object) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "POST", "headers": [(b"content-length", b"401")]}
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"401")]}
         await LimitBody(count_bytes, max_bytes=100, seconds=5)(scope, _never, send)  # type: ignore[arg-type]
         return sent
 

@@ -42,5 +42,5 @@ def test_what_is_wrong_is_told_with_its_field_or_as_it_is():
         parse_order({"epochs": 0, "title": "bell\x07"})
     assert [detail.partition(":")[0] for detail in refusal.value.details] == ["title", "epochs"]
     assert refusal.value.message.startswith("title: A title has letters")
-    with pytest.raises(ParameterError, match="^The method l2d needs a teacher"):
+    with pytest.raises(ParameterError, match=r"^The method l2d needs a teacher"):
         parse_order({"method": "l2d"})
