@@ -116,7 +116,7 @@ def _subtract(evidence: Numbers | None, other: Numbers | None, scale: str, itsel
 
 
 def _find_largest(evidence: Numbers) -> float:
-    return max(float(evidence.max(initial=0)), 0.0)
+    return float(evidence.max(initial=0))
 
 
 def _resize(numbers: Numbers, size: tuple[int, int], smooth: bool) -> Numbers:

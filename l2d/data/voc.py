@@ -55,7 +55,7 @@ def _read_objects(path: Path, difficult: bool) -> Boxes:
     """Label index -> boxes of one picture."""
     boxes: Boxes = {}
     try:
-        for thing in ElementTree.parse(path).getroot().iter("object"):
+        for thing in ElementTree.parse(path).iter("object"):
             if difficult or thing.findtext("difficult", "0").strip() != "1":
                 name = thing.findtext("name", "").strip()
                 if name not in LABELS:

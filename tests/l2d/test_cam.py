@@ -222,8 +222,19 @@ def test_several_images_are_refused() -> None:
     model = make_model()
     with pytest.raises(ValueError, match="one image at a time"):
         label_maps(model, draw_image().expand(2, -1, -1, -1), [0])
+
+
+@pytest.mark.parametrize("kind", ["layercam", "attention", "GradCAM"])
+def test_of_a_last_map_the_same_is_refused(kind: str) -> None:
+    model = make_model()
+    last_map = model.features(draw_image()).detach()
+    with pytest.raises(ValueError, match="0 to 4; got -1"):
+        maps_from_features(model, last_map, [-1], kind)
     with pytest.raises(ValueError, match="one image's last map"):
-        maps_from_features(model, torch.zeros(2, 1, 1, 1), [0])
+        maps_from_features(model, last_map.expand(2, -1, -1, -1), [0], kind)
+    model.head.train()
+    with pytest.raises(ValueError, match="training mode"):
+        maps_from_features(model, last_map, [0], kind)
 
 
 def test_smooth_gradcam_needs_the_image() -> None:

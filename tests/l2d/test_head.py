@@ -141,6 +141,13 @@ def test_training_drops_from_queries_and_from_every_branch(place: int) -> None:
     assert not torch.equal(head(last_map)[1], expected)
 
 
+def test_a_query_whose_branches_are_all_dropped_goes_on_alone() -> None:
+    head = make_head().train()
+    head.dropout.forward = torch.zeros_like  # type: ignore[method-assign]
+    expected = head.norm_feedforward(head.norm_attention(head.norm_query(head.queries)))
+    torch.testing.assert_close(head(make_map())[0], expected.expand(3, -1, -1))
+
+
 def test_without_dropout_training_and_evaluation_agree() -> None:
     head, last_map = make_head(dropout=0.0), make_map()
     expected = head(last_map)[1]

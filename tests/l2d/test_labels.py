@@ -34,8 +34,14 @@ def test_unknown_labels_are_refused_with_close_ones_and_all_that_are_known(label
         check_known(labels, ANIMALS)
 
 
+def test_known_labels_pass() -> None:
+    check_known(["dog", "cat"], ANIMALS)
+
+
 def test_what_is_predicted_is_shown_else_what_is_most_probable() -> None:
     many = {f"label{number}": 0.9 - number / 100 for number in range(20)}
     assert choose_labels([many], 0.5) == [f"label{number}" for number in range(8)]
     assert choose_labels([{"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.05}, {"d": 0.4}], 0.5) == ["d", "b", "c"]
     assert choose_labels([{"a": 0.5, "b": 0.49}], 0.5) == ["a"]
+    # By the best probability of any network, whichever comes first.
+    assert choose_labels([{"a": 0.9, "b": 0.6}, {"a": 0.1, "b": 0.8}], 0.5) == ["a", "b"]

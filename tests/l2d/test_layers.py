@@ -19,6 +19,8 @@ def test_a_scale_ends_at_the_largest_evidence_of_what_shares_it(scale: str, limi
 
 def test_what_is_subtracted_keeps_a_scale_of_its_own() -> None:
     layers = build_layers(MAPS, LABELS, "row", minus=0)
+    assert layers[1][1] is not None
+    assert layers[1][1].spread((1, 1), smooth=False).item() == -4
     # Largest difference of either sign: 8 - 0 for the cat, -3 - 1 for the dog.
     assert find_limits(layers, "row", minus=0) == [[4, 8, 8], [1, 4, 4]]
     assert layers[0][2] is None
@@ -27,6 +29,9 @@ def test_what_is_subtracted_keeps_a_scale_of_its_own() -> None:
 def test_on_scales_of_their_own_the_shares_of_each_maximum_are_compared() -> None:
     maps = [{"cat": np.array([[0.0, 2.0]])}, {"cat": np.array([[0.0, 10.0]])}]
     assert find_limits(build_layers(maps, ["cat"], "map", minus=0), "map", minus=0) == [[4, 0]]
+    ((_, more),) = build_layers([*maps[:1], {"cat": np.array([[10.0, 10.0]])}], ["cat"], "map", minus=0)
+    assert more is not None
+    np.testing.assert_array_equal(more.spread((2, 1), smooth=False), [[1, 0]])
 
 
 @pytest.mark.parametrize(("minus", "limits"), [(0, [[0, 1]]), (1, [[1, 20]])])
@@ -84,7 +89,7 @@ PROBABILITIES = [
     (0.0, "0.00"),
     (1e-9, "<0.01"),
     (0.0049, "<0.01"),
-    (0.006, "0.01"),
+    (0.005, "0.01"),
     (0.914, "0.91"),
     (0.9949, "0.99"),
     (0.997, ">0.99"),
@@ -96,6 +101,7 @@ NUMBERS = [
     (0.0, "0"),
     (0.27111, "0.27"),
     (0.05, "0.050"),
+    (0.01, "0.010"),
     (3.14, "3.1"),
     (4.0, "4.0"),
     (-9.96, "−10"),

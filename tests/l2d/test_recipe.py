@@ -12,7 +12,7 @@ from l2d.distill import METHODS
 from l2d.losses import LOSSES
 from l2d.outputs import Outputs
 from l2d.published import read_recipes
-from l2d.recipe import BOUNDS, Recipe
+from l2d.recipe import BOUNDS, Recipe, count_held_out, count_trained
 
 
 @pytest.mark.parametrize("name", BOUNDS)
@@ -130,6 +130,14 @@ def learn(name: str, targets: torch.Tensor) -> tuple[float, float]:
     value.backward()
     assert mine.grad is not None
     return round(float(value.detach()), 5), round(float(mine.grad.abs().max()), 5)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "holdout", "share", "counts"),
+    [(23, 0.25, 0.45, (6, 8)), (3, 0.1, 1.0, (1, 2)), (10, 0.0, 0.5, (0, 5)), (1000, 0.001, 1.0, (1, 999))],
+)
+def test_pictures_held_out_and_trained_on(pictures: int, holdout: float, share: float, counts: tuple[int, int]) -> None:
+    assert (count_held_out(pictures, holdout), count_trained(pictures, holdout, share)) == counts
 
 
 def test_the_defaults_are_the_papers() -> None:
