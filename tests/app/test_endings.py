@@ -28,3 +28,26 @@ def test_a_signal_is_told_also_if_it_has_no_name(code: int, name: str):
     state, reason = describe_end(Exit(code), Summary(attempt=1), stopped=False)
     assert state == "failed"
     assert reason.startswith(f"The training process was ended by {name} in epoch 0.")
+
+
+OUT_OF_MEMORY = " The system does so when memory runs out: order a smaller batch_size or image_size."
+
+
+@pytest.mark.parametrize(
+    ("ended", "state", "reason"),
+    [
+        (Exit(-9), "failed", f"The training process was ended by SIGKILL in epoch 0.{OUT_OF_MEMORY} Resume goes on from there."),
+        (Exit(-15), "failed", "The training process was ended by SIGTERM in epoch 0. Resume goes on from there."),
+        (Exit(1), "failed", "The training process ended with code 1; its log says more."),
+        (Exit(1, "So the cluster."), "failed", "The training process ended with code 1; its log says more. So the cluster."),
+        (Exit(None, "The cluster lost it."), "interrupted", "The cluster lost it. Resume goes on after the last finished epoch."),
+    ],
+)
+def test_an_end_before_its_time_is_told_with_what_to_do(ended: Exit, state: str, reason: str):
+    assert describe_end(ended, Summary(attempt=1), stopped=False) == (state, reason)
+
+
+def test_what_the_training_said_itself_goes_before_how_its_process_ended():
+    summary = Summary(attempt=1)
+    summary.failure = "The disk is full."
+    assert describe_end(Exit(1, "So the cluster."), summary, stopped=False) == ("failed", "The disk is full.")

@@ -224,3 +224,13 @@ def test_jobs_have_the_same_limits(settings: Settings):
     assert error_of(large) == (413, "too_large")
     assert small.status_code == 422
     assert error_of(third) == (429, "busy")
+
+
+def test_a_server_waits_for_bodies_as_long_as_its_settings_say(settings: Settings):
+    transport = httpx.ASGITransport(create_api(settings.model_copy(update={"request_seconds": 0.1})))
+
+    async def order_slowly() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.post("/v1/jobs", content=drip(20, 1, pause=0.02), headers={"Content-Type": "application/json"})
+
+    assert error_of(asyncio.run(order_slowly())) == (408, "slow_request")

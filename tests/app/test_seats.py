@@ -67,6 +67,12 @@ def test_beside_a_cluster_a_gpu_borrows_from_gpus_alone(with_ray: None, tmp_path
     machine.release()
 
 
+@pytest.mark.parametrize(("gpus", "seats"), [(0, ["cpu"]), (2, ["cuda:0", "cuda:1"])])
+def test_every_gpu_is_a_seat_or_else_the_processor(monkeypatch: pytest.MonkeyPatch, gpus: int, seats: list[str]):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert list_seats(Settings()) == seats
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:8265", "http://head:8265", "ray://head", "ray://head:8265/x y"])
 def test_an_address_of_another_kind_is_refused(with_ray: None, address: str):
     with pytest.raises(ValidationError, match="engine"):

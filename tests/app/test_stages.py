@@ -1,16 +1,21 @@
 """From an order to training runs, and to the commands that do the same by hand."""
 
+import dataclasses
 import itertools
 import shlex
 from pathlib import Path
 
+import pytest
 import torch
 import typer
+from typer.testing import CliRunner
 
 from app.orders import Order
 from app.stages import plan_stages, write_commands
 from l2d.cli import app as cli
 from l2d.model import create_model, load_backbone
+from l2d.recipe import Recipe
+from l2d.runs import Plan
 
 PLACES = {"$L2D_DATA": Path("/the data"), "$L2D_CHECKPOINTS": Path("/shipped")}
 
@@ -56,6 +61,46 @@ def test_the_commands_are_ones_that_the_command_line_takes(made_checkpoints: Pat
     assert ["--pretrained" in command for command in commands] == [True, False]
     assert all("--unit-pixels" in command for command in commands)
     assert "--weight mld=3.5" in commands[1]
+
+
+# Every choice is made otherwise than by default.
+CHOICES = {
+    "epochs": 5,
+    "batch_size": 6,
+    "lr": 3e-5,
+    "image_size": 64,
+    "output_stride": 16,
+    "freeze_stages": 1,
+    "width": 24,
+    "feedforward": 40,
+    "weights": {"mld": 3.5},
+    "augmentation": "randaugment",
+    "min_area": 0.7,
+    "colour": 0.1,
+    "cutout": 0.2,
+    "unit_pixels": True,
+    "averaging": 0.5,
+    "holdout": 0.25,
+    "seed": 7,
+}
+
+
+@pytest.mark.parametrize(
+    "teacher", [{"teacher": "the-teacher"}, {"teacher_backbone": "resnet34", "teacher_epochs": 3, "teacher_start_from": "the-teacher"}]
+)
+def test_the_commands_train_what_the_job_trains(made_checkpoints: Path, monkeypatch: pytest.MonkeyPatch, teacher: dict[str, object]):
+    stages = plan(made_checkpoints, method="mld", start_from="alien", **CHOICES, **teacher)
+    planned: list[Plan] = []
+    monkeypatch.setattr("l2d.runs.execute", lambda plan, **_: planned.append(plan) or [])
+    for command in write_commands(stages, {}):
+        result = CliRunner().invoke(cli, shlex.split(command)[1:])
+        assert result.exit_code == 0, result.output
+    assert planned == [leave_out_teacher_size(stage.plan) if stage.plan.teacher is None else stage.plan for stage in stages]
+
+
+def leave_out_teacher_size(plan: Plan) -> Plan:
+    """Nothing is shown to a teacher where there is none."""
+    return dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, teacher_size=Recipe().teacher_size))
 
 
 def test_only_the_beginning_of_a_path_is_told_by_its_variable(made_checkpoints: Path):

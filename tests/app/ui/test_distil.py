@@ -17,7 +17,7 @@ from app.orders import choose_first_order
 from app.places import Places
 from app.queue import Queue
 from app.records import JobFolder
-from app.ui.distil import Bench, build_distil_tab
+from app.ui.distil import NO_JOB, Bench, build_distil_tab
 from app.ui.form import fill_fields
 from app.ui.progress import show_log, show_status
 from app.workshop import Workshop
@@ -109,6 +109,7 @@ def test_a_deletion_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     # The page was opened again meanwhile, and tells of no order.
     assert bench.ask("delete")("", job, None, OWN) == [gr.skip(), gr.skip()]
     assert [job in sentence for sentence in told] == [True]
+    assert bench.workshop.queue.page(10) == []
 
 
 def test_what_was_told_about_an_order_goes_with_its_job_alone(bench: Bench):
@@ -189,6 +190,23 @@ def test_a_job_that_another_tab_deletes_meanwhile_is_no_error(bench: Bench, work
     assert bench.scrub("", job, 1, OWN) == ("", "", {})
     monkeypatch.setattr(Queue, "page", lambda *_: listed)
     assert "cancelled" in bench.refresh("", job, {}, {}, OWN)[1]
+
+
+def test_the_chosen_job_is_shown_or_else_the_newest(bench: Bench):
+    older, newest = start(bench, title="Older"), start(bench)
+    for chosen, shown in ((older, older), (newest, newest), (None, newest), ("gone", newest)):
+        listed = bench.refresh("", chosen, {}, {}, OWN)[0]
+        assert listed["value"] == shown
+        assert listed["choices"] == [(f"First student: queued ({newest})", newest), (f"Older: queued ({older})", older)]
+
+
+def test_without_a_job_that_is_told_once_and_nothing_else_is_shown(bench: Bench):
+    listed, status, *buttons, curves, epoch, probes, log, seen = first = bench.refresh("", None, {}, {}, OWN)
+    assert (listed["value"], listed["choices"], status) == (None, [], NO_JOB)
+    assert not any(part["visible"] for part in (*buttons, epoch))
+    assert (curves, probes, log) == ("", "", "")
+    assert bench.refresh("", None, {}, seen, OWN) == [*[gr.skip()] * (len(first) - 1), seen]
+    assert bench.scrub("", None, 1, OWN) == ("", "", {})
 
 
 def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
