@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from app.catalog import Catalog
@@ -25,6 +26,22 @@ def fit(form: Form, **changes: object) -> dict[str, dict[str, Any]]:
     held = HELD | changes
     updates = dict(zip(FITTED, form.fit(*(held[name] for name in BASIS)), strict=True))
     return {name: {"value": held[name]} | update for name, update in updates.items()}
+
+
+def test_every_field_is_asked_for_as_what_it_is(form: Form):
+    held = form.choose_first()
+    fields = {name: form.build_field(name, held) for name in held}
+
+    def list_names(kind: type, **properties: object) -> set[str]:
+        alike = {name: field for name, field in fields.items() if type(field) is kind}
+        return {name for name, field in alike.items() if all(getattr(field, key) == value for key, value in properties.items())}
+
+    assert list_names(gr.Checkbox) == {"pretrained", "unit_pixels"}
+    assert list_names(gr.Textbox, max_length=80) == {"title"}
+    assert list_names(gr.Number, precision=None) == {"lr", "min_area", "colour", "cutout", "averaging", "holdout"}
+    assert list_names(gr.Number, precision=0) >= {"epochs", "batch_size", "seed"}
+    assert list_names(gr.Dropdown, allow_custom_value=True) == {"start_from", "teacher_start_from"}
+    assert list_names(gr.Dropdown, allow_custom_value=False) == {"data", "method", "teacher", "student", "output_stride", "augmentation"}
 
 
 def test_what_fits_is_left_as_it_is(form: Form):
