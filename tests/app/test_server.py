@@ -24,6 +24,7 @@ from unittest.mock import Mock
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from gradio import processing_utils
 from PIL import Image
 from pydantic import SecretStr, ValidationError
 
@@ -150,6 +151,19 @@ def test_page_fetches_no_address(client: httpx.Client, canary: socket.socket):
     grid = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "l2d-compare")
     sent = {"session_hash": "s", "component_id": grid, "fn_name": "compare", "data": file}
     assert "error" in client.post("/gradio_api/component_server", json=sent).json()
+
+
+@pytest.mark.parametrize("name", ["async_ssrf_protected_get", "async_ssrf_protected_download"])
+def test_what_gradio_fetches_with_fetches_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str):
+    # Of what another app left there.
+    monkeypatch.setattr(processing_utils, name, None)
+
+    async def fetch() -> None:
+        create_app(settings)
+        await getattr(processing_utils, name)("http://192.0.2.1/x.png")
+
+    with pytest.raises(ValueError, match="Addresses are not fetched here"):
+        asyncio.run(fetch())
 
 
 @pytest.mark.parametrize(
