@@ -160,7 +160,7 @@ def test_what_is_wrong_is_said_in_a_sentence(teacher: Path, coco: Path, tmp_path
     data, out = ("--data", f"coco:{coco}"), ("--out", tmp_path / "new")
     assert "Unknown backbone 'resnet19'" in refuse("train", "--backbone", "resnet19", *data, *out)
     assert "Expected data as coco:ROOT" in refuse("train", "--backbone", "test_resnet", "--data", "nonsense", *out)
-    assert f"Error: {coco}: Is a directory." in refuse("evaluate", teacher, "--data", f"csv:{coco}")
+    assert f"Error: There is no file {coco}. Expected a CSV file" in refuse("evaluate", teacher, "--data", f"csv:{coco}")
     assert "nowhere" in refuse("train", "--backbone", "test_resnet", "--data", "coco:nowhere", *out)
     assert "lr must lie between" in refuse("train", "--backbone", "test_resnet", *data, *out, "--lr", "100")
     assert "train_size must lie between 32 and 2048; got 0" in refuse(
