@@ -81,11 +81,11 @@ def bench_serve(
         load = measure_load(server, clients, seconds)
         advance(5, STAGES)
         after = measure_throughput(bare, rounds, device)
-    best = max(before, key=lambda name: before[name])
-    engine = (before[best] + after[best]) / 2
+    speeds = {name: (before[name] + after[name]) / 2 for name in before}
+    best = max(speeds, key=lambda name: speeds[name])
     report["load"] = load | {
-        "engine": {"best": best, "pictures_per_second": {name: (before[name] + after[name]) / 2 for name in before}},
-        "ratio": load["requests_per_second"] / engine,
+        "engine": {"best": best, "pictures_per_second": speeds},
+        "ratio": load["requests_per_second"] / speeds[best],
     }
     return report
 
