@@ -12,9 +12,10 @@ from cachetools import LRUCache
 
 from app.entries import Entry, Stamp, read_entry, take_stamp, take_version
 from app.errors import ParameterError, UnavailableError, UnknownModelError, describe_unknown
-from l2d.checkpoint import CheckpointError, check_weights, load_checkpoint, read_card
-from l2d.model import LabelNet, merge_branches
-from l2d.runtime import Runner, prepare
+from l2d.checkpoint import CheckpointError, check_weights, load_checkpoint, load_head, read_card
+from l2d.head import LabelHead
+from l2d.model import merge_branches
+from l2d.runtime import Runner, find_prepared, prepare
 
 # Networks in memory at once; the one that was not asked for the longest time goes first.
 MAX_LOADED = 16
@@ -23,9 +24,9 @@ MAX_DEFAULTS = 4
 
 
 class Loaded(NamedTuple):
-    """A model in memory: the network, whose head makes maps, and what reads pictures with it."""
+    """A model in memory: what reads pictures with it, and the head that makes maps from what was read."""
 
-    network: LabelNet
+    head: LabelHead
     read: Runner
 
 
@@ -104,7 +105,7 @@ class Catalog:
         return [entry for entry in entries if entry.detail.default][:limit]
 
     def load(self, entry: Entry) -> Loaded:
-        """The network of an entry, ready to be asked; read from disk when first needed.
+        """The model of an entry, ready to be asked; read from disk when first needed.
 
         Raises:
             UnavailableError: if its files turn out to be damaged, or were replaced just now.
@@ -115,8 +116,7 @@ class Catalog:
         with self._loading:
             if loaded := self._find_loaded(entry):
                 return loaded
-            network = self._read(entry).to(self.device)
-            loaded = Loaded(network, prepare(network, entry.card, self.device, self._cache, self.streams))
+            loaded = self._read(entry)
             with self._lock:
                 self._networks[entry.key] = loaded
             return loaded
@@ -149,14 +149,22 @@ class Catalog:
         with self._lock:
             return self._networks.get(entry.key)
 
-    def _read(self, entry: Entry) -> LabelNet:
+    def _read(self, entry: Entry) -> Loaded:
+        folder, ready = entry.place / entry.name, find_prepared(entry.card, self.device, self._cache, self.streams)
         try:
-            network, card = load_checkpoint(entry.place / entry.name)
+            if ready is not None:
+                # The backbone would be built for nothing, and takes longer than all else.
+                head, card = load_head(folder)
+            else:
+                network, card = load_checkpoint(folder)
         except CheckpointError as error:
             raise self._refuse(entry, error) from error
         if take_version(card) != entry.version:
             raise UnavailableError(f"The model {entry.name!r} was replaced just now; ask again.")
-        return merge_branches(network)
+        if ready is not None:
+            return Loaded(head, ready)
+        network = merge_branches(network).to(self.device)
+        return Loaded(network.head, prepare(network, card, self.device, self._cache, self.streams))
 
     def _refuse(self, entry: Entry, error: CheckpointError) -> UnavailableError:
         """Take an entry out of the list; returns what to tell whoever asked for it."""

@@ -260,14 +260,14 @@ class Engine:
     def _map(self, sight: Sight, labels: Sequence[str], ticket: Ticket, kind: str) -> float:
         """Add the maps that a sight lacks; gives the seconds that it took (gate's thread)."""
         ticket.check()
-        network, (last_map, memory, _) = self.catalog.load(sight.entry).network, sight.reading
+        head, (last_map, memory, _) = self.catalog.load(sight.entry).head, sight.reading
         with sight.mapping:
             # Asked again here: another request may have brought them in the meantime.
             missing = missing_labels(sight, labels, kind)
             if not missing:
                 return 0.0
             start = time.perf_counter()
-            maps = maps_from_features(network, last_map, missing, kind, memory).cpu().numpy()
+            maps = maps_from_features(head, last_map, missing, kind, memory).cpu().numpy()
             sight.maps.update({(kind, index): numbers for index, numbers in zip(missing, maps, strict=True)})
             seconds = time.perf_counter() - start
         self.metrics.time_stages(maps=seconds)

@@ -63,7 +63,7 @@ def _map_picture(model: LabelNet, card: ModelCard, index: Index, row: int) -> li
     device = next(model.parameters()).device
     with torch.no_grad():
         pixels = to_input(open_image(index.paths[row], card.image_size), card.image_size, card.mean, card.std).to(device)
-        maps, logits = evidence_from_features(model, model.features(pixels), columns)
+        maps, logits = evidence_from_features(model.head, model.features(pixels), columns)
     scores = logits.float().sigmoid().cpu().tolist()
     return [
         {"label": index.labels[column], "score": round(score, 4), "rows": [[float(f"{value:.4g}") for value in line] for line in rows]}

@@ -84,7 +84,7 @@ def ask_ours(subjects: Sequence[Subject], labels: int, pool: Executor) -> list[A
 
 
 def _map_ours(subject: Subject, reading: Reading, labels: int) -> Answer:
-    maps = evidence_from_features(subject.network, reading.last_map, range(labels), reading.memory).maps
+    maps = evidence_from_features(subject.network.head, reading.last_map, range(labels), reading.memory).maps
     return reading.scores[0].cpu(), maps.cpu()
 
 
@@ -134,7 +134,7 @@ def _disagree(subjects: Sequence[Subject], ours: Sequence[Answer], theirs: Seque
     worst = {"probabilities": 0.0, "maps": 0.0, "maps from one last map": 0.0}
     for subject, (scores, maps), (their_scores, their_maps) in zip(subjects, ours, theirs, strict=True):
         with torch.no_grad():
-            same = evidence_from_features(subject.network, subject.network.features(subject.image), range(len(maps))).maps.cpu()
+            same = evidence_from_features(subject.network.head, subject.network.features(subject.image), range(len(maps))).maps.cpu()
         found = ((scores - their_scores).abs(), _relate(maps, their_maps), _relate(same, their_maps))
         worst = {name: max(value, now.max().item()) for (name, value), now in zip(worst.items(), found, strict=True)}
     return worst

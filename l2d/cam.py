@@ -63,11 +63,11 @@ def label_maps(model: LabelNet, image: Tensor, labels: Sequence[int], kind: str 
         return _torchcam_maps(kind, model.features, model.head, image, labels)
     with torch.no_grad():
         last_map = model.features(image)
-    return maps_from_features(model, last_map, labels, kind)
+    return maps_from_features(model.head, last_map, labels, kind)
 
 
 def maps_from_features(
-    model: LabelNet, last_map: Tensor, labels: Sequence[int], kind: str = "layercam", memory: Memory | None = None
+    head: LabelHead, last_map: Tensor, labels: Sequence[int], kind: str = "layercam", memory: Memory | None = None
 ) -> Tensor:
     """The same maps for a caller that holds the last map (1, D, h, w) already and need not pay for the backbone again.
 
@@ -78,18 +78,18 @@ def maps_from_features(
         ValueError: as `label_maps`, and for SmoothGradCAMpp, which needs the image itself.
     """
     if kind == "layercam":
-        return evidence_from_features(model, last_map, labels, memory).maps
-    _check(model.head, labels, kind)
+        return evidence_from_features(head, last_map, labels, memory).maps
+    _check(head, labels, kind)
     _check_last_map(last_map)
     if kind == "SmoothGradCAMpp":
         raise ValueError("SmoothGradCAMpp adds noise to the image, so it cannot start from the last map; call label_maps instead.")
     if kind == "attention":
         with torch.no_grad():
-            return model.head.attention(last_map, _as_tensor(labels, last_map))[0]
-    return _torchcam_maps(kind, torch.clone, model.head, last_map, labels)
+            return head.attention(last_map, _as_tensor(labels, last_map))[0]
+    return _torchcam_maps(kind, torch.clone, head, last_map, labels)
 
 
-def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[int], memory: Memory | None = None) -> Evidence:
+def evidence_from_features(head: LabelHead, last_map: Tensor, labels: Sequence[int], memory: Memory | None = None) -> Evidence:
     """LayerCAM maps of the last map (1, D, h, w), and the logits that fall out on the way.
 
     The head gives every label's gradient at its embedding of the positions (`LabelHead.token_gradients`); the one product left is
@@ -99,14 +99,14 @@ def evidence_from_features(model: LabelNet, last_map: Tensor, labels: Sequence[i
     Args:
         memory: what the head made of this last map already, if the caller kept it.
     """
-    _check(model.head, labels, "layercam")
+    _check(head, labels, "layercam")
     _check_last_map(last_map)
     with torch.no_grad():
-        memory = memory or model.head.memory(last_map)
-        gradients, logits = model.head.token_gradients(memory, _as_tensor(labels, last_map))
+        memory = memory or head.memory(last_map)
+        gradients, logits = head.token_gradients(memory, _as_tensor(labels, last_map))
         # A GPU multiplies by zeros in less time than it takes to hear how many there are.
         weigh = _weigh if last_map.is_cuda else _weigh_in_blocks
-        maps = F.relu(weigh(gradients.transpose(0, 1), memory.tokens[0], last_map[0].flatten(1).T, model.head.embed.weight))
+        maps = F.relu(weigh(gradients.transpose(0, 1), memory.tokens[0], last_map[0].flatten(1).T, head.embed.weight))
         return Evidence(maps.T.unflatten(-1, last_map.shape[-2:]), logits)
 
 

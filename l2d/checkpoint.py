@@ -1,17 +1,21 @@
 """A trained network on disk: a folder with card.json and model.safetensors, from which it can be rebuilt and fed."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import nn
 
 from l2d.disk import replace_file, sweep_partial
+from l2d.head import LabelHead
 from l2d.model import LabelNet, create_model, load_weights
 
 CARD = "card.json"
@@ -96,6 +100,13 @@ class Network(NamedTuple):
     card: ModelCard
 
 
+class Head(NamedTuple):
+    """A network's head with the network's card."""
+
+    head: LabelHead
+    card: ModelCard
+
+
 def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard:
     """Write a network in half precision with its card; return the card with hash and number of parameters filled in.
 
@@ -163,12 +174,37 @@ def load_checkpoint(folder: Path) -> Network:
         CheckpointError: if card or weights are missing, damaged, or do not fit each other.
     """
     card = read_card(folder)
+    with _telling_failures(folder):
+        check_weights(folder, card)
+        state = load_file(folder / WEIGHTS)
+        model = build_model(card)
+        load_weights(model, state, folder / WEIGHTS)
+    return Network(model.eval().requires_grad_(False), card)
+
+
+def load_head(folder: Path) -> Head:
+    """The same of the head alone, for whoever gets the last map without the backbone, which takes far longer to build.
+
+    Raises: as `load_checkpoint`; but of the backbone's weights nothing is checked except that they are those of the card.
+    """
+    card = read_card(folder)
+    with _telling_failures(folder):
+        check_weights(folder, card)
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys() if name.startswith("head.")}  # noqa: SIM118
+        # The card does not tell how many channels the last map has.
+        channels = state["head.embed.weight"].shape[-1] if "head.embed.weight" in state else 1
+        head = LabelHead(channels, len(card.labels), card.width, card.feedforward)
+        load_weights(nn.ModuleDict({"head": head}), state, folder / WEIGHTS)
+    return Head(head.eval().requires_grad_(False), card)
+
+
+@contextlib.contextmanager
+def _telling_failures(folder: Path) -> Iterator[None]:
+    """Tell in a sentence why a checkpoint's weights cannot be loaded."""
     path = folder / WEIGHTS
     try:
-        check_weights(folder, card)
-        state = load_file(path)
-        model = build_model(card)
-        load_weights(model, state, path)
+        yield
     except FileNotFoundError:
         raise CheckpointError(f"{folder} holds no {WEIGHTS}.") from None
     except CheckpointError:
@@ -177,7 +213,6 @@ def load_checkpoint(folder: Path) -> Network:
         raise CheckpointError(f"{path} is damaged: {error}.") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
-    return Network(model.eval().requires_grad_(False), card)
 
 
 def check_weights(folder: Path, card: ModelCard) -> None:

@@ -84,5 +84,5 @@ def name_columns(folders: Sequence[Path], titles: Sequence[str]) -> list[str]:
 
 def _fill_column(title: str, answer: Answer, rows: Sequence[str]) -> Column:
     (model, card), own = answer.network, [label for label in rows if label in answer.probabilities]
-    maps = evidence_from_features(model, answer.last_map, [card.labels.index(label) for label in own]).maps
+    maps = evidence_from_features(model.head, answer.last_map, [card.labels.index(label) for label in own]).maps
     return Column(title, dict(zip(own, maps.cpu().numpy(), strict=True)), answer.probabilities)

@@ -1,6 +1,5 @@
 """The hub that timm fetches ImageNet weights from: whether it can give a network's."""
 
-import timm
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import httpx
 
@@ -19,6 +18,9 @@ def check_weights(backbone: str) -> None:
     Raises:
         ValueError: saying what to do.
     """
+    # Here, not above: see `l2d.model`.
+    import timm
+
     config = timm.get_pretrained_cfg(backbone)
     source = config.hf_hub_id if config is not None else None
     if source is None or any(isinstance(try_to_load_from_cache(source, name), str) for name in FILES):

@@ -207,7 +207,7 @@ def _read(model: LabelNet, image: Tensor, labels: list[int], kind: str) -> tuple
         last_map = model.features(image)
         _, logits = model.head(last_map, torch.tensor(labels, device=image.device))
     # SmoothGradCAMpp alone needs the image itself.
-    maps = label_maps(model, image, labels, kind) if kind == "SmoothGradCAMpp" else maps_from_features(model, last_map, labels, kind)
+    maps = label_maps(model, image, labels, kind) if kind == "SmoothGradCAMpp" else maps_from_features(model.head, last_map, labels, kind)
     return maps.cpu(), logits[0].sigmoid().tolist()
 
 

@@ -7,12 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
 from l2d.head import LabelHead
@@ -130,6 +127,9 @@ def merge_branches(model: LabelNet) -> LabelNet:
 
     Other networks stay as they are. Not to be trained or saved afterwards: the statistics of batch normalisation are part of the weights.
     """
+    # Here, not above, as in `_create_backbone`.
+    from timm.utils.model import reparameterize_model
+
     model.backbone = reparameterize_model(model.backbone, inplace=True)
     return model
 
@@ -191,6 +191,10 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: Path) -
 
 
 def _create_backbone(name: str, image_size: int, output_stride: int, pretrained: bool) -> Any:
+    # Here, not above: with torchvision it takes seconds to import, which a server of networks that were converted before need not wait for.
+    import timm
+    from huggingface_hub.utils import httpx
+
     if not timm.is_model(name.split(".")[0]):
         close = ", ".join(difflib.get_close_matches(name, timm.list_models()))
         raise ValueError(f"Unknown backbone {name!r}; the paper's are {', '.join(BACKBONES)}; close timm names: {close or 'none'}.")

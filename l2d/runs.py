@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 
 from l2d import processes
@@ -186,6 +185,9 @@ def choose_scaling(plan: Plan) -> tuple[Triple, Triple]:
     if earlier is not None and (earlier / CARD).exists():
         card = read_card(earlier)
         return card.mean, card.std
+    # Here, not above: see `l2d.model`.
+    import timm
+
     usual: Any = timm.get_pretrained_cfg(plan.backbone)
     return tuple(usual.mean), tuple(usual.std)
 

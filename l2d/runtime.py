@@ -81,6 +81,17 @@ def prepare(network: LabelNet, card: ModelCard, device: torch.device, cache: Pat
         return functools.partial(_run_in_torch, whole)
 
 
+def find_prepared(card: ModelCard, device: torch.device, cache: Path | None, streams: int = 1) -> Runner | None:
+    """What `prepare` gives for the network of a card, without that network: where it is converted and kept; None where it is not."""
+    if device.type != "cpu" or cache is None or (openvino := import_openvino()) is None:
+        return None
+    kept = _read_kept(openvino, card, cache)
+    try:
+        return OpenVino(openvino, kept, streams) if kept is not None else None
+    except RuntimeError:  # `prepare` says so in the log
+        return None
+
+
 @functools.cache
 def import_openvino() -> Any:
     """The module, or None, with one line in the log, where it is not installed."""
@@ -170,24 +181,35 @@ def _find_converted(openvino: Any, whole: Whole, card: ModelCard, cache: Path | 
     """The converted network: from the cache, or made now and kept there."""
     if cache is None:
         return _convert_checked(openvino, whole)
-    fed = dataclasses.replace(card, name="", title="", scores={})
-    key = repr((LAYOUT, openvino.__version__, torch.__version__, fed))
-    path = cache / "openvino" / f"{hashlib.sha256(key.encode()).hexdigest()}.xml"
-    try:
-        model = openvino.Core().read_model(path)
-    except RuntimeError:
-        model = _convert_checked(openvino, whole)
-    else:
-        # Where nothing can be written, nothing is removed.
-        with contextlib.suppress(OSError):
-            os.utime(path)
-        return model
+    if (kept := _read_kept(openvino, card, cache)) is not None:
+        return kept
+    model, path = _convert_checked(openvino, whole), _name_kept(openvino, card, cache)
     try:
         _keep(openvino, model, path)
     # OpenVINO's writer says RuntimeError for a full disk.
     except (OSError, RuntimeError) as error:
         logger.warning("A converted network cannot be kept in %s, so the next start takes longer (%s).", path.parent, error)
     return model
+
+
+def _read_kept(openvino: Any, card: ModelCard, cache: Path) -> Any:
+    """The converted network of a card that the cache holds, or None."""
+    path = _name_kept(openvino, card, cache)
+    try:
+        model = openvino.Core().read_model(path)
+    except RuntimeError:
+        return None
+    # Where nothing can be written, nothing is removed.
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return model
+
+
+def _name_kept(openvino: Any, card: ModelCard, cache: Path) -> Path:
+    """Another file for whatever makes another network of it: the card tells of its weights, too."""
+    fed = dataclasses.replace(card, name="", title="", scores={})
+    key = repr((LAYOUT, openvino.__version__, torch.__version__, fed))
+    return cache / "openvino" / f"{hashlib.sha256(key.encode()).hexdigest()}.xml"
 
 
 def convert(openvino: Any, whole: Whole, images: int = 1) -> Any:

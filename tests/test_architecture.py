@@ -36,7 +36,7 @@ LIGHT = (
     (("app.worker", "app.cluster"), ("torch", "gradio", "ray")),
     (TRAINING, ("torchcam", "gradio", "fastapi", "matplotlib")),
     (("app.api",), ("gradio", "matplotlib", "app.ui")),
-    (("app.server", "l2d.figure"), ("matplotlib.pyplot", "ray")),
+    (("app.server", "l2d.figure"), ("matplotlib.pyplot", "ray", "timm", "torchvision")),
 )
 # Declared, though no line of ours imports them.
 NEEDED_BY_OTHERS = {

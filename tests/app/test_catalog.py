@@ -17,11 +17,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from app import catalog as catalogs
 from app.catalog import MAX_DEFAULTS, Catalog
 from app.entries import Entry, read_entry
 from app.errors import ParameterError, UnavailableError, UnknownModelError
 from l2d.checkpoint import CheckpointError, ModelCard, save_checkpoint
-from l2d.model import create_model
+from l2d.model import LabelNet, create_model
+from l2d.runtime import draw_pixels, prepare
 
 Card = dict[str, object]
 
@@ -139,14 +141,17 @@ def test_wrong_card_is_refused_by_name_and_the_others_load(
         catalog.find("alien")
 
 
-def test_a_network_that_is_asked_has_its_branches_merged(catalog: Catalog, checkpoints: Path):
+def test_a_network_that_is_asked_has_its_branches_merged(checkpoints: Path, monkeypatch: pytest.MonkeyPatch):
+    catalog = Catalog(checkpoints)
     torch.manual_seed(0)
     model = create_model("repvgg_a0", 2, image_size=32, width=16, feedforward=24)
     card = ModelCard("merged", "Merged", "student", "vanilla", "repvgg_a0", ("cat", "zebra"), 32, width=16, feedforward=24)
     save_checkpoint(checkpoints / "merged", model, card)
-    network = catalog.load(catalog.find("merged")).network
+    prepared: list[LabelNet] = []
+    monkeypatch.setattr(catalogs, "prepare", lambda network, *rest: (prepared.append(network), prepare(network, *rest))[1])
+    catalog.load(catalog.find("merged"))
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in prepared[0].modules())
 
 
 def test_links_out_of_the_folder_are_refused(catalog: Catalog, checkpoints: Path, tmp_path: Path):
@@ -289,11 +294,19 @@ def test_foreign_folders_and_pipes_are_refused(catalog: Catalog, checkpoints: Pa
 def test_network_is_read_once_and_is_ready_to_be_asked(catalog: Catalog):
     loaded = catalog.load(catalog.find("alien"))
     assert catalog.load(catalog.find("alien")) is loaded
-    network = loaded.network
-    assert not network.training
-    assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
-    assert isinstance(network, nn.Module)
+    assert not loaded.head.training
+    assert not any(parameter.requires_grad for parameter in loaded.head.parameters())
+    assert {parameter.dtype for parameter in loaded.head.parameters()} == {torch.float32}
+
+
+def test_of_a_network_that_was_converted_before_the_head_alone_is_read(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first, second = (Catalog(checkpoints, cache=tmp_path / "cache") for _ in range(2))
+    before = first.load(first.find("alien"))
+    monkeypatch.setattr(catalogs, "load_checkpoint", lambda _: pytest.fail("the backbone was built"))
+    after = second.load(second.find("alien"))
+    torch.testing.assert_close(after.head.state_dict(), before.head.state_dict())
+    pixels = draw_pixels(1, second.find("alien").card.image_size)
+    torch.testing.assert_close(after.read(pixels).scores, before.read(pixels).scores)
 
 
 def test_replaced_network_is_read_again(catalog: Catalog, checkpoints: Path):
@@ -372,9 +385,9 @@ def test_weights_that_go_away_before_they_are_checked_keep_no_other_from_it(cata
     assert catalog.refused() == {"alien": "alien holds no model.safetensors."}
 
 
-def test_a_model_that_is_replaced_while_its_old_files_are_refused_stays(
-    catalog: Catalog, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_model_that_is_replaced_while_its_old_files_are_refused_stays(checkpoints: Path, monkeypatch: pytest.MonkeyPatch):
+    catalog = Catalog(checkpoints)
+
     def fail(folder: Path) -> None:
         change_card(folder, lambda card: card.update(title="New"))
         catalog.entries()

@@ -70,7 +70,7 @@ def test_numbers_are_those_of_the_bare_network(engine: Engine, upload: bytes, ph
     for name in ("the-teacher", "student-l2d"):
         sight = look(engine, upload, name)[0]
         engine.explain([View(sight, sight.stages, cached=True)], ["cup", "cat"], Ticket(SOON))
-        network, card = engine.catalog.load(sight.entry).network, sight.entry.card
+        network, card = load_checkpoint(sight.entry.place / name)
         image = to_input(photograph, card.image_size, card.mean, card.std)
         with torch.no_grad():
             expected = network(image).logits[0].sigmoid().numpy()

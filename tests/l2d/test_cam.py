@@ -97,7 +97,7 @@ def test_layercam_is_plain_autograds_in_double_precision(seed: int, silent: floa
     # Negative activations too: a transformer's last map has them. Larger ones make the attention sharp.
     last_map = torch.randn(1, channels, 1 + seed % 5, 2 + seed % 3, dtype=torch.float64) * 2 ** (seed % 5)
     last_map = last_map * (torch.rand_like(last_map) >= silent)
-    maps, logits = evidence_from_features(model, last_map, range(labels))
+    maps, logits = evidence_from_features(model.head, last_map, range(labels))
     for label in range(labels):
         expected, logit = differentiate(head, last_map, label)
         torch.testing.assert_close(maps[label], expected, rtol=1e-9, atol=1e-12)
@@ -120,7 +120,7 @@ def test_features_give_the_same_maps(kind: str) -> None:
     model, image = make_model(), draw_image()
     with torch.no_grad():
         last_map = model.features(image)
-    torch.testing.assert_close(maps_from_features(model, last_map, LABELS, kind), label_maps(model, image, LABELS, kind))
+    torch.testing.assert_close(maps_from_features(model.head, last_map, LABELS, kind), label_maps(model, image, LABELS, kind))
 
 
 def test_labels_do_not_depend_on_their_company() -> None:
@@ -185,7 +185,7 @@ def test_maps_come_without_gradients_enabled(kind: str, guard: Callable[[], torc
     with guard():
         last_map = model.features(image)
         torch.testing.assert_close(label_maps(model, image, LABELS, kind), expected)
-        torch.testing.assert_close(maps_from_features(model, last_map, LABELS, kind), expected)
+        torch.testing.assert_close(maps_from_features(model.head, last_map, LABELS, kind), expected)
 
 
 @pytest.mark.parametrize("kind", [*OWN_KINDS, "LayerCAM"])
@@ -229,17 +229,17 @@ def test_of_a_last_map_the_same_is_refused(kind: str) -> None:
     model = make_model()
     last_map = model.features(draw_image()).detach()
     with pytest.raises(ValueError, match="0 to 4; got -1"):
-        maps_from_features(model, last_map, [-1], kind)
+        maps_from_features(model.head, last_map, [-1], kind)
     with pytest.raises(ValueError, match="one image's last map"):
-        maps_from_features(model, last_map.expand(2, -1, -1, -1), [0], kind)
+        maps_from_features(model.head, last_map.expand(2, -1, -1, -1), [0], kind)
     model.head.train()
     with pytest.raises(ValueError, match="training mode"):
-        maps_from_features(model, last_map, [0], kind)
+        maps_from_features(model.head, last_map, [0], kind)
 
 
 def test_smooth_gradcam_needs_the_image() -> None:
     with pytest.raises(ValueError, match="SmoothGradCAMpp adds noise"):
-        maps_from_features(make_model(), torch.zeros(1, 1, 1, 1), [0], "SmoothGradCAMpp")
+        maps_from_features(make_model().head, torch.zeros(1, 1, 1, 1), [0], "SmoothGradCAMpp")
 
 
 def test_own_kinds_need_no_torchcam(monkeypatch: pytest.MonkeyPatch) -> None:

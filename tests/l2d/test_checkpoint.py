@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from l2d import disk
+from l2d import checkpoint, disk
 from l2d.checkpoint import (
     CARD,
     WEIGHTS,
@@ -21,11 +22,14 @@ from l2d.checkpoint import (
     add_scores,
     hash_file,
     load_checkpoint,
+    load_head,
     read_card,
     save_checkpoint,
     write_card,
 )
 from l2d.model import LabelNet, create_model
+
+Loader = Callable[[Path], object]
 
 LABELS = ("cat", "dog", "Mähne")
 
@@ -87,6 +91,23 @@ def test_a_loaded_network_is_ready_to_use(folder: Path) -> None:
     model, _ = load_checkpoint(folder)
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_head_alone_is_that_of_the_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, card = load_checkpoint(folder)
+    monkeypatch.setattr(checkpoint, "build_model", lambda _: pytest.fail("the backbone was built"))
+    head, same = load_head(folder)
+    assert same == card
+    assert not any(module.training for module in head.modules())
+    assert not any(parameter.requires_grad for parameter in head.parameters())
+    torch.testing.assert_close(head.state_dict(), model.head.state_dict(), rtol=0, atol=0)
+
+
+def test_weights_without_a_head(folder: Path) -> None:
+    save_file({"backbone.weight": torch.zeros(3)}, folder / WEIGHTS)
+    rewrite_card(folder, sha256=hash_file(folder / WEIGHTS))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit the network: it lacks head\."):
+        load_head(folder)
 
 
 def test_the_files_are_small_plain_and_readable_by_others(folder: Path) -> None:
@@ -191,19 +212,21 @@ def test_a_card_without_labels(folder: Path) -> None:
         read_card(folder)
 
 
-def test_other_weights_than_the_cards(folder: Path) -> None:
+@pytest.mark.parametrize("load", [load_checkpoint, load_head])
+def test_other_weights_than_the_cards(folder: Path, load: Loader) -> None:
     content = bytearray((folder / WEIGHTS).read_bytes())
     content[-1] ^= 1
     (folder / WEIGHTS).write_bytes(content)
     with pytest.raises(CheckpointError, match="SHA-256 differs"):
-        load_checkpoint(folder)
+        load(folder)
 
 
+@pytest.mark.parametrize("load", [load_checkpoint, load_head])
 @pytest.mark.parametrize("keep", [0, 4, 100, 20_000])
-def test_truncated_weights(folder: Path, keep: int) -> None:
+def test_truncated_weights(folder: Path, keep: int, load: Loader) -> None:
     replace_weights(folder, (folder / WEIGHTS).read_bytes()[:keep])
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
-        load_checkpoint(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize(
@@ -215,18 +238,19 @@ def test_foreign_weights_and_oversized_headers(folder: Path, content: bytes) -> 
         load_checkpoint(folder)
 
 
-def test_weights_of_another_network(folder: Path) -> None:
+@pytest.mark.parametrize("load", [load_checkpoint, load_head])
+def test_weights_of_another_network(folder: Path, load: Loader) -> None:
     state = load_file(folder / WEIGHTS)
     state["head.queries"] = torch.zeros(4, 16)
     save_file(state, folder / WEIGHTS)
     rewrite_card(folder, sha256=hash_file(folder / WEIGHTS))
     with pytest.raises(CheckpointError, match=r"of another shape are head\.queries"):
-        load_checkpoint(folder)
+        load(folder)
     del state["head.queries"]
     save_file(state, folder / WEIGHTS)
     rewrite_card(folder, sha256=hash_file(folder / WEIGHTS))
     with pytest.raises(CheckpointError, match=r"it lacks head\.queries"):
-        load_checkpoint(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from l2d.cam import evidence_from_features, label_maps
 from l2d.checkpoint import ModelCard
 from l2d.data.images import normalise
 from l2d.model import LabelNet, create_model
-from l2d.runtime import HalfPrecision, OpenVino, Reading, Whole, draw_pixels, prepare
+from l2d.runtime import HalfPrecision, OpenVino, Reading, Whole, draw_pixels, find_prepared, prepare
 
 CPU = torch.device("cpu")
 SIZE = 64
@@ -73,7 +73,7 @@ def test_both_engines_read_what_the_bare_network_does(network: LabelNet, cache: 
 def test_maps_come_from_what_was_read(network: LabelNet, cache: Path) -> None:
     pixels = draw()
     reading = prepare(network, CARD, CPU, cache)(pixels)
-    maps, logits = evidence_from_features(network, reading.last_map, [2, 0], reading.memory)
+    maps, logits = evidence_from_features(network.head, reading.last_map, [2, 0], reading.memory)
     expected = label_maps(network, normalise(pixels.float() / 255, CARD.mean, CARD.std), [2, 0])
     assert (maps - expected).abs().amax() <= 1e-4 * expected.amax()
     torch.testing.assert_close(logits.sigmoid(), reading.scores[0, [2, 0]])
@@ -99,6 +99,27 @@ def test_what_was_read_outlives_the_next_picture(network: LabelNet, cache: Path)
 def test_a_network_is_converted_once(network: LabelNet, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "convert", lambda *_: pytest.fail("converted again"))
     assert isinstance(prepare(network, CARD, CPU, cache), OpenVino)
+
+
+def test_what_was_kept_is_ready_without_the_network(network: LabelNet, cache: Path) -> None:
+    ready = find_prepared(dataclasses.replace(CARD, name="renamed", scores={"mAP": 1.0}), CPU, cache)
+    assert ready is not None
+    for ours, expected in zip(flatten(ready(draw())), flatten(prepare(network, CARD, CPU, cache)(draw())), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_without_what_was_kept_the_network_is_needed(network: LabelNet, tmp_path: Path, cache: Path, no_openvino: None) -> None:
+    assert find_prepared(CARD, CPU, cache) is None
+    runtime.import_openvino.cache_clear()
+    sys.modules.pop("openvino")
+    assert find_prepared(CARD, CPU, None) is None
+    assert find_prepared(CARD, torch.device("cuda"), cache) is None
+    assert find_prepared(CARD, CPU, tmp_path) is None
+    assert find_prepared(dataclasses.replace(CARD, sha256="other"), CPU, cache) is None
+    prepare(network, CARD, CPU, tmp_path)
+    (weights,) = tmp_path.rglob("*.bin")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert find_prepared(CARD, CPU, tmp_path) is None
 
 
 def test_a_converted_network_that_is_damaged_or_of_another_card_is_not_used(network: LabelNet, tmp_path: Path) -> None:
