@@ -54,7 +54,9 @@ class Access:
         if self._token is None:
             return
         if not sent:
-            raise UnauthorizedError("Jobs need the token that the server printed at its start: send it as `Authorization: Bearer TOKEN`.")
+            raise UnauthorizedError(
+                "Jobs need the token that the server printed at its start (or read from L2D_TOKEN): send `Authorization: Bearer TOKEN`."
+            )
         if not hmac.compare_digest(sent.encode(), self._token.encode()):
             raise ForbiddenError("That is not the token that the server printed at its start (or read from L2D_TOKEN).")
 

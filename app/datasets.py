@@ -43,7 +43,7 @@ class DatasetFacts(BaseModel):
     """What was found in a data set."""
 
     name: str = Field(examples=["shapes"])
-    kind: str = Field(description="shapes, coco, voc, nuswide or csv; empty if it is none of them", examples=["shapes"])
+    kind: str = Field(description="shapes, coco, coco2017, voc, nuswide or csv; empty if it is none of them", examples=["shapes"])
     labels: list[str] = Field(default_factory=list, description="names of the labels, once it was looked through")
     train: int | None = Field(default=None, description="number of training pictures, once it was looked through")
     test: int | None = Field(default=None, description="number of test pictures, once it was looked through")

@@ -26,11 +26,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="L2D_", populate_by_name=True, frozen=True)
 
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; by default one of this machine alone")
-    port: int = Field(default=7860, ge=0, le=65535, validation_alias=AliasChoices("L2D_PORT", "PORT"), description="0 takes a free one")
+    port: int = Field(
+        default=7860, ge=0, le=65535, validation_alias=AliasChoices("L2D_PORT", "PORT"), description="0 takes a free one; PORT is read, too"
+    )
     checkpoints: Path = Field(default=SOURCE_TREE / "checkpoints", description="folder with one folder per model")
     default_models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("coco-edgetpu-teacher", "coco-mobilenetv2-vanilla", "coco-mobilenetv2-reviewkd", "coco-mobilenetv2-l2d"),
-        description="separated by commas: listed first, and compared when nobody says which (those of them that exist)",
+        description="separated by commas: listed first, and compared when a request names none (those of them that exist)",
     )
     max_upload_bytes: int = Field(default=20 * 2**20, ge=1, description="largest body of a request")
     max_pixels: int = Field(default=50_000_000, ge=1, le=MOST_PIXELS, description="largest picture, checked before it is decoded")
@@ -41,17 +43,23 @@ class Settings(BaseSettings):
     request_seconds: float = Field(
         default=30.0, gt=0, le=MOST_SECONDS, description="longest time for a request's body to come, and again for its answer"
     )
-    requests_per_minute: int | None = Field(default=None, ge=1, description="from one address, of those that make work; else no limit")
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="requests from one address, of those that make work; no limit if not set"
+    )
     cache_bytes: int = Field(default=256 * 2**20, ge=0, description="memory for what models saw in recent pictures")
     state: Path = Field(default=SOURCE_TREE / "runs", description="folder that jobs write to: their queue, logs and models")
     data: Path = Field(default=SOURCE_TREE / "data", description="folder with one folder per data set that jobs may name")
-    token: SecretStr | None = Field(default=None, description="needed for jobs; made and printed when others can reach us")
+    token: SecretStr | None = Field(
+        default=None, description="needed for jobs; if not set, made and printed where others can reach the address"
+    )
     workers: bool = Field(default=True, description="start and supervise the processes that run jobs: one per GPU, or one on the CPU")
     log: Format = Field(default="text", description="lines of the log for people (text) or for machines (json)")
     threads: int | None = Field(
-        default=None, ge=1, le=1024, description="pictures read at once, one processor thread each; by default one per core"
+        default=None, ge=1, le=1024, description="pictures that networks read at once, one processor thread each; by default one per core"
     )
-    cache: Path | None = Field(default=None, description="folder for what can be made again, as converted networks; by default in `state`")
+    cache: Path | None = Field(
+        default=None, description="folder for what can be made again, as converted networks; by default in L2D_STATE"
+    )
     engine: str | None = Field(default=None, pattern=r"^ray://[^\s/]+:\d+$", description="ray://HOST:PORT: the cluster that jobs run on")
     engine_cpus: float = Field(default=2, ge=0, le=1024, description="processors that one process of a job asks of the cluster")
     engine_gpus: float = Field(default=0, ge=0, le=64, description="GPUs that one process of a job asks of the cluster")

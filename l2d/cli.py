@@ -74,7 +74,7 @@ def train(
     seed: Seed = 0,
     resume: Resume = False,
 ) -> None:
-    """Train a network without a teacher, to teach or by itself. A student to compare with is one of distill --method vanilla."""
+    """Train a network on the labels alone, to teach or for itself. A student to compare others with is one of distill --method vanilla."""
     _run(locals() | {"method": "vanilla", "teacher": None})
 
 
@@ -82,7 +82,7 @@ def train(
 def distill(
     teacher: Annotated[Path, typer.Option(**PATH, help="the teacher's checkpoint folder")],
     student: Annotated[str, typer.Option(help="timm name of the student's backbone")],
-    method: Annotated[str, typer.Option(help="vanilla, reviewkd, mld, l2d, ...")],
+    method: Annotated[str, typer.Option(help="vanilla, rkd, pkt, reviewkd, mse, ps, mld, led (cd and id), mld+cd, mld+id or l2d")],
     data: Data,
     out: Out,
     weight: Annotated[list[str] | None, typer.Option(help="replace a loss weight of the method: NAME=NUMBER; may be repeated")] = None,
@@ -140,13 +140,13 @@ def explain(
 @app.command()
 def data(
     what: Annotated[str, typer.Argument(help="check")],
-    root: Annotated[str, typer.Argument(help="folder of a data set; or as --data of the other commands")],
+    root: Annotated[str, typer.Argument(help="folder of a data set, or what the other commands take as --data")],
     split: Annotated[str | None, typer.Option(help="train or test; both if not given")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at a data set: decode every picture and count every label; exit status 1 if a picture is missing or broken, naming it.
 
-    Pictures that are named by NUS-WIDE and have vanished from Flickr since are counted, and are no reason for that.
+    Pictures of NUS-WIDE that have vanished from Flickr are counted, and leave the exit status 0.
     """
     from l2d.data import LAYOUTS, SPLITS, find_spec
     from l2d.data.check import check_data

@@ -41,7 +41,7 @@ RecipeName = Annotated[
     str,
     typer.Option(
         "--recipe",
-        help="paper; supplement: with its weight of MLD; short: a few epochs, part of a data set; shipped: that of the trained students",
+        help="paper; supplement: the paper's, with MLD weighed as its text argues; short: 4 epochs; shipped: 11, as for checkpoints/",
     ),
 ]
 Share = Annotated[float, typer.Option(help="share of the training pictures that is trained on")]
@@ -146,7 +146,7 @@ def sweep(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Vary each loss weight with the others as published, and draw the score on pictures held out as curves."""
+    """Vary each loss weight, the others as published, and draw the scores on pictures held out as curves."""
     from l2d.checkpoint import read_card
     from l2d.recipe import Recipe
     from l2d.report import write_sweep
@@ -179,7 +179,7 @@ def bench(
     image_size: Annotated[int, typer.Option(help="train: side of the input in pixels", min=1)] = 224,
     labels: Annotated[int, typer.Option(help="loss: number of labels", min=1)] = 80,
     width: Annotated[int, typer.Option(help="loss: width of the label-wise embeddings", min=1)] = 768,
-    batch_size: Annotated[int, typer.Option(help="pictures per step", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="loss, train: pictures per step", min=1)] = 64,
     checkpoints: Annotated[Path, typer.Option(**PATH, help="explain, serve: folder of trained networks")] = Path("checkpoints"),
     clients: Annotated[int, typer.Option(help="serve: clients that ask at the same time", min=1)] = 32,
     seconds: Annotated[float, typer.Option(help="serve: how long they ask")] = 60,
@@ -187,7 +187,7 @@ def bench(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Time losses or a training step with random weights, or predictions and maps, in process or from a server, beside other ways."""
+    """Time the losses, a training step, predictions with maps, or a server that gives them: each beside other ways to do the same."""
     from l2d.bench import bench_training
     from l2d.bench_explain import bench_explain
     from l2d.bench_losses import bench_losses

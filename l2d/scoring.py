@@ -29,7 +29,13 @@ def evaluate(
     as_json: AsJson = False,
     save: Save = False,
 ) -> None:
-    """Score a network on labelled pictures: mAP, and F1 in every protocol."""
+    """Score a network on labelled pictures: mAP, and F1 in every protocol.
+
+    OP, OR and OF1 are precision, recall and F1 over all decisions; CP, CR and CF1 are means over the labels.
+
+    oracle_k predicts as many labels of a picture as it truly has, as the paper does; threshold those of probability 0.5 or more; top3
+    the three most probable; top3_threshold those of the three from 0.5 on; threshold_tuned (--tune) takes a threshold for each label.
+    """
     from l2d.checkpoint import add_scores
     from l2d.data import read_index
     from l2d.evaluate import compare, predict
@@ -58,7 +64,11 @@ def localize(
     as_json: AsJson = False,
     save: Save = False,
 ) -> None:
-    """Measure whether the maps lie on the objects: pointing game and energy in the boxes."""
+    """Measure whether the maps lie on the objects: pointing game and energy in the boxes.
+
+    Pointing game: how often the strongest point of a map lies in a box of its label. Energy in box: the share of its evidence that does.
+    Both over all pairs of a picture and a label that it shows; "predicted" over those that the network gives a probability of 0.5 or more.
+    """
     from l2d.checkpoint import add_scores
     from l2d.data import read_index
     from l2d.localization import compare, judge_pictures, report_pairs

@@ -26,7 +26,7 @@ WIDEST = 1000
 Data = Annotated[
     str,
     typer.Option(
-        help="coco:ROOT, coco2017:ROOT, voc:ROOT, voc-easy:ROOT, nuswide:ROOT, csv:FILE, shapes, or shapes:COUNT pictures of them"
+        help="coco:ROOT, coco2017:ROOT, voc:ROOT, voc-easy:ROOT, nuswide:ROOT, csv:FILE, shapes (drawn by the program) or shapes:COUNT"
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]

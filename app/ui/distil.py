@@ -212,7 +212,9 @@ class Bench:
         try:
             self.access.check_request(f"Bearer {token}", request.headers.get("host"), request.headers.get("origin"))
         except UnauthorizedError as error:
-            raise UnauthorizedError("Jobs need the token that the server printed at its start: put it into the field Token.") from error
+            raise UnauthorizedError(
+                "Jobs need the token that the server printed at its start (or read from L2D_TOKEN): put it into the field Token."
+            ) from error
 
     def _try(self, token: str, request: gr.Request, act: Callable[[], Any]) -> Any:
         try:

@@ -1,6 +1,7 @@
 """The command line: the spellings that scripts count on, and sentences instead of tracebacks."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 from l2d.checkpoint import load_checkpoint, read_card
 from l2d.cli import app
 from l2d.data import read_index
+from l2d.distill import METHODS
 from l2d.evaluate import predict
 from l2d.metrics import f1_scores, predict_above, tune_thresholds
 from l2d.model import LabelNet
@@ -259,6 +261,15 @@ def test_every_command_and_option_has_help(command: str) -> None:
     found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
     assert found.help
     assert [option.name for option in found.params if option.param_type_name == "option" and not option.help] == []
+
+
+def test_help_names_every_method() -> None:
+    """As a text of its own: the methods are read with torch, which help does without."""
+    import typer
+
+    options = typer.main.get_command(app).commands["distill"].params  # type: ignore[attr-defined]
+    text = next(option.help for option in options if option.name == "method")
+    assert [name for name in METHODS if name not in re.split(r"[ ,()]+", text)] == []
 
 
 def test_help_answers_without_torch() -> None:
