@@ -30,7 +30,7 @@ def check_weights(backbone: str) -> None:
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
         raise ValueError(
             f"No ImageNet weights for {backbone}: none are kept on this machine, and the hub cannot be reached ({error}); give them as a "
-            "file (--init FILE) or train without."
+            "file (--init) or train without."
         ) from error
     except (httpx.HTTPError, OSError):
         pass

@@ -75,7 +75,9 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
 
 def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, tuple[gr.HTML, gr.Button], gr.Textbox]:
     held = bench.form.choose_first()
-    token = gr.Textbox(label="Token", info="The server printed it at its start.", type="password", visible=not bench.access.open)
+    token = gr.Textbox(
+        label="Token", info="The server printed it at its start, or read it from L2D_TOKEN.", type="password", visible=not bench.access.open
+    )
     fields: dict[str, Any] = {name: bench.form.build_field(name, held) for name in SHOWN}
     with gr.Accordion("More settings", open=False):
         fields |= {name: bench.form.build_field(name, held) for name in MORE}
