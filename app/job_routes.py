@@ -196,7 +196,9 @@ def delete_job(job: JobId, workshop: WorkshopOfApp) -> None:
 
 
 @router.delete("/v1/models/{model}", status_code=204, responses=MODEL_DELETED)
-def delete_model(model: Annotated[str, Path(max_length=200)], workshop: WorkshopOfApp) -> None:
+def delete_model(
+    model: Annotated[str, Path(max_length=200, description="a model's name, from GET /v1/models")], workshop: WorkshopOfApp
+) -> None:
     """Delete a model that a job made; the shipped ones stay."""
     workshop.delete_model(model)
 
@@ -210,7 +212,11 @@ def show_log(
 
 
 @router.get("/v1/jobs/{job}/probes/{name}", responses=FOUND | NO_PROBE)
-def show_probe(job: JobId, name: Annotated[str, Path(pattern=r"^(\d{4,6}|teacher|pictures)$")], workshop: WorkshopOfApp) -> Probes:
+def show_probe(
+    job: JobId,
+    name: Annotated[str, Path(pattern=r"^(\d{4,6}|teacher|pictures)$", description="pictures, teacher or an epoch of four digits or more")],
+    workshop: WorkshopOfApp,
+) -> Probes:
     """Maps of the probe pictures: `pictures` lists them, `teacher` and the epochs (`0001`, ...) hold the maps."""
     found = workshop.read_probe(job, name)
     if found is None:

@@ -10,6 +10,7 @@ from app.jobs import State
 # What a map may hold, by the names of `l2d.cam.OWN_KINDS`.
 MapKind = Literal["layercam", "attention"]
 THRESHOLD = "probability from which a label counts as predicted"
+MAP = "percent on the test photographs of its data set; null where it was not measured"
 MAP_KIND = "layercam: evidence for the label; attention: where the head attends for the label, present or not, summing to 1"
 RAW = (
     "raw evidence, cell by cell, never negative; every cell covers an equal share of the picture. More cells share the same evidence: to "
@@ -50,10 +51,10 @@ class ModelAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     name: str = Field(description="the checkpoint's name", examples=["coco-mobilenetv2-l2d"])
-    title: str = Field(examples=["L2D"])
+    title: str = Field(description="what people call it", examples=["MobileNetV2 L2D"])
     role: str = Field(description="teacher or student", examples=["student"])
     method: str = Field(examples=["l2d"])
-    mAP: float | None = Field(description="percent on the test photographs, where it was measured", examples=[52.3])  # noqa: N815
+    mAP: float | None = Field(description=MAP, examples=[51.3])  # noqa: N815
     image_size: int = Field(description="side of the square that the network reads, pixels", examples=[224])
     map_size: tuple[int, int] = Field(description="rows and columns of every map", examples=[(7, 7)])
     predictions: list[Prediction] = Field(description="all labels of the model, most probable first")
@@ -78,15 +79,15 @@ class CompareAnswer(BaseModel):
 class ModelSummary(BaseModel):
     """A model in one line."""
 
-    name: str = Field(examples=["coco-mobilenetv2-l2d"])
-    title: str
-    role: str
-    method: str
-    backbone: str = Field(examples=["mobilenetv2_100"])
+    name: str = Field(description="its folder's name, which requests use", examples=["coco-mobilenetv2-l2d"])
+    title: str = Field(description="what people call it", examples=["MobileNetV2 L2D"])
+    role: str = Field(description="teacher or student", examples=["student"])
+    method: str = Field(description="how it was trained; one of GET /v1/methods", examples=["l2d"])
+    backbone: str = Field(description="its name in timm", examples=["mobilenetv2_100"])
     num_labels: int = Field(examples=[80])
-    image_size: int = Field(examples=[224])
-    parameters: int
-    mAP: float | None  # noqa: N815
+    image_size: int = Field(description="side of the square that the network reads, pixels", examples=[224])
+    parameters: int = Field(description="number of weights", examples=[5024592])
+    mAP: float | None = Field(description=MAP, examples=[51.3])  # noqa: N815
     default: bool = Field(description="compared when a request names no model")
     job: str | None = Field(default=None, description="the job that made it; null for a shipped one", examples=[None])
 
@@ -108,19 +109,19 @@ class ModelList(BaseModel):
 class ModelDetail(ModelSummary):
     """Everything a model's card says; a card outside these bounds is refused."""
 
-    image_size: int = Field(ge=16, le=2048, examples=[224])
-    output_stride: int
+    image_size: int = Field(ge=16, le=2048, description="side of the square that the network reads, pixels", examples=[224])
+    output_stride: int = Field(description="pixels of the input per cell of the last map", examples=[32])
     width: int = Field(ge=1, le=8192, description="of the label-wise embeddings")
-    feedforward: int = Field(ge=1, le=32768)
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-    resize: Literal["squash"]
+    feedforward: int = Field(ge=1, le=32768, description="hidden width of the head's feed-forward part")
+    mean: tuple[float, float, float] = Field(description="subtracted from the channels of pixels in [0, 1]")
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(description="divides them then")
+    resize: Literal["squash"] = Field(description="how a picture becomes a square: both sides are resized, nothing is cut off")
     labels: list[str] = Field(min_length=1)
-    recipe: dict[str, Any]
-    data: dict[str, Any]
-    teacher: dict[str, str] | None
-    lineage: dict[str, Any]
-    scores: dict[str, Any]
+    recipe: dict[str, Any] = Field(description="every number that decided its training")
+    data: dict[str, Any] = Field(description="what it was trained on")
+    teacher: dict[str, str] | None = Field(description="name and hash of its teacher; null if it had none")
+    lineage: dict[str, Any] = Field(description="where its initial weights come from")
+    scores: dict[str, Any] = Field(description="percent, as `l2d evaluate` and `l2d localize` measure them")
     seconds: float = Field(description="training time")
     sha256: str = Field(description="of the weights file")
     created: str
@@ -179,22 +180,22 @@ class JobAnswer(BaseModel):
     state: State
     reason: str = Field(description="why it ended as it did", examples=["Trained to the end, which is kept; the best epoch was 6."])
     request: str | None = Field(description="cancel or stop, while the worker has yet to obey")
-    stage: str = Field(description="teacher, student or scores", examples=["student"])
+    stage: str = Field(description="teacher, student or scores; empty before the first one", examples=["student"])
     epoch: int = Field(description="of the stage, from 1", examples=[3])
     progress: float = Field(description="0 to 1", examples=[0.4])
-    seconds_left: float | None
+    seconds_left: float | None = Field(description="an estimate; null where none can be given")
     best_score: float | None = Field(description="highest mAP on the pictures held out, percent")
-    best_epoch: int | None
+    best_epoch: int | None = Field(description="the epoch of that score")
     attempts: int = Field(description="how often a worker took it")
     created: datetime
     started: datetime | None
     finished: datetime | None
-    heartbeat: datetime | None
-    order: dict[str, Any]
+    heartbeat: datetime | None = Field(description="its worker's last sign of life")
+    order: dict[str, Any] = Field(description="what was ordered, with the defaults of what was left out")
     commands: list[str] = Field(
         description="command lines that do the same by hand, in the repository's folder; elsewhere set L2D_CHECKPOINTS, L2D_DATA, L2D_STATE"
     )
-    versions: dict[str, str]
+    versions: dict[str, str] = Field(description="of the libraries that it was last trained with")
     models: list[str] = Field(description="what it put into the catalogue")
 
 
