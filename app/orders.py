@@ -48,15 +48,17 @@ class Order(BaseModel):
         description="How it learns; vanilla uses the labels alone, all others a teacher.",
         json_schema_extra={"enum": [*METHODS]},
     )
-    teacher: str | None = Field(default=None, max_length=80, description="A model with the data set's labels that is there already.")
+    teacher: str | None = Field(default=None, max_length=80, description="A model that is there already, with the data set's labels.")
     teacher_backbone: str | None = Field(
         default=None,
         max_length=80,
-        description="Instead: train a teacher of this kind first.",
+        description="Instead: train a teacher with this backbone first.",
         json_schema_extra={"enum": [*OFFERED, None]},
     )
     teacher_epochs: int = Field(default=30, ge=1, le=1000, description="Passes over the pictures for a teacher that is trained first.")
-    start_from: str | None = Field(default=None, max_length=80, description="A model of the student's kind whose backbone it starts from.")
+    start_from: str | None = Field(
+        default=None, max_length=80, description="A model with the same backbone; the student's backbone starts from its weights."
+    )
     teacher_start_from: str | None = Field(default=None, max_length=80, description="The same for a teacher that is trained first.")
     pretrained: bool = Field(
         default=False, description="Start from timm's ImageNet weights, fetched from the hub, where no model is named."
@@ -70,7 +72,7 @@ class Order(BaseModel):
         default=0,
         ge=0,
         le=4,
-        description="First stages of a backbone that stay as they start, where that is from trained weights; saves time.",
+        description="First stages of a backbone that keep the trained weights they start from; saves time.",
     )
     width: int = Field(default=768, ge=16, le=2048, multiple_of=8, description="Width of the label-wise embeddings.")
     feedforward: int = Field(default=2048, ge=16, le=8192, description="Hidden width of the head's feed-forward part.")

@@ -84,7 +84,7 @@ def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, 
     start = gr.Button("Start", variant="primary")
     answer = gr.HTML(), gr.Button("Show it", size="sm", visible=False)
     look: dict[str, Any] = {"interactive": False, "max_lines": 16, "buttons": ["copy"], "elem_classes": "l2d-command"}
-    command = gr.Textbox(bench.preview(*held.values()), label="The same by hand", info="In the repository's folder.", **look)
+    command = gr.Textbox(bench.preview(*held.values()), label="The same by hand", info="To be run in the repository's folder.", **look)
     return fields, token, start, answer, command
 
 

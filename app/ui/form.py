@@ -153,5 +153,5 @@ def _describe_field(name: str, held: dict[str, Any]) -> str:
         return f"The method {held['method']} learns without one."
     if name == "teacher" and (held["teacher"] or "").startswith(TRAIN):
         begin = held["teacher_start_from"] or otherwise
-        return f"This one is trained first, from {begin}. A model of the data set's labels can be chosen instead."
+        return f"This one is trained first, from {begin}. A model with the data set's labels can be chosen instead."
     return about
