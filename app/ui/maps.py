@@ -84,10 +84,10 @@ def _explain(taught: bool) -> str:
     """What the paint means, and where the scales end."""
     bar = paint(Image.new("RGB", (96, 8), (128, 128, 128)), np.linspace(0, 1, 96, dtype=np.float32)[None], 1.0)
     words = (
-        "Paint is LayerCAM evidence per picture area for the label, from none"
-        f' <img src="{encode(bar)}" alt="bare to full paint"> to the end of a scale;'
-        " beneath each map are the label's probability and the ends of its scale. The student has one scale a label and picture, up to its"
-        " strongest evidence there in any epoch: so one sees it grow."
+        "Paint is LayerCAM evidence for the label per picture area, from none"
+        f' <img src="{encode(bar)}" alt="bare to full paint"> to the end of a scale.'
+        " Beneath each map are the label's probability and the ends of its scale. For each picture and label the student has one scale,"
+        " up to its strongest evidence in any epoch, so that one sees it grow."
     )
     other = " The teacher's goes up to its own strongest: compare where the two look, not how bright they are."
     return f"<p>{words}{other if taught else ''}</p>"

@@ -45,7 +45,7 @@ def show_status(job: Job) -> str:
     if job.models:
         names = ", ".join(f"<b>{escape(model)}</b>" for model in job.models)
         # Models have long names; Compare lists them by their titles, with as much of the job's id beside it.
-        lines.append(f"<p>In Compare, marked ({escape(job.id[:6])}); as a teacher and in the API: {names}.</p>")
+        lines.append(f"<p>Compare marks it with ({escape(job.id[:6])}). As a teacher and in the API: {names}.</p>")
     tries = f", attempt {job.attempts}" if job.attempts > 1 else ""
     lines.append(f"<p><small>Job {escape(job.id)}{tries}</small></p>")
     return f'<div class="l2d-job">{"".join(lines)}</div>'

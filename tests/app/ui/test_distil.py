@@ -266,7 +266,7 @@ def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop
 
 def test_models_of_a_job_are_told_by_what_marks_them_in_compare(bench: Bench, workshop: Workshop):
     job = dataclasses.replace(workshop.queue.find(start(bench)), id="8523ad87b988", state="succeeded", models=["shapes-l2d-8523ad87b988"])
-    assert "In Compare, marked (8523ad); as a teacher and in the API: <b>shapes-l2d-8523ad87b988</b>." in show_status(job)
+    assert "Compare marks it with (8523ad). As a teacher and in the API: <b>shapes-l2d-8523ad87b988</b>." in show_status(job)
 
 
 def test_a_stop_waits_for_a_student_to_keep(bench: Bench, workshop: Workshop):
