@@ -70,7 +70,7 @@ def _draw_view(folder: Path, epoch: int, changed: int) -> str:
                 known = teacher[number][place]
                 cells.append(_show_map(image, known, _find_peak(known)))
             rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("Picture", "Label", "Student", *(["Teacher"] if teacher else [])))
+    head = "".join(f"<th>{name}</th>" for name in ("Photograph", "Label", "Student", *(["Teacher"] if teacher else [])))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return f'<div class="l2d-probes">{_explain(bool(teacher))}{table}</div>'
 

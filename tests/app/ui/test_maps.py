@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,10 @@ def test_scales_and_what_they_are_for_are_told(folder: Path):
 def test_no_probability_reads_as_certain_that_is_not(folder: Path, score: float, told: str):
     write(folder, "0003", 1.0, score)
     assert f"<span>{told} <small>" in show_maps(folder, 3)
+
+
+def test_columns_are_called_as_those_of_the_figures(folder: Path):
+    assert re.findall("<th>(.*?)</th>", show_maps(folder, 1)) == ["Photograph", "Label", "Student"]
 
 
 def test_a_map_without_evidence_says_so(folder: Path):
