@@ -61,17 +61,33 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True, skipinitialspace=True)
-            lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if line]
+            lines = ((reader.line_num, [cell.strip() for cell in line]) for line in reader)
+            # Spreadsheets write lines of nothing but commas below a table, and where rows were emptied.
+            filled = ((number, cells) for number, cells in lines if any(cells))
+            # Before the other lines are read: in a table that other signs separate, these may be no CSV at all.
+            names = _check_names(next(filled, (0, []))[1], path)
+            return [_name_cells(cells, names, f"Line {number} of {path}") for number, cells in filled]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error
-    names = lines.pop(0)[1] if lines else []
+
+
+def _check_names(names: list[str], path: Path) -> list[str]:
     if not names.count("file") == names.count("labels") == 1 or names.count("split") > 1:
         expected = "needs the columns file and labels in its first line, once each and separated by commas"
         raise ValueError(f"{path} {expected}; it has {', '.join(names) or 'none'}.")
-    for number, cells in lines:
-        if len(cells) != len(names) or not cells[names.index("file")]:
-            raise ValueError(f"Line {number} of {path} does not fit its first one: expected {len(names)} columns and a file.")
-    return [dict(zip(names, cells, strict=True)) for _, cells in lines]
+    return names
+
+
+def _name_cells(cells: Sequence[str], names: Sequence[str], line: str) -> dict[str, str]:
+    if len(cells) != len(names):
+        raise ValueError(
+            f"{line} has {len(cells)} columns; expected {len(names)} columns, as in the first line. Labels are separated by ; or |, and a "
+            "name with a comma stands in quotes."
+        )
+    row = dict(zip(names, cells, strict=True))
+    if not row["file"]:
+        raise ValueError(f"{line} names no file.")
+    return row
 
 
 def _check_files(rows: Sequence[dict[str, str]], path: Path) -> None:

@@ -44,6 +44,11 @@ def test_spaces_at_the_ends_of_columns_do_not_count(folder: Path, write: Write):
     assert (train.paths, train.labels) == ([folder / "photos" / "beach.jpg"], ("cat", "wild dog"))
 
 
+def test_lines_of_empty_cells_do_not_count(folder: Path, write: Write):
+    path = write(folder / "own.csv", ",,\nfile,labels,split\nphotos/beach.jpg,dog,train\n, ,\nphotos/wall.jpg,,train\n,,\n,,\n")
+    assert read_table(path, "train").paths == [folder / "photos" / "beach.jpg", folder / "photos" / "wall.jpg"]
+
+
 def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, save_picture: Save, write: Write):
     names = [save_picture(tmp_path / f"{number}.png").name for number in range(60)]
     path = write(tmp_path / "own.csv", "file,labels\n" + "".join(f"{name},cat\n" for name in names))
@@ -59,11 +64,12 @@ def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, sa
     [
         ("picture,tags\na.jpg,dog\n", "needs the columns file and labels .* it has picture, tags"),
         ("file;labels\nphotos/beach.jpg;dog\n", "separated by commas; it has file;labels"),
+        ('file;labels\n"photos/beach.jpg";"dog"\n', "separated by commas; it has file;labels"),
         ("file,labels,labels\nphotos/beach.jpg,dog,cat\n", "once each .* it has file, labels, labels"),
         ("", "it has none"),
         ("file,labels\nphotos/beach.jpg\n", "Line 2 .* expected 2 columns"),
-        ("file,labels\nphotos/beach.jpg,dog,train\n", "Line 2 .* expected 2 columns"),
-        ("file,labels\n\nphotos/beach.jpg,cat\n\n,dog\n", "Line 5"),
+        ("file,labels\nphotos/beach.jpg,dog,cat\n", "Line 2 .* 3 columns; expected 2 columns.* separated by ; or \\|"),
+        ("file,labels\n\nphotos/beach.jpg,cat\n\n,dog\n", "Line 5 .* names no file"),
         ("file,labels,split\nphotos/beach.jpg,dog,val\n", "the split 'val'; expected train or test"),
         ("file,labels,split\nphotos/beach.jpg,dog,test\n", "no picture for train"),
         ("file,labels,split\nphotos/beach.jpg,,train\n", "names none at all"),
