@@ -113,7 +113,8 @@ def compare(ours: Sequence[Sequence[Pair]], theirs: Sequence[Sequence[Pair]], *,
 
     def differ(rows: Tensor) -> dict[str, float]:
         hits, energy, pairs = sums[:, rows].sum(1).unbind(1)
-        return {"pointing_game": float((100 * hits / pairs).diff().neg()), "energy_in_box": float((energy / pairs).diff().neg())}
+        first, second = torch.stack([100 * hits / pairs, energy / pairs], 1)
+        return dict(zip(("pointing_game", "energy_in_box"), (first - second).tolist(), strict=True))
 
     return find_intervals(differ, len(ours), progress=progress)
 

@@ -228,3 +228,9 @@ def test_what_maps_score_more_is_counted_over_pairs_and_drawn_by_pictures() -> N
     assert found["pointing_game"]["low"] == 0
     assert found["pointing_game"]["high"] == pytest.approx(50)
     assert found["energy_in_box"]["high"] == pytest.approx(10)
+
+
+def test_maps_score_nothing_more_than_themselves() -> None:
+    pictures = [make_pairs("x.", 40.0), make_pairs(".", 20.0)]
+    # As text, since a negative zero, which nobody wants to read, is equal to the other.
+    assert {str(number) for interval in compare(pictures, pictures).values() for number in interval.values()} == {"0.0"}
