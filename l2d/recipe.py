@@ -32,6 +32,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 # The smallest group that a relation loss learns from: a pair's only distance is divided by itself, so it is 1 in every network.
 SMALLEST_GROUP = 3
+# Groups in a batch, on average, below which a loss hardly counts. Not one: of pictures of a single label no batch has more.
+FEWEST_GROUPS = 0.5
 # What each relation loss compares, in words.
 GROUPED = {"cd": "pictures of a batch that show the same label", "id": "labels that a picture shows at once"}
 
@@ -115,7 +117,7 @@ class Recipe:
             f"The loss {name} compares {things}, and learns where there are at least {SMALLEST_GROUP}: "
             f"a batch of {size} has {groups[name]:.2g} such groups on average, so it will hardly count."
             for name, things in GROUPED.items()
-            if weights.get(name, 0.0) > 0 and groups[name] < 1
+            if weights.get(name, 0.0) > 0 and groups[name] < FEWEST_GROUPS
         ]
 
 
