@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,14 @@ def test_options_that_scripts_count_on():
         defaults = training if name in ("train", "distill") else {"--device": "auto"}
         found = {option: parameter.default for parameter in verbs()[name].params for option in parameter.opts}
         assert {option: found[option] for option in defaults} == defaults, name
+
+
+def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (code,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "readme.py").write_text(code, encoding="utf-8")
+    assert runpy.run_path("readme.py")["maps"].shape == (3, 2, 2)
 
 
 def test_make_targets_exist():
