@@ -29,8 +29,8 @@ def check_weights(backbone: str) -> None:
         get_hf_file_metadata(hf_hub_url(source, FILES[0]), timeout=CONNECT_SECONDS)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
         raise ValueError(
-            f"No ImageNet weights for {backbone}: none are kept on this machine, and the hub cannot be reached ({error}); give them as a "
-            "file (--init) or train without."
+            f"No ImageNet weights for {backbone}: none are kept on this machine, and the hub cannot be reached ({error}); give them by "
+            "--init, or train without them (--no-pretrained)."
         ) from error
     except (httpx.HTTPError, OSError):
         pass

@@ -217,7 +217,7 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
             raise ValueError(f"{name} cannot be built: {error}") from error
         reason = str(error).strip().partition("\n")[0].removesuffix(".")
         raise ValueError(
-            f"No ImageNet weights for {name} from the hub ({reason}); give them as a file (--init) or train without."
+            f"No ImageNet weights for {name} from the hub ({reason}); give them by --init, or train without them (--no-pretrained)."
         ) from error
 
 
