@@ -87,8 +87,8 @@ def check_trainings(trainings: Sequence[Training], index: Index) -> None:
             check_labels(read_card(training.teacher), index)
         if (training.plan.out / CARD).exists() and (changed := _find_changes(training, read_card(training.plan.out), index)):
             raise ValueError(
-                f"{training.plan.out} was trained with another {', '.join(changed)} than asked for now: choose another --out, or remove "
-                "the folder to train it anew."
+                f"{training.plan.out} was trained otherwise than asked for now ({', '.join(changed)}): choose another --out, or remove the "
+                "folder to train it anew."
             )
     missing = [training for training in trainings if training.state != FINISHED]
     for training in missing:

@@ -248,7 +248,7 @@ def test_a_table_is_trained_and_scored_by_both_and_told_and_written_by_one(tmp_p
     assert pictures == {method: {"trained": 24, "scored": 6} for method in ("teacher", "vanilla", "l2d")}
     assert {path.name for path in (tmp_path / "out").glob("*/*")} == {"card.json", "model.safetensors"}
     # Planned otherwise: both end.
-    assert "was trained with another epochs than asked for now" in run_two("command", tmp_path, *TABLE, "2", code=1)
+    assert "was trained otherwise than asked for now (epochs)" in run_two("command", tmp_path, *TABLE, "2", code=1)
 
 
 @pytest.mark.slow

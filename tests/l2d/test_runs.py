@@ -73,7 +73,7 @@ def test_pixels_are_left_alone_where_the_plan_or_the_network_to_go_on_from_says_
         list(execute(later, device="cpu"))
         assert (read_card(later.out).mean, read_card(later.out).std) == UNIT_PIXELS
         check_trainings([Training(later)], read_index(plan.data, "train"))
-    with pytest.raises(ValueError, match="unit was trained with another scaling of pixels than asked for now"):
+    with pytest.raises(ValueError, match=r"unit was trained otherwise than asked for now \(scaling of pixels\)"):
         check_trainings([Training(dataclasses.replace(plan, unit_pixels=False))], read_index(plan.data, "train"))
 
 
