@@ -35,6 +35,8 @@ def evaluate(
 
     oracle_k predicts as many labels of a picture as it truly has, as the paper does; threshold those of probability 0.5 or more; top3
     the three most probable; top3_threshold those of the three from 0.5 on; threshold_tuned (--tune) takes a threshold for each label.
+
+    What it scores more than another network (--against) is told in mAP and in the paper's OF1 and CF1, those of the protocol oracle_k.
     """
     from l2d.checkpoint import add_scores
     from l2d.data import read_index
