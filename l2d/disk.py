@@ -80,8 +80,8 @@ def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool =
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        # One without a number has its own words, which a name would take the place of.
-        if error.errno is not None and error.filename is None:
+        # One without a number has its own words, which a name would take the place of. The temporary name tells nobody anything.
+        if error.errno is not None and error.filename in (None, temporary, str(temporary)):
             error.filename = str(path)
         raise
     finally:

@@ -62,6 +62,15 @@ def test_a_write_that_fails_leaves_nothing_but_what_was_there(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_place_that_cannot_be_written_is_told_by_the_name_that_was_asked_for(tmp_path: Path):
+    gone, folder = tmp_path / "gone" / "card.json", tmp_path / "folder"
+    folder.mkdir()
+    for path in (gone, folder):
+        with pytest.raises(OSError) as error:
+            replace_file(path, lambda part: part.write_bytes(b"whole"))
+        assert error.value.filename == str(path)
+
+
 def test_what_killed_writers_left_is_swept_but_nothing_that_may_still_be_written(tmp_path: Path):
     names: list[str] = []
 
