@@ -236,7 +236,7 @@ def test_a_student_of_another_teacher_is_refused():
         check_trainings(trainings, index)
     with pytest.raises(ValueError, match=r"otherwise than asked for now \(number of pictures\)"):
         check_trainings(trainings[:1], index.select(range(8)))
-    with pytest.raises(ValueError, match=r"another set of pictures or labels than asked for now"):
+    with pytest.raises(ValueError, match=r"otherwise than asked for now \(set of pictures or labels\)"):
         check_trainings(trainings[:1], index._replace(targets=index.targets.flip(0)))
 
 
