@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,6 +57,34 @@ def serve(workshop: Workshop, token: str | None = None) -> TestClient:
 def client(workshop: Workshop) -> Iterator[TestClient]:
     with serve(workshop) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def untouched(made_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Shared by tests of what is refused, or only read: none of them changes anything."""
+    folder = tmp_path_factory.mktemp("untouched")
+    places = Places(folder / "state", folder / "data", Path(shutil.copytree(made_checkpoints, folder / "checkpoints")))
+    return Workshop(places, Catalog(places.checkpoints, made=places.models))
+
+
+@pytest.fixture(scope="module")
+def reader(untouched: Workshop) -> Iterator[TestClient]:
+    """As `client`, of the shared places."""
+    with serve(untouched) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def guarded(untouched: Workshop) -> Iterator[TestClient]:
+    """As `reader`, of a server that wants a token."""
+    with serve(untouched, token="secret") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def document(reader: TestClient) -> dict[str, Any]:
+    """What the server tells of its routes."""
+    return reader.get("/openapi.json").json()
 
 
 def order(client: TestClient, **changes: Any) -> str:
@@ -139,10 +166,10 @@ def test_the_same_key_orders_once(client: TestClient):
 
 @pytest.mark.parametrize("name", ["../checkpoints/the-teacher", "..", "/etc/passwd", "the-teacher/../the-teacher"])
 @pytest.mark.parametrize("field", ["data", "student", "teacher", "start_from", "teacher_backbone", "teacher_start_from"])
-def test_no_name_in_an_order_leads_out_of_its_folder(client: TestClient, field: str, name: str):
+def test_no_name_in_an_order_leads_out_of_its_folder(reader: TestClient, field: str, name: str):
     order = ORDER | {"method": "l2d", "teacher": None, "teacher_backbone": None if field == "teacher" else "resnet34", field: name}
-    assert re.search(r"Unknown|is no model with", refusal(client.post("/v1/jobs", json=order), 422))
-    assert client.get("/v1/jobs").json()["jobs"] == []
+    assert re.search(r"Unknown|is no model with", refusal(reader.post("/v1/jobs", json=order), 422))
+    assert reader.get("/v1/jobs").json()["jobs"] == []
 
 
 @pytest.mark.parametrize(
@@ -172,11 +199,11 @@ def test_no_name_in_an_order_leads_out_of_its_folder(client: TestClient, field: 
         ({"weights": {"mld": float("1e9")}, "method": "mld", "teacher_backbone": "resnet34"}, "between 0 and 1000000"),
     ],
 )
-def test_a_wrong_order_is_refused_in_words(client: TestClient, changes: dict[str, Any], sentence: str):
-    told = refusal(client.post("/v1/jobs", json=ORDER | changes), 422)
+def test_a_wrong_order_is_refused_in_words(reader: TestClient, changes: dict[str, Any], sentence: str):
+    told = refusal(reader.post("/v1/jobs", json=ORDER | changes), 422)
     assert sentence in told
     assert "Value error" not in told
-    assert client.get("/v1/jobs").json()["jobs"] == []
+    assert reader.get("/v1/jobs").json()["jobs"] == []
 
 
 @pytest.mark.parametrize(("changes", "left"), [({"processes": 4, "batch_size": 64}, 2), ({"holdout": 0.5}, 1)])
@@ -405,16 +432,31 @@ def read_events(answer: httpx.Response) -> list[tuple[str, str, dict[str, Any]]]
     return events
 
 
-def test_the_document_tells_on_which_states_a_stream_is_closed(client: TestClient):
-    told = client.get("/openapi.json").json()["paths"]["/v1/jobs/{job}/events"]["get"]["description"]
+def test_the_document_tells_on_which_states_a_stream_is_closed(document: dict[str, Any]):
+    told = document["paths"]["/v1/jobs/{job}/events"]["get"]["description"]
     assert all(f"`{state}`" in told for state in ENDED)
 
 
-def test_a_stream_of_a_job_that_is_deleted_just_ends(client: TestClient, workshop: Workshop):
+@pytest.fixture
+def caught_up(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set as soon as a stream finds nothing more to tell than the job's state."""
+    found_none, read = threading.Event(), workshop.read
+
+    def watch(job: str, place: int) -> list[tuple[dict[str, Any], int]]:
+        lines = read(job, place)
+        if not lines:
+            found_none.set()
+        return lines
+
+    monkeypatch.setattr(workshop, "read", watch)
+    return found_none
+
+
+def test_a_stream_of_a_job_that_is_deleted_just_ends(client: TestClient, workshop: Workshop, caught_up: threading.Event):
     job = order(client)
 
     def delete() -> None:
-        time.sleep(0.3)
+        assert caught_up.wait(60)
         workshop.queue.cancel(job)
         workshop.delete(job)
 
@@ -448,7 +490,7 @@ def test_a_probe_with_a_name_that_no_disk_takes_is_refused(client: TestClient, w
     refusal(client.get(f"/v1/jobs/{job}/probes/{'1' * 300}"), 422)
 
 
-def test_events_tell_everything_since_the_start_and_then_what_follows(client: TestClient, workshop: Workshop):
+def test_events_tell_everything_since_the_start_and_then_what_follows(client: TestClient, workshop: Workshop, caught_up: threading.Event):
     job = order(client)
     workshop.queue.claim("w", job)
     folder = JobFolder(workshop.places.jobs / job)
@@ -457,7 +499,7 @@ def test_events_tell_everything_since_the_start_and_then_what_follows(client: Te
     folder.append({"event": "epoch", "epoch": 1, "losses": {"bce": 1.5}})
 
     def go_on() -> None:
-        time.sleep(0.8)
+        assert caught_up.wait(60)
         workshop.queue.beat(job, "w", Progress(0.5))
         folder.append({"event": "epoch", "epoch": 2, "losses": {"bce": 1.0}})
         workshop.queue.finish(job, "w", "succeeded", "Done.")
@@ -537,9 +579,8 @@ def test_readers_of_events_who_hang_up_leave_no_error(address: str, tmp_path: Pa
     assert httpx.get(f"{address}/healthz").status_code == 200
 
 
-def test_methods_need_no_token(workshop: Workshop):
-    with serve(workshop, token="secret") as client:
-        methods = {method["name"]: method for method in client.get("/v1/methods").json()}
+def test_methods_need_no_token(guarded: TestClient):
+    methods = {method["name"]: method for method in guarded.get("/v1/methods").json()}
     assert methods["l2d"]["weights"] == {"mld": 10, "cd": 100, "id": 1000}
     assert not methods["vanilla"]["needs_teacher"]
 
@@ -556,9 +597,8 @@ def test_methods_need_no_token(workshop: Workshop):
         ("delete /v1/models/{model}", "401 403 404 422 429"),
     ],
 )
-def test_the_document_tells_the_refusals_of_each_route(client: TestClient, operation: str, refusals: str):
+def test_the_document_tells_the_refusals_of_each_route(document: dict[str, Any], operation: str, refusals: str):
     method, path = operation.split()
-    document = client.get("/openapi.json").json()
     responses = document["paths"][path][method]["responses"]
     assert sorted(status for status in responses if status >= "400") == refusals.split()
     for status in refusals.split():
@@ -579,20 +619,18 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_job_routes_need_the_token(workshop: Workshop, method: str, path: str):
-    with serve(workshop, token="secret") as client:
-        without = client.request(method, path)
-        assert "Authorization: Bearer" in refusal(without, 401)
-        assert without.json()["error"]["code"] == "token_needed"
-        assert without.headers["www-authenticate"] == "Bearer"
-        assert "not the token" in refusal(client.request(method, path, headers={"Authorization": "Bearer wrong"}), 403)
-        right = client.request(method, path, headers={"Authorization": "Bearer secret", "Host": "example.org"})
-        assert right.status_code not in (401, 500)
-        assert "token" not in right.text
+def test_job_routes_need_the_token(guarded: TestClient, method: str, path: str):
+    without = guarded.request(method, path)
+    assert "Authorization: Bearer" in refusal(without, 401)
+    assert without.json()["error"]["code"] == "token_needed"
+    assert without.headers["www-authenticate"] == "Bearer"
+    assert "not the token" in refusal(guarded.request(method, path, headers={"Authorization": "Bearer wrong"}), 403)
+    right = guarded.request(method, path, headers={"Authorization": "Bearer secret", "Host": "example.org"})
+    assert right.status_code not in (401, 500)
+    assert "token" not in right.text
 
 
-def test_the_document_tells_where_a_token_goes(client: TestClient):
-    document = client.get("/openapi.json").json()
+def test_the_document_tells_where_a_token_goes(document: dict[str, Any]):
     (name, scheme), *_ = document["components"]["securitySchemes"].items()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for method, path in (("post", "/v1/jobs"), ("get", "/v1/jobs/{job}/events"), ("delete", "/v1/models/{model}")):
@@ -603,10 +641,10 @@ def test_the_document_tells_where_a_token_goes(client: TestClient):
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_without_a_token_other_sites_stay_out(client: TestClient, method: str, path: str):
-    assert "L2D_TOKEN" in refusal(client.request(method, path, headers={"Host": "evil.example"}), 403)
-    assert "evil.example" in refusal(client.request(method, path, headers={"Origin": "http://evil.example"}), 403)
-    assert client.request(method, path, headers={"Origin": "http://127.0.0.1:7860"}).status_code != 403 or method == "DELETE"
+def test_without_a_token_other_sites_stay_out(reader: TestClient, method: str, path: str):
+    assert "L2D_TOKEN" in refusal(reader.request(method, path, headers={"Host": "evil.example"}), 403)
+    assert "evil.example" in refusal(reader.request(method, path, headers={"Origin": "http://evil.example"}), 403)
+    assert reader.request(method, path, headers={"Origin": "http://127.0.0.1:7860"}).status_code != 403 or method == "DELETE"
 
 
 def test_a_folder_that_cannot_be_written_refuses_jobs_alone(places: Places, tmp_path: Path):
