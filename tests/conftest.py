@@ -4,7 +4,6 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 
 def pytest_collection_finish() -> None:
@@ -16,6 +15,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Networks this small gain nothing from a second thread, and wait for it at every layer while another program runs."""
+    import torch  # for seconds, which the process that only hands out tests has no use for
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -44,6 +44,13 @@ def test_the_report_is_that_of_the_probabilities(model: LabelNet, bands: Index) 
     assert expected["images"] == 24
 
 
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as show on which side of zero an interval lies."""
+    monkeypatch.setattr("l2d.bootstrap.DRAWS", 200)
+
+
+@pytest.mark.usefixtures("few_draws")
 def test_what_a_network_scores_more_is_the_difference_of_the_reports() -> None:
     """Of scores that follow the targets closely and less closely: the interval lies above zero; of a network and itself it is zero."""
     generator = torch.Generator().manual_seed(0)
@@ -70,6 +77,7 @@ def test_a_picture_that_is_drawn_twice_counts_twice(monkeypatch: pytest.MonkeyPa
     assert compare(ours, theirs, targets) == {"mAP": pytest.approx(first["mAP"] - second["mAP"]), **f1}
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_a_data_set_without_any_label_has_no_differences() -> None:
     scores = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
     found = compare(scores, scores, torch.zeros(4, 3, dtype=torch.long))
