@@ -1,5 +1,6 @@
 """Small checkpoints, photographs and an engine for every test of the app; no trained weight, no network."""
 
+import contextlib
 import io
 import os
 import shutil
@@ -118,10 +119,17 @@ def client(made_checkpoints: Path) -> Iterator[TestClient]:
 
 @pytest.fixture
 def address(made_checkpoints: Path, tmp_path: Path) -> Iterator[str]:
-    """Address of a real server with a cache that is soon full, and without workers; it lives through the test, and logs no traceback."""
-    own = {"L2D_CHECKPOINTS": str(made_checkpoints), "L2D_STATE": str(tmp_path / "state"), "L2D_DATA": str(tmp_path), "PORT": "0"}
-    environment = os.environ | own | {"L2D_WORKERS": "false", "L2D_CACHE_BYTES": str(2**20)}
-    log, command = tmp_path / "log", [sys.executable, "-m", "app"]
+    """Address of a real server of the test's own."""
+    with run_server(made_checkpoints, tmp_path) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def run_server(checkpoints: Path, folder: Path, **settings: str) -> Iterator[str]:
+    """Address of a real server with a cache that is soon full, and without workers; it lives through the tests, and logs no traceback."""
+    own = {"L2D_CHECKPOINTS": str(checkpoints), "L2D_STATE": str(folder / "state"), "L2D_DATA": str(folder), "PORT": "0"}
+    environment = os.environ | own | {"L2D_WORKERS": "false", "L2D_CACHE_BYTES": str(2**20)} | settings
+    log, command = folder / "log", [sys.executable, "-m", "app"]
     with (
         log.open("w") as errors,
         subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as server,

@@ -324,11 +324,13 @@ def test_large_photographs_are_decoded_as_small_as_networks_need(
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_size_is_that_of_the_upright_picture(large: Image.Image, orientation: int, kind: str):
+def test_size_is_that_of_the_upright_picture(photograph: Image.Image, orientation: int, kind: str):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    inputs = read_inputs(encode(large, kind, exif=exif), LIMIT, {32})
-    assert (inputs.width, inputs.height) == read(encode(large, kind, exif=exif)).size
+    data = encode(photograph, kind, exif=exif)
+    # A JPEG is decoded at half its size for so small a network.
+    inputs = read_inputs(data, LIMIT, {32})
+    assert (inputs.width, inputs.height) == read(data).size == ((90, 120) if orientation > 4 else (120, 90))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])

@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,21 @@ import httpx
 import pytest
 
 from app.ui.bounds import LONGEST_NAME, MAX_FIELD_BYTES, MAX_UNREAD
+from tests.app.conftest import run_server
 
 PHOTOGRAPH = b"what a photograph holds" * 10_000
 
 
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The server's folder for temporary files; to be asked for before its address."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
+@pytest.fixture(scope="module")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's folder for temporary files."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def address(made_checkpoints: Path, temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with run_server(made_checkpoints, tmp_path_factory.mktemp("server"), TMPDIR=str(temporary)) as address:
+        yield address
 
 
 def list_files(folder: Path) -> list[Path]:
