@@ -6,6 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a browser come first: of two processes, only the one that begins there starts a server and a browser for them."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/browser/"))
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays to the end: no need to look through a million objects of libraries at every collection."""
     gc.collect()

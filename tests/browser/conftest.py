@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -84,19 +84,17 @@ def _wait_until_ready(address: str) -> None:
 
 # Not of the session: its loop in this thread would keep other tests from having one.
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """One profile, on disk: what the page loads is fetched and compiled once, not for every test."""
     if not Path(CHROMIUM).exists():
         pytest.skip("needs chromium: apt-get install chromium")
+    profile, size = tmp_path_factory.mktemp("profile"), {"width": 1280, "height": 900}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="package")
-def context(browser: Browser) -> BrowserContext:
-    """One profile: what the page loads for every test is fetched once."""
-    return browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, headless=True, args=list(FLAGS), viewport=size, accept_downloads=True
+        )
+        yield context
+        context.close()
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ DRAW = (resources.files("app.ui") / "browser" / "draw.js").read_text(encoding="u
 
 
 @pytest.fixture
-def run(browser):
+def run(context):
     """Evaluate an expression with the drawing functions on an empty page."""
-    page = browser.new_page()
+    page = context.new_page()
     yield lambda expression: page.evaluate(f"(() => {{ {DRAW}\n return {expression}; }})()")
     page.close()
 

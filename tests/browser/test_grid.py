@@ -34,9 +34,9 @@ READ = """[...root.querySelectorAll(".row figure:not(.bare-cell)")].map((cell) =
 
 
 @pytest.fixture
-def draw(browser):
+def draw(context):
     """Draw the scene above in a view that differs from the plain one, and read its five cells."""
-    page = browser.new_page()
+    page = context.new_page()
     yield lambda changes="{}": page.evaluate(f"(() => {{ {SCRIPTS} {SCENE} grid.draw({{ ...view, ...{changes} }}); return {READ}; }})()")
     page.close()
 
@@ -75,8 +75,9 @@ def test_what_is_subtracted_is_named_with_every_model_but_itself(draw):
     assert draw()[1]["name"] == "UNSURE"
 
 
-def test_rows_far_from_the_window_are_painted_when_they_come_near(browser):
-    page = browser.new_page(viewport={"width": 800, "height": 600})
+def test_rows_far_from_the_window_are_painted_when_they_come_near(context):
+    page = context.new_page()
+    page.set_viewport_size({"width": 800, "height": 600})
     page.evaluate(
         f"""() => {{ {SCRIPTS} {SCENE}
           grid.build({{ ...scene, labels: Array(40).fill("cat") }});
@@ -94,8 +95,8 @@ def test_rows_far_from_the_window_are_painted_when_they_come_near(browser):
     page.close()
 
 
-def test_probabilities_read_as_in_a_figure(browser):
-    page = browser.new_page()
+def test_probabilities_read_as_in_a_figure(context):
+    page = context.new_page()
     probabilities = [0, 1e-9, 0.0049, 0.006, 0.5, 0.9949, 0.997, 1]
     texts = page.evaluate(f"((scores) => {{ {SCRIPTS} return scores.map(formatProbability); }})", probabilities)
     assert texts == [format_probability(probability) for probability in probabilities]
