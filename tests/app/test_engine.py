@@ -394,7 +394,8 @@ def test_closing_tells_those_who_wait(settings: Settings, upload: bytes, network
         while network_runs.calls == 0:
             time.sleep(0.01)
         closing = clients.submit(engine.close)
-        time.sleep(0.1)
+        while not engine._gate._shutdown:
+            time.sleep(0.01)
         network_runs.open.set()
         closing.result(SOON)
         with pytest.raises(UnavailableError, match="shutting down"):

@@ -89,6 +89,8 @@ def claim_all(folder: Path, worker: str, start, taken) -> None:
     taken.put((None, worker))
 
 
+# Since Python 3.12 a process that has threads, as those of earlier tests, is warned when it forks.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_eight_processes_claim_200_jobs_once_each(tmp_path: Path):
     queue = Queue(tmp_path)
     expected = sorted(queue.submit(SPEC)[0].id for _ in range(200))

@@ -187,14 +187,21 @@ def test_a_worker_shows_that_it_goes_round_until_it_is_stuck(worker: Worker, mon
             go_on.wait(60)
 
     monkeypatch.setattr(worker.queue, "find_oldest", look)
+
+    def wait_for(code: int) -> None:
+        until = time.monotonic() + 60
+        while run_command(check, Settings(), worker.places) != code:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
     running = threading.Thread(target=worker.run)
     running.start()
     try:
-        time.sleep(1)
-        assert run_command(check, Settings(), worker.places) == 0
+        # For longer than the first sign counts.
+        time.sleep(0.6)
+        wait_for(0)
         stuck.set()
-        time.sleep(1)
-        assert run_command(check, Settings(), worker.places) == 1
+        wait_for(1)
     finally:
         go_on.set()
         worker.leave.set()
