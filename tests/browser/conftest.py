@@ -32,13 +32,13 @@ PATIENCE_MS = 120_000
 START_SECONDS = 240
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the server keeps its jobs."""
     return tmp_path_factory.mktemp("state")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def url(state: Path) -> Iterator[str]:
     """Address of a server that is a process of its own, as after an installation: the models that come with it, and no jobs yet."""
     # Networks that were converted once need not be again.

@@ -63,11 +63,12 @@ def test_training_benchmark_accounts_for_the_whole_step(drawn: str):
 
 def test_slow_decoding_shows_as_waiting_and_in_no_part_of_the_step(drawn: str, monkeypatch: pytest.MonkeyPatch):
     decode = Pictures._decode
-    monkeypatch.setattr(Pictures, "_decode", lambda pictures, row: (time.sleep(0.2), decode(pictures, row))[1])
+    # Slower than a step of a busy machine.
+    monkeypatch.setattr(Pictures, "_decode", lambda pictures, row: (time.sleep(0.5), decode(pictures, row))[1])
     monkeypatch.setattr(processes, "count_processors", lambda: 2)
     report = bench_training(drawn, teacher="test_resnet", student="test_efficientnet", image_size=32, batch_size=4, rounds=2)
     assert report["milliseconds"]["wait"] < 100
-    assert report["images_per_second"]["data"] < 20
+    assert report["images_per_second"]["data"] < 8
     assert report["waiting"] > 0
 
 
