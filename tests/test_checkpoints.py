@@ -1,5 +1,6 @@
 """The shipped networks: they load, they are what their cards say, and the table beside them says what the cards say."""
 
+import json
 import re
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def test_table_repeats_the_card(name: str) -> None:
     local = scores["localization"]
     numbers = (scores["mAP"], scores["oracle_k"]["OF1"], scores["oracle_k"]["CF1"], local["pointing_game"], local["energy_in_box"])
     assert [f"{number:.2f}" for number in numbers] == read_rows()[name][-5:]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_so_does_the_front_page(name: str) -> None:
+    card = read_card(FOLDER / name)
+    methods = json.loads((FOLDER / "evidence-coco-all.json").read_text(encoding="utf-8"))["rows"][0]["methods"]
+    seeds = f"{methods[card.method]['ours']['mAP']:.2f} ± {methods[card.method]['spread']['mAP']:.2f}" if name in STUDENTS else "–"
+    local = card.scores["localization"]
+    row = f"| {card.scores['mAP']:.2f} | {seeds} | {local['pointing_game']:.2f} | {local['energy_in_box']:.2f} |"
+    assert row in (FOLDER.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_students_differ_in_method_alone() -> None:
