@@ -26,7 +26,8 @@ def read_table(path: Path, split: str) -> Index:
     photos/wall.jpg,,train
     ```
     `file` is relative to the CSV file; labels are separated by ; or |, and a picture that shows none has an empty cell. Spaces at
-    the ends of columns and labels do not count. The labels are all that occur in the file, in either split, in alphabetical order.
+    the ends of columns and labels do not count, nor do lines of nothing but commas. The labels are all that occur in the
+    file, in either split, in alphabetical order.
     Without `split`, a fifth of the pictures are for testing, chosen by a checksum of their names: adding lines moves no picture from one
     split to the other. No picture is opened.
 
