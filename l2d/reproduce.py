@@ -225,7 +225,7 @@ def describe_deviations(data: str, settings: Settings, weights: bool = True) -> 
         scores = "its scores, at its own input size, are those in its card, if they are of the same pictures"
         notes.append(f"The teacher was trained before, in its own way; {scores}.")
     if plan.recipe.epochs != paper["recipe"]["epochs"]:
-        notes.append(f"{plan.recipe.epochs} epochs instead of {paper['recipe']['epochs']}.")
+        notes.append(f"{plan.recipe.epochs} epoch{'s' * (plan.recipe.epochs > 1)} instead of {paper['recipe']['epochs']}.")
     if plan.image_size != paper["network"]["image_size"]:
         notes.append(f"Pictures of {plan.image_size} pixels a side instead of {paper['network']['image_size']}.")
     if plan.recipe.train_size != plan.image_size:
