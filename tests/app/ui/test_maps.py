@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
 from app.ui import maps
@@ -41,6 +42,15 @@ def test_one_scale_over_all_epochs_shows_evidence_grow(folder: Path):
     weak, strong = (np.asarray(paint(grey, np.array([[0.0, value]], np.float32), 4.0), int) for value in (1.0, 4.0))
     assert abs(strong - 100).sum() > abs(weak - 100).sum() > 0
     assert np.array_equal(paint(grey, np.zeros((2, 2), np.float32), 0.0), grey), "no evidence is the bare picture"
+
+
+@pytest.mark.parametrize(("value", "share"), [(0.0, 0.0), (2.0, 0.5), (4.0, 1.0), (9.0, 1.0)])
+def test_paint_lies_over_a_grey_picture_as_thick_as_the_evidence(value: float, share: float):
+    picture = Image.new("RGB", (8, 6), (200, 100, 0))
+    painted = np.asarray(paint(picture, np.full((2, 3), value, np.float32), 4.0), float)
+    grey, ink = 118.0, 255 * np.array(colormaps["inferno"](share)[:3])
+    assert painted.shape == (6, 8, 3)
+    assert np.abs(painted - (grey * (1 - 0.85 * share) + ink * 0.85 * share)).max() <= 2
 
 
 def test_scales_and_what_they_are_for_are_told(folder: Path):
