@@ -1,0 +1,118 @@
+"""Reports of series that were made by hand: every number in its cell of the text, and at its place in the plot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from l2d.report import OURS, PAPER, plot_sweep, plot_table, sweep_as_markdown, table_as_markdown, write_sweep
+
+NOTHING: dict[str, Any] = {"ours": {}, "spread": {}, "paper": {}, "difference": {}, "runs": [], "pictures": {}}
+SEEN = {"trained": 1000, "scored": 20}
+METHODS = {
+    "teacher": NOTHING | {"ours": {"mAP": 90.0}, "paper": {"mAP": 88.0}, "runs": ["t"], "pictures": {"trained": 7, "scored": 7}},
+    "vanilla": NOTHING | {"paper": {"mAP": 80.0}},
+    "l2d": NOTHING
+    | {
+        "ours": {"mAP": 83.5, "OF1": 70.0, "CF1": 60.125},
+        "spread": {"mAP": 1.5},
+        "paper": {"mAP": 85.71, "OF1": 85.5},
+        "difference": {"mAP": -2.21},
+        "gain": 3.5,
+        "paper_gain": 5.71,
+        "runs": ["a", "b"],
+        "pictures": SEEN,
+    },
+    "mld": NOTHING | {"ours": {"mAP": 82.0}, "runs": ["c"], "pictures": SEEN},
+}
+ROW = {"number": 1, "data": "VOC", "teacher": "ResNet-50", "student": "ResNet-18", "networks": ["big", "small"], "methods": METHODS}
+TABLE = {"table": "table3", "data": "voc:ROOT", "source": "The paper", "notes": ["First.", "Second."], "rows": [ROW, ROW]}
+
+SWEEP = {
+    "data": "coco:ROOT",
+    "teacher": "big",
+    "student": "small",
+    "method": "l2d",
+    "holdout": 0.1,
+    "pictures": {},
+    "curves": {
+        "mld": {"published": 10.0, "best": 1.0, "points": [{"weight": 1.0, "mAP": 61.5}, {"weight": 10.0, "mAP": 60.0}]},
+        "id": {"published": 1000.0, "best": None, "points": [{"weight": 500.0, "mAP": None}, {"weight": 1000.0, "mAP": None}]},
+    },
+}
+
+
+def test_a_table_tells_what_is_measured_and_a_dash_for_the_rest() -> None:
+    before, first, second = table_as_markdown(TABLE).split("\n\n## ")
+    assert (
+        before == "# Table 3 on voc:ROOT\n\nPercent on the test pictures. Source of the paper's numbers: The paper.\n\n- First.\n- Second."
+    )
+    assert first == second.removesuffix("\n")
+    title, students, table = first.split("\n\n")
+    assert title == "big → small (paper: ResNet-50 → ResNet-18 on VOC)"
+    assert students == "Students trained on 1,000 pictures, scored on 20."
+    assert table.splitlines() == [
+        "| Method | ours mAP | paper mAP | ours OF1 | paper OF1 | ours CF1 | paper CF1 | mAP: ours - paper | gain | paper's gain |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| Teacher | 90.00 | 88.00 | – | – | – | – | – | – | – |",
+        "| Vanilla | – | 80.00 | – | – | – | – | – | – | – |",
+        "| L2D | 83.50 ± 1.50 | 85.71 | 70.00 | 85.50 | 60.12 | – | -2.21 | +3.50 | +5.71 |",
+        "| MLD | 82.00 | – | – | – | – | – | – | – | – |",
+    ]
+
+
+def test_a_sweep_tells_every_point_and_marks_the_best_and_the_published_one() -> None:
+    head, about, mld, other = sweep_as_markdown(SWEEP).split("\n\n", 3)
+    assert head == "# Sensitivity to the loss weights, on coco:ROOT"
+    assert about.startswith("big → small, method l2d: each weight varied")
+    assert about.endswith("on 10% of the training pictures, held out; the test pictures took no part.")
+    assert (mld, other.splitlines()[0]) == ("## mld", "| weight | mAP, held out |  |")
+    lines = [line for line in other.splitlines() if line.startswith("| 1") or line.startswith("| 5")]
+    assert lines == ["| 1 | 61.50 | best |", "| 10 | 60.00 | published |", "| 500 | – |  |", "| 1000 | – | published |"]
+    told = sweep_as_markdown(SWEEP | {"notes": ["First."], "pictures": SEEN})
+    assert "took no part. Students trained on 1,000 pictures, scored on 20.\n\n- First.\n\n## mld" in told
+
+
+def find_bars(axes: Axes) -> dict[str, list[tuple[float, float, float]]]:
+    """Of what is drawn with error bars, by colour: place, height and half the bar of every point."""
+    found = {}
+    for container in axes.containers:
+        points, _, (bars,) = container
+        halves = [float(np.ptp(bar[:, 1])) / 2 for bar in bars.get_segments()]
+        found[points.get_color()] = [(x, y, half) for (x, y), half in zip(points.get_xydata().tolist(), halves, strict=True)]
+    return found
+
+
+def test_a_table_is_plotted_where_its_numbers_are() -> None:
+    figure = plot_table(TABLE)
+    assert len(figure.axes) == 2
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["Vanilla", "L2D", "MLD"]
+    assert find_bars(axes) == {PAPER: [(0, 80.0, 0), (1, 85.71, 0)], OURS: [(1, 83.5, 1.5), (2, 82.0, 0)]}
+    teachers = {line.get_color(): line.get_ydata()[0] for line in axes.lines if line.get_label().startswith("teacher")}
+    assert teachers == {PAPER: 88.0, OURS: 90.0}
+    assert axes.get_title() == "big → small"
+
+
+def test_a_sweep_is_plotted_over_weights_by_powers_of_ten() -> None:
+    figure = plot_sweep(SWEEP)
+    mld, other = figure.axes
+    for axes, points, published, weights in ((mld, [[1, 61.5], [10, 60]], 10, [1, 10]), (other, [], 1000, [500, 1000])):
+        curve, line = axes.lines
+        assert curve.get_xydata().tolist() == points
+        assert line.get_xdata()[0] == published
+        assert axes.get_xscale() == "log"
+        assert axes.get_xlim() == pytest.approx((weights[0] / 1.5, weights[1] * 1.5))
+        assert [label.get_text() for label in axes.get_xticklabels()] == [str(weight) for weight in weights]
+        assert list(axes.xaxis.get_minorticklocs()) == []
+
+
+def test_files_hold_the_report(tmp_path: Path) -> None:
+    files = write_sweep(tmp_path / "new", SWEEP)
+    assert [file.name for file in files] == ["sweep.json", "sweep.md", "sweep.png"]
+    assert json.loads(files[0].read_text()) == SWEEP
+    assert files[1].read_text(encoding="utf-8") == sweep_as_markdown(SWEEP)
+    assert files[2].read_bytes().startswith(b"\x89PNG")
