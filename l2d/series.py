@@ -44,7 +44,7 @@ class Training:
     @property
     def epochs(self) -> int:
         """Epochs that it really runs."""
-        return min(self.stop or self.plan.recipe.epochs, self.plan.recipe.epochs)
+        return self.stop or self.plan.recipe.epochs
 
     @property
     def state(self) -> str:
