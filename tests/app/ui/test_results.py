@@ -64,6 +64,47 @@ def test_gain_is_that_over_the_vanilla_student_beside_the_papers(entry):
     assert "trained once, so a difference of a point may be chance" in page
 
 
+def read_rows(page: str, title: str) -> dict[str, list[str]]:
+    """What stands in a table's cells, by the heads of its rows."""
+    table = page.partition(f'aria-label="{title}"')[2].partition("</table>")[0]
+    rows = [re.findall(r'<(?:td|th scope="(?:row|col)")(?: class="best")?>(.*?)</', row) for row in table.split("<tr")[1:]]
+    return {re.sub("<.*?>", "", name): [re.sub("<.*?>", "", cell) for cell in cells] for name, *cells in filter(None, rows) if name}
+
+
+def test_a_row_holds_what_was_measured_here_then_what_each_pair_of_the_paper_reports(entry):
+    scores = {"mAP": 48.75, "oracle_k": {"OF1": 60.5, "CF1": 55.25}}
+    measured = {"the-teacher": {"mAP": 70.0}, "student-vanilla": {"mAP": 50.0}, "student-l2d": scores}
+    models = [with_card(entry[name], data={"name": "mine"}, scores=found) for name, found in measured.items()]
+    rows = read_rows(render_results(models, {}, NOWHERE), "Scores on mine")
+    papers = [row["scores"] for row in find_nearest(["mobilenetv2_100"])]
+
+    def report(method: str) -> list[str]:
+        """As the paper does, with either teacher."""
+        told = []
+        for paper in papers:
+            found, gain = paper[method], round(paper[method]["mAP"] - paper["vanilla"]["mAP"], 1)
+            told += [f"{found['mAP']:.1f}", "" if method == "teacher" else f"{gain:+}".replace("-", "−") if gain else "0.0"]
+            told += [f"{found['OF1']:.1f}", f"{found['CF1']:.1f}"]
+        return told
+
+    assert rows["The-Teacher"] == ["70.0", "", "–", "–", *report("teacher")]
+    assert rows["Student-L2D"] == ["48.8", "−1.2", "60.5", "55.2", *report("l2d")]
+    assert rows["MLD"] == ["–", "", "–", "–", *report("mld")], "the paper's alone"
+    assert list(rows) == ["Model or method", "The-Teacher", "Student-Vanilla", "Student-L2D", "RKD", "PKT", "ReviewKD", "MSE", "PS", "MLD"]
+
+
+def test_on_how_many_photographs_they_were_scored_is_told_where_it_is_known(entry):
+    models = [with_card(entry["student-l2d"], scores={"images": images}) for images in (2500, 40, 2500)]
+    assert "scored on 40 and 2,500 test photographs." in render_results(models, {}, NOWHERE)
+    assert "5 labels, scored.</p>" in render_results([with_card(entry["student-l2d"], scores={})], {}, NOWHERE)
+
+
+def test_what_cannot_be_used_is_listed_by_name_with_its_reason(entry):
+    page = render_results([entry["student-l2d"]], {"b": "It is damaged.", "a": "It is gone."}, NOWHERE)
+    assert "<ul><li><b>a</b>: It is gone.</li><li><b>b</b>: It is damaged.</li></ul>" in page
+    assert "cannot be used" not in render_results([entry["student-l2d"]], {}, NOWHERE)
+
+
 def test_a_training_too_many_can_be_seen(entry):
     def show(data, score=60.0, **before):
         lineage = {"before": {"data": data} | before}
@@ -86,12 +127,20 @@ def test_a_training_too_many_can_be_seen(entry):
 
 def test_localization_is_shown_where_it_was_measured(entry):
     small = {"pointing_game": 33.3, "energy_in_box": None}
-    report = {"pairs": 1234, "pointing_game": 71.25, "energy_in_box": 40.0, "by_size": {"small": small}}
-    page = render_results([with_card(entry["student-l2d"], scores={"localization": report})], {}, NOWHERE)
-    assert "71.2" in page
-    assert "33.3" in page
-    assert "1,234" in page
-    assert "large objects" not in page
+    large = {"pointing_game": 90.0, "energy_in_box": 80.0}
+    reports = [
+        {"pairs": 1234, "pointing_game": 71.25, "energy_in_box": 40.0, "by_size": {"small": small}},
+        {"pairs": 12, "pointing_game": 50.0, "energy_in_box": 60.0, "by_size": {"large": large}},
+    ]
+    told = [{"title": f"No. {number}", "scores": {"localization": report}} for number, report in enumerate(reports)]
+    models = [with_card(entry["student-l2d"], data={"name": "mine"}, **changes) for changes in [*told, {}]]
+    page = render_results(models, {}, NOWHERE)
+    assert "12 or 1,234 pairs for every model." in page
+    assert read_rows(page, "Localization on mine") == {
+        "Model": ["all", "small", "large"] * 2,
+        "No. 0": ["71.2", "33.3", "–", "40.0", "–", "–"],
+        "No. 1": ["50.0", "–", "90.0", "60.0", "–", "80.0"],
+    }
     assert "Do the maps lie on the objects?" not in render_results([entry["student-vanilla"]], {}, NOWHERE)
 
 
