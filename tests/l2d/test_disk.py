@@ -1,5 +1,7 @@
 """Files are whole or not there, whoever else writes them."""
 
+import errno
+import fcntl
 import os
 import threading
 import time
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from l2d.disk import hold_folder, replace_file, sweep_partial
+from l2d.disk import check_writable, hold_folder, replace_file, sweep_partial
 
 
 def test_a_folder_is_held_by_one_until_it_lets_go(tmp_path: Path):
@@ -21,6 +23,24 @@ def test_a_folder_is_held_by_one_until_it_lets_go(tmp_path: Path):
     with hold_folder(folder):
         (folder / "weights").touch()
     assert folder.exists()
+
+
+def test_where_the_file_system_knows_no_locks_a_folder_is_held_by_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold_folder(tmp_path / "run"), hold_folder(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_named_and_nothing_is_left_of_one_that_can(tmp_path: Path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(OSError, match=r"file/new/run cannot be written: Not a directory\."):
+        check_writable(file / "new" / "run")
+    check_writable(tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_two_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path):
@@ -47,17 +67,25 @@ def test_two_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_that_fails_leaves_nothing_but_what_was_there(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device: '000001.png'"),
+        (FileNotFoundError(2, "No such file or directory", "photo.jpg"), "[Errno 2] No such file or directory: 'photo.jpg'"),
+        (OSError("cannot write mode F as PNG"), "cannot write mode F as PNG"),
+    ],
+)
+def test_a_write_that_fails_is_told_and_leaves_nothing_but_what_was_there(tmp_path: Path, error: OSError, told: str):
     path = tmp_path / "000001.png"
     path.write_bytes(b"before")
 
     def fail(part: Path) -> None:
         part.write_bytes(b"half a fi")
-        raise OSError(28, "No space left on device")
+        raise error
 
-    with pytest.raises(OSError, match="No space left") as error:
+    with pytest.raises(OSError) as failed:
         replace_file(path, fail)
-    assert error.value.filename == str(path)
+    assert str(failed.value).replace(f"{tmp_path}/", "") == told
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 
