@@ -100,6 +100,12 @@ def test_a_teacher_that_is_trained_first_starts_from_its_kind_as_well(form: Form
     assert fit(form, teacher="the-teacher", teacher_start_from="alien")["teacher_start_from"]["value"] == "alien", "there is none to train"
 
 
+@pytest.mark.parametrize(("pretrained", "begin"), [(False, "random weights"), (True, "timm's ImageNet weights")])
+def test_a_teacher_whose_kind_nobody_trained_starts_from_other_weights(form: Form, pretrained: bool, begin: str):
+    told = fit(form, teacher=f"{TRAIN}resnet18", pretrained=pretrained)["teacher"]["info"]
+    assert told.startswith(f"This one is trained first, from {begin}.")
+
+
 def test_a_method_without_a_teacher_says_so(form: Form):
     assert fit(form, method="vanilla")["teacher"]["info"] == "The method vanilla learns without one."
     assert fit(form)["teacher"]["info"] == fit(form, method="mld")["teacher"]["info"] != fit(form, method="vanilla")["teacher"]["info"]
