@@ -1,15 +1,17 @@
 """What an answer holds: which labels, in which order, and what a model that does not know one does."""
 
+import io
 import shutil
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from app.compare import compare, round_floats
+from app.compare import compare, explain, predict, round_floats
 from app.engine import Engine
-from app.errors import ParameterError, RequestError, UnknownLabelError, UnknownModelError
+from app.errors import ParameterError, PictureFormatError, RequestError, UnknownLabelError, UnknownModelError
 
 
 def test_default_models_are_compared_in_their_order(engine: Engine, upload: bytes):
@@ -20,6 +22,27 @@ def test_default_models_are_compared_in_their_order(engine: Engine, upload: byte
     assert answer.models[0].mAP == 12.5
     assert answer.models[0].map_size == (3, 3)
     assert np.array(answer.models[0].maps[answer.labels[0]]).shape == (3, 3)
+
+
+def test_of_several_pictures_each_is_looked_at_as_if_it_came_alone(engine: Engine, upload: bytes):
+    other = io.BytesIO()
+    Image.linear_gradient("L").save(other, "PNG")
+    pictures = [upload, other.getvalue()]
+    alone = [compare(engine, picture, ["student-l2d"]) for picture in pictures]
+    together = explain(engine, pictures, "student-l2d")
+    assert [answer.threshold for answer in together] == [0.5, 0.5]
+    for one, same, predicted in zip(alone, together, predict(engine, pictures, "student-l2d"), strict=True):
+        assert (one.image, one.labels, one.models[0].maps) == (same.image, same.labels, same.models[0].maps)
+        assert one.models[0].predictions == same.models[0].predictions == predicted
+    assert [answer.labels for answer in explain(engine, pictures, "student-l2d", ["sky"])] == [["sky"], ["sky"]]
+
+
+def test_of_several_pictures_the_bad_one_is_named(engine: Engine, upload: bytes):
+    for read in (explain, predict):
+        with pytest.raises(PictureFormatError, match=r"^instances\.1\.image: Expected a picture"):
+            read(engine, [upload, b"text"], "student-l2d")
+        with pytest.raises(PictureFormatError, match=r"^Expected a picture"):
+            read(engine, [b"text"], "student-l2d")
 
 
 def test_a_copy_of_a_model_goes_by_its_own_name(engine: Engine, checkpoints: Path, upload: bytes):

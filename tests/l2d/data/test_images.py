@@ -16,7 +16,7 @@ from PIL import Image
 
 from l2d.data import images
 from l2d.data.decoders import StartError
-from l2d.data.images import Index, Pictures, PixelKindError, choose_fraction, normalise, open_image, squash, to_input
+from l2d.data.images import Index, Pictures, PixelKindError, choose_fraction, normalise, open_image, squash, to_input, upright_size
 
 # Since Python 3.12 a process that has threads is warned when it forks.
 FORKED = pytest.param(
@@ -76,6 +76,16 @@ def test_open_image_turns_upright_and_gives_rgb(tmp_path: Path) -> None:
         assert open_image(buffer).mode == "RGB"
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_the_upright_size_is_known_before_a_picture_is_decoded(kind: str, orientation: int) -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    draw(60, 40).save(buffer, kind, exif=exif)
+    with Image.open(buffer) as image:
+        assert upright_size(image) == open_image(buffer).size == ((40, 60) if orientation >= 5 else (60, 40))
+
+
 def test_sixteen_bits_become_eight_and_white_shows_through(tmp_path: Path) -> None:
     ramp = (np.arange(2400, dtype=np.uint16) * 27).reshape(40, 60)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
@@ -130,6 +140,7 @@ def test_training_evaluation_and_serving_see_the_same_pixels(paths: list[Path]) 
 def test_a_large_photograph_decoded_at_a_fraction_of_its_size_looks_the_same(tmp_path: Path) -> None:
     smooth = draw(8, 6).resize((1600, 1200), Image.Resampling.BICUBIC)
     smooth.save(tmp_path / "large.jpg", quality=95)
+    assert open_image(tmp_path / "large.jpg", 64).size == (200, 150)
     fast = Pictures([tmp_path / "large.jpg"], 64).read([0])[0].float()
     assert (fast - squash(open_image(tmp_path / "large.jpg"), 64).float()).abs().max() <= 4
 
