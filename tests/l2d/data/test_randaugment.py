@@ -113,6 +113,17 @@ def test_a_hole_of_half_the_side_and_any_colour_is_in_every_picture() -> None:
     assert randaugment(torch.zeros(4, 3, SIDE, SIDE, dtype=torch.uint8), draws[:, :4], cutout=0.0).max() == 0
 
 
+@pytest.mark.parametrize(("cutout", "reach"), [(0.5, 12), (0.25, 6), (0.1, 2), (0.02, 0)])
+def test_the_hole_lies_where_it_was_drawn_in_the_colour_that_was_drawn(cutout: float, reach: int) -> None:
+    draws = torch.full((DRAWS, 1), 0.99)
+    draws[:5, 0] = torch.tensor([0.5, 0.26, 0.0, 0.5, 0.999])
+    expected = torch.full((3, SIDE, SIDE), 77.0)
+    if reach:
+        expected[:, 24 - reach : 25 + reach, 12 - reach : 13 + reach] = torch.tensor([0.0, 128, 255])[:, None, None]
+    view = randaugment(torch.full((1, 3, SIDE, SIDE), 77, dtype=torch.uint8), draws, cutout)[0]
+    assert torch.equal((view * 255).round(), expected)
+
+
 def test_each_operation_has_its_turn_and_most_pictures_have_some() -> None:
     count = 3000
     draws = make_draws(count)
