@@ -184,6 +184,28 @@ def test_reports(bands: Index) -> None:
     assert reports[1].total_seconds == pytest.approx(reports[0].seconds + reports[1].seconds)
 
 
+@pytest.mark.parametrize("holdout", [0.0, 0.25])
+def test_the_loss_that_is_told_is_the_mean_of_the_steps_so_far(bands: Index, monkeypatch: pytest.MonkeyPatch, holdout: float) -> None:
+    monkeypatch.setattr(train, "REPORT_EVERY", 2)
+    losses, visit = [], train._Objective.forward
+
+    def watch(objective: Any, *given: Any) -> dict[str, Tensor]:
+        parts: dict[str, Tensor] = visit(objective, *given)
+        losses.append({name: part.item() for name, part in parts.items()})
+        return parts
+
+    monkeypatch.setattr(train._Objective, "forward", watch)
+    steps: list[StepReport] = []
+    recipe = make_recipe(method="mld", batch_size=4, epochs=1, holdout=holdout)
+    (report,) = train_out(bands, recipe, teacher=make_network(7), on_step=steps.append)
+    assert [step.step for step in steps] == ([2, 4, 6] if not holdout else [2, 4])
+    for step in steps:
+        for name, value in step.losses.items():
+            assert value == pytest.approx(sum(parts[name] for parts in losses[: step.step]) / step.step, rel=1e-5)
+    assert report.losses == steps[-1].losses
+    assert report.images_per_second * report.seconds >= len(losses) * 4
+
+
 @pytest.mark.parametrize("who", ["student", "teacher"])
 @pytest.mark.parametrize(
     ("labels", "sentence"),
