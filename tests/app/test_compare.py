@@ -22,6 +22,9 @@ def test_default_models_are_compared_in_their_order(engine: Engine, upload: byte
     assert answer.models[0].mAP == 12.5
     assert answer.models[0].map_size == (3, 3)
     assert np.array(answer.models[0].maps[answer.labels[0]]).shape == (3, 3)
+    for spent in (model.timings_ms for model in answer.models):
+        assert min(spent.decode, spent.network, spent.maps) > 0
+        assert spent.total == pytest.approx(spent.decode + spent.network + spent.maps, abs=0.002)
 
 
 def test_of_several_pictures_each_is_looked_at_as_if_it_came_alone(engine: Engine, upload: bytes):

@@ -88,6 +88,29 @@ def test_a_student_learns_from_its_teacher_alone_what_no_label_says(bands: Index
     assert reports[-1].losses["mld"] < 0.5 * reports[0].losses["mld"]
 
 
+def test_a_teacher_is_left_as_it_was_however_it_came(bands: Index) -> None:
+    """Not even its batch statistics follow the pictures, though somebody left it ready to be trained."""
+    results = []
+    for ready in (True, False):
+        teacher = make_network(7)
+        teacher.model.train(ready).requires_grad_(ready)
+        before = weights(teacher.model)
+        results.append(weights(train_out(bands, make_recipe(method="l2d", epochs=1), teacher=teacher)[-1].model))
+        assert same(before, weights(teacher.model))
+        assert all(parameter.grad is None for parameter in teacher.model.parameters())
+    assert same(*results)
+
+
+def test_what_a_caller_does_with_the_network_between_epochs_stops_no_part_of_it_from_learning(bands: Index) -> None:
+    """As one who predicts with it does."""
+    results = []
+    for look in (True, False):
+        for report in fit(make_network(), bands, make_recipe(freeze_stages=1)):
+            report.model.train(not look)
+        results.append(weights(report.model))
+    assert same(*results)
+
+
 def test_a_student_that_came_frozen_is_trained(bands: Index) -> None:
     """As a loaded checkpoint does."""
     network = make_network()

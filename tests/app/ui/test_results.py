@@ -65,8 +65,13 @@ def test_gain_is_that_over_the_vanilla_student_beside_the_papers(entry):
 
 
 def read_rows(page: str, title: str) -> dict[str, list[str]]:
-    """What stands in a table's cells, by the heads of its rows."""
+    """What stands in a table's cells, by the heads of its rows, which all have as many columns."""
     table = page.partition(f'aria-label="{title}"')[2].partition("</table>")[0]
+    columns = [
+        sum(int((re.findall(r'colspan="(.*?)"', cell) or [1])[0]) for cell in re.findall("<t[dh].*?>", row))
+        for row in table.split("<tr")[1:]
+    ]
+    assert len(set(columns)) == 1, columns
     rows = [re.findall(r'<(?:td|th scope="(?:row|col)")(?: class="best")?>(.*?)</', row) for row in table.split("<tr")[1:]]
     return {re.sub("<.*?>", "", name): [re.sub("<.*?>", "", cell) for cell in cells] for name, *cells in filter(None, rows) if name}
 
