@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from l2d import graphs, train
 from l2d.checkpoint import ModelCard, Network
 from l2d.data.images import Index
+from l2d.device import choose_memory_format
 from l2d.distill import METHODS
 from l2d.model import LabelNet, create_model
-from l2d.optimizer import freeze_stages
+from l2d.optimizer import create_optimizer, freeze_stages
 from l2d.recipe import Recipe
 from l2d.train import DivergenceError, EpochReport, StepReport, fit, prepare, split_index
 
@@ -81,6 +82,28 @@ def test_it_learns(bands: Index) -> None:
     assert reports[-1].losses["bce"] < 0.5 * reports[0].losses["bce"]
 
 
+def test_every_step_is_one_of_adam_on_that_batchs_loss_alone(bands: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop that anybody would write, given the batches that were drawn."""
+    batches, visit = [], train._Objective.forward
+    monkeypatch.setattr(train, "supports_bfloat16", lambda device: False)
+    monkeypatch.setattr(train._Objective, "forward", lambda part, *given: (batches.append(given), visit(part, *given))[1])
+    network, recipe = make_network(), make_recipe()
+    for module in network.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    reference = copy.deepcopy(network.model).train()
+    reference.to(memory_format=choose_memory_format(reference, torch.device("cpu")))
+    train_out(bands, recipe, network)
+    optimizer, scheduler = create_optimizer(reference, recipe, 3)
+    for images, _, targets in batches:
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(reference(images).logits, targets, reduction="sum").backward()
+        optimizer.step()
+        scheduler.step()
+    assert len(batches) == 6
+    assert same(weights(reference), weights(network.model))
+
+
 def test_a_student_learns_from_its_teacher_alone_what_no_label_says(bands: Index) -> None:
     """The divergence from the teacher falls, so its gradient reaches the student."""
     recipe = make_recipe(method="mld", weights={"mld": 1000.0}, epochs=8, lr=3e-3, cutout=0.0, min_area=0.9, colour=0.0)
@@ -114,10 +137,10 @@ def test_what_a_caller_does_with_the_network_between_epochs_stops_no_part_of_it_
 def test_a_student_that_came_frozen_is_trained(bands: Index) -> None:
     """As a loaded checkpoint does."""
     network = make_network()
-    network.model.requires_grad_(False)
+    network.model.eval().requires_grad_(False)
     before = weights(network.model)
     after = weights(train_out(bands, make_recipe(epochs=1), network)[-1].model)
-    assert not any(torch.equal(before[name], after[name]) for name in ("backbone.bn1.weight", "head.bias"))
+    assert not any(torch.equal(before[name], after[name]) for name in ("backbone.bn1.weight", "backbone.bn1.running_mean", "head.bias"))
 
 
 def test_the_weights_that_a_loss_owns_are_trained_too(bands: Index, tmp_path: Path) -> None:
