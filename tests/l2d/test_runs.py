@@ -18,7 +18,7 @@ from l2d.data import read_index
 from l2d.evaluate import evaluate
 from l2d.model import create_model
 from l2d.recipe import Recipe
-from l2d.runs import STATE, UNIT_PIXELS, Plan, choose_device, choose_scaling, execute, load_network
+from l2d.runs import STATE, UNIT_PIXELS, Plan, choose_device, choose_scaling, create_network, execute, load_network
 from l2d.series import Training, check_trainings
 
 
@@ -52,6 +52,13 @@ def test_a_run_leaves_card_and_weights_and_nothing_else(coco: Path, tmp_path: Pa
         torch.testing.assert_close(model.state_dict()[name], tensor.contiguous(), rtol=2**-11, atol=2**-24)
     # Nothing of the place where it was made goes with it.
     assert str(coco) not in (plan.out / CARD).read_text()
+
+
+def test_a_network_is_called_as_its_folder_wherever_that_is_named_from(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(coco, Path())
+    card = create_network(plan, read_index(plan.data, "train"), None).card
+    assert card.name == card.title == tmp_path.name
 
 
 def test_two_runs_do_not_share_a_folder(coco: Path, tmp_path: Path) -> None:
