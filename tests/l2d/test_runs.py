@@ -18,7 +18,7 @@ from l2d.data import read_index
 from l2d.evaluate import evaluate
 from l2d.model import create_model
 from l2d.recipe import Recipe
-from l2d.runs import STATE, UNIT_PIXELS, Plan, choose_device, choose_scaling, create_network, execute, load_network
+from l2d.runs import STATE, UNIT_PIXELS, Plan, choose_device, choose_scaling, create_network, describe_lineage, execute, load_network
 from l2d.series import Training, check_trainings
 
 
@@ -59,6 +59,11 @@ def test_a_network_is_called_as_its_folder_wherever_that_is_named_from(coco: Pat
     plan = make_plan(coco, Path())
     card = create_network(plan, read_index(plan.data, "train"), None).card
     assert card.name == card.title == tmp_path.name
+
+
+@pytest.mark.parametrize(("pretrained", "told"), [(True, "timm, pretrained test_resnet"), (False, "random")])
+def test_where_initial_weights_come_from_is_told(coco: Path, tmp_path: Path, pretrained: bool, told: str) -> None:
+    assert describe_lineage(make_plan(coco, tmp_path, pretrained=pretrained)) == {"init": told}
 
 
 def test_two_runs_do_not_share_a_folder(coco: Path, tmp_path: Path) -> None:
