@@ -53,8 +53,9 @@ def test_a_loss_that_does_not_change_lies_in_the_middle():
     assert [y for _, y in line] == pytest.approx([0.5, 0.5], abs=1e-3)
 
 
-def test_the_legend_tells_the_last_values():
-    shown = show_curves(History([tell_epoch(1, 30.0, bce=2.0), tell_epoch(2, 40.25, bce=0.5)]))
+def test_the_last_values_are_marked_and_told_in_the_legend():
+    shown = show_curves(History([tell_epoch(number, 10.0 * number, bce=2.0) for number in (1, 2)] + [tell_epoch(3, 40.25, bce=0.5)]))
+    assert re.findall('<circle cx="(.*?)"', shown) == [f"{WIDTH - 8:.1f}"] * 2
     assert [name in shown for name in ("</i>bce 0.50<", "</i>student 40.2<", "</i>bce 2.0<")] == [True, True, False]
 
 
