@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from l2d.disk import replace_file
 from l2d.distill import TITLES
@@ -119,7 +118,6 @@ def plot_sweep(report: dict[str, Any]) -> Figure:
         axes.axvline(curve["published"], color=PAPER, linewidth=0.8, linestyle="--", label="published")
         axes.set_xticks(weights, [f"{weight:g}" for weight in weights], fontsize=8)
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"weight of {loss}", fontsize=9)
         axes.set_ylabel("mAP, held out (%)", fontsize=8)
     _explain_marks(figure, panels)
@@ -135,7 +133,6 @@ def _explain_marks(figure: Figure, panels: Sequence[Axes]) -> None:
 
 def _make_panels(count: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(PANEL_WIDTH * max(count, 1), PANEL_HEIGHT), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = [figure.add_subplot(1, count, place + 1) for place in range(count)]
     for axes in panels:
         axes.tick_params(labelsize=8, colors=INK)
