@@ -1,7 +1,6 @@
 """The Distil tab without a browser: what its form orders, and what it shows of a job."""
 
 import asyncio
-import dataclasses
 import json
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from app.queue import Queue
 from app.records import JobFolder
 from app.ui.distil import NO_JOB, Bench, build_distil_tab
 from app.ui.form import fill_fields
-from app.ui.progress import show_log, show_status
 from app.workshop import Workshop
 
 FIRST_ORDER = choose_first_order([])
@@ -262,29 +260,3 @@ def test_a_running_job_shows_progress_curves_maps_and_log(bench: Bench, workshop
     assert earlier != probes
     assert 'class="mark"' in marked
     assert looked == {job: 1}
-
-
-def test_models_of_a_job_are_told_by_what_marks_them_in_compare(bench: Bench, workshop: Workshop):
-    job = dataclasses.replace(workshop.queue.find(start(bench)), id="8523ad87b988", state="succeeded", models=["shapes-l2d-8523ad87b988"])
-    assert "Compare marks it with (8523ad). As a teacher and in the API: <b>shapes-l2d-8523ad87b988</b>." in show_status(job)
-
-
-def test_a_stop_waits_for_a_student_to_keep(bench: Bench, workshop: Workshop):
-    job = dataclasses.replace(workshop.queue.find(start(bench)), state="running", stage="student", request="stop")
-    assert "Stopping after the student's first epoch." in show_status(job)
-    assert "Stopping.</p>" in show_status(dataclasses.replace(job, best_epoch=1))
-
-
-def test_time_left_is_told_while_it_is_known(bench: Bench, workshop: Workshop):
-    job = dataclasses.replace(workshop.queue.find(start(bench)), state="running", stage="student", epoch=3, progress=0.9, seconds_left=20.0)
-    assert "epoch 3: 90%, about 20 s left." in show_status(job)
-    over = dataclasses.replace(job, progress=1.0, seconds_left=0.0)
-    assert "epoch 3: 100%.</p>" in show_status(over)
-    assert "<p>Trained; scoring on the test pictures.</p>" in show_status(dataclasses.replace(over, stage="scores"))
-
-
-def test_names_are_escaped(bench: Bench, workshop: Workshop):
-    job = workshop.queue.find(start(bench, title="<img src=x>"))
-    assert "<img" not in show_status(job)
-    assert "<img" not in show_status(dataclasses.replace(job, state="failed", reason="There is no <img src=x>."))
-    assert "<script" not in show_log("<script>alert(1)</script>")

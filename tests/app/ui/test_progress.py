@@ -74,3 +74,29 @@ def test_durations_are_told_as_people_say_them(seconds: float, told: str):
 def test_an_empty_log_says_so():
     assert ">Nothing yet.<" in show_log("")
     assert ">first line<" in show_log("first line")
+
+
+def test_models_of_a_job_are_told_by_what_marks_them_in_compare():
+    job = dataclasses.replace(RUNNING, state="succeeded", models=["shapes-l2d-8523ad87b988"])
+    assert "Compare marks it with (8523ad). As a teacher and in the API: <b>shapes-l2d-8523ad87b988</b>." in show_status(job)
+
+
+def test_a_stop_waits_for_a_student_to_keep():
+    job = dataclasses.replace(RUNNING, stage="student", request="stop")
+    assert "Stopping after the student's first epoch." in show_status(job)
+    assert "Stopping.</p>" in show_status(dataclasses.replace(job, best_epoch=1))
+
+
+def test_time_left_is_told_while_it_is_known():
+    job = dataclasses.replace(RUNNING, stage="student", epoch=3, progress=0.9, seconds_left=20.0)
+    assert "epoch 3: 90%, about 20 s left." in show_status(job)
+    over = dataclasses.replace(job, progress=1.0, seconds_left=0.0)
+    assert "epoch 3: 100%.</p>" in show_status(over)
+    assert "<p>Trained; scoring on the test pictures.</p>" in show_status(dataclasses.replace(over, stage="scores"))
+
+
+def test_names_are_escaped():
+    job = dataclasses.replace(WAITING, spec=WAITING.spec | {"title": "<img src=x>"})
+    assert "<img" not in show_status(job)
+    assert "<img" not in show_status(dataclasses.replace(job, state="failed", reason="There is no <img src=x>."))
+    assert "<script" not in show_log("<script>alert(1)</script>")
