@@ -146,12 +146,13 @@ def merge_scores(earlier: dict[str, Any], scores: dict[str, Any]) -> dict[str, A
     return earlier | scores
 
 
-def read_card(folder: Path) -> ModelCard:
+def read_card(folder: Path | str) -> ModelCard:
     """Read a folder's card.
 
     Raises:
         CheckpointError: if it is missing, not JSON, or not a card.
     """
+    folder = Path(folder)
     try:
         fields = json.loads((folder / CARD).read_text(encoding="utf-8"))
         for name in ("labels", "mean", "std"):
@@ -167,12 +168,13 @@ def read_card(folder: Path) -> ModelCard:
         raise CheckpointError(f"{folder / CARD} is not a model card: {error}.") from error
 
 
-def load_checkpoint(folder: Path) -> Network:
+def load_checkpoint(folder: Path | str) -> Network:
     """Rebuild a network in single precision, in evaluation mode and without gradients.
 
     Raises:
         CheckpointError: if card or weights are missing, damaged, or do not fit each other.
     """
+    folder = Path(folder)
     card = read_card(folder)
     with _telling_failures(folder):
         check_weights(folder, card)

@@ -88,7 +88,8 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_a_loaded_network_is_ready_to_use(folder: Path) -> None:
-    model, _ = load_checkpoint(folder)
+    model, card = load_checkpoint(str(folder))
+    assert card == read_card(str(folder)) == read_card(folder)
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
