@@ -35,7 +35,7 @@ Row = tuple[str, str, dict[str, float]]
 PROTOCOL = """
 <p>All numbers are percentages; higher is better. <b>mAP</b> is the mean over labels of the average precision. <b>OF1</b> is the F1 score
 over all decisions, <b>CF1</b> the mean of the labels' own. Both predict as many labels per photograph as it truly has. The paper's code
-does so, too, so they can be compared with its tables; at a threshold of 0.5 they are mostly lower.</p>
+does so, too, so they can be compared with its tables. At a threshold of 0.5 both are mostly lower.</p>
 """
 LOCALIZATION = """
 <p>Over all pairs of a test photograph and a label present in it, predicted or not. <b>Pointing game</b>: how often the strongest
