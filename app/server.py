@@ -1,13 +1,15 @@
 """Puts engine, API and page together."""
 
 import asyncio
+import inspect
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -139,7 +141,8 @@ def _mount_page(app: FastAPI) -> FastAPI:
     # Nothing is sent anywhere: neither counts of use nor questions for newer versions.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     # Here, not above: the page's library takes longest to import, and the API's tests do not need it.
-    import gradio
+    with _skip_stubs():
+        import gradio
 
     from app.ui.bounds import bound_page, bound_routes
     from app.ui.distil import build_distil_tab
@@ -155,3 +158,23 @@ def _mount_page(app: FastAPI) -> FastAPI:
     # Gradio does not document it: without it, the server waits for its patience's end.
     app.state.page_over = getattr(inner, "stop_event", None)
     return mounted
+
+
+@contextmanager
+def _skip_stubs() -> Iterator[None]:
+    """Keep Gradio, while it is imported, from comparing every component with a .pyi file beside it, which takes most of that time.
+
+    It leaves out classes that come from no file.
+    """
+    find = inspect.getfile
+
+    def find_others(thing: Any) -> str:
+        if isinstance(thing, type) and thing.__module__.startswith("gradio."):
+            raise OSError("not looked for")
+        return find(thing)
+
+    inspect.getfile = find_others  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        inspect.getfile = find

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import errno
+import inspect
 import io
 import json
 import os
@@ -24,13 +25,13 @@ from unittest.mock import Mock
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from gradio import processing_utils
+from gradio import HTML, component_meta, processing_utils
 from PIL import Image
 from pydantic import SecretStr, ValidationError
 
 from app.__main__ import listen, main
 from app.catalog import Catalog
-from app.server import create_api, create_app
+from app.server import _skip_stubs, create_api, create_app
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,8 @@ START_SECONDS = 120
 
 def start(log: IO[str] | int = subprocess.PIPE, code: str = "", **environment: str) -> subprocess.Popen[str]:
     """A server as a process of its own, after some code of the test's."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("L2D_") and name != "PORT"}
+    foreign = {name for name in os.environ if name.startswith("L2D_") and name != "L2D_CACHE"} | {"PORT"}
+    own = {name: value for name, value in os.environ.items() if name not in foreign}
     return subprocess.Popen(
         [sys.executable, "-c", f"{code}\nfrom app.__main__ import main\nmain()"] if code else [sys.executable, "-m", "app"],
         cwd=ROOT,
@@ -425,6 +427,17 @@ def test_terminate_ends_it_cleanly(made_checkpoints: Path):
     assert process.returncode in (0, -signal.SIGTERM)
     assert "Traceback" not in log
     assert "Application shutdown complete" in log
+
+
+def test_while_gradio_is_imported_its_components_are_not_compared_with_files(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(component_meta, "create_or_modify_pyi", Mock(side_effect=component_meta.create_or_modify_pyi))
+    monkeypatch.setattr(component_meta, "create_pyi", lambda *_: pytest.fail("compared"))
+    before = inspect.getfile
+    with _skip_stubs():
+        type(HTML)("Part", (HTML,), {"__module__": HTML.__module__})
+        assert inspect.getfile(Settings) == before(Settings)
+    component_meta.create_or_modify_pyi.assert_called_once()
+    assert inspect.getfile is before
 
 
 def test_in_a_container_it_ends_when_told_to_while_it_starts(monkeypatch: pytest.MonkeyPatch):
