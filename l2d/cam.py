@@ -1,6 +1,7 @@
 """Where a network looks: one map of raw evidence per label of one image."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -53,8 +54,8 @@ def label_maps(model: LabelNet, image: Tensor, labels: Sequence[int], kind: str 
                 backbone five times per label, and draws its noise from torch's global generator.
 
     Raises:
-        ValueError: for an unknown kind, a label out of range, another shape of image, or a model in training mode, whose dropout
-            would make the maps random.
+        ValueError: for an unknown kind, a label that is no index or out of range, another shape of image, or a model in training mode,
+            whose dropout would make the maps random.
     """
     _check(model, labels, kind)
     if image.ndim != 4 or image.shape[0] != 1:
@@ -199,9 +200,17 @@ def _check(used: LabelNet | LabelHead, labels: Sequence[int], kind: str) -> None
         raise ValueError("The model is in training mode, in which dropout would make its maps random; call model.eval() first.")
     head = used if isinstance(used, LabelHead) else used.head
     known = head.bias.shape[0]
+    if wrong := [label for label in labels if not _is_index(label)]:
+        raise ValueError(f"Labels are given by their indices, whole numbers; card.labels.index(NAME) finds them. Got {wrong[0]!r}.")
     unknown = [label for label in labels if not 0 <= label < known]
     if unknown:
         raise ValueError(f"The model's labels have the indices 0 to {known - 1}; got {', '.join(map(str, unknown))}.")
+
+
+def _is_index(label: object) -> bool:
+    """Whether it is a whole number of Python, NumPy or torch; a truth value is none, as a row of them would pass for the labels 0 and 1."""
+    value = label.tolist() if isinstance(label, Tensor) else label
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_last_map(last_map: Tensor) -> None:

@@ -2,9 +2,10 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -203,6 +204,18 @@ def test_eight_threads_share_one_model(kind: str) -> None:
 def test_a_label_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="0 to 4; got 5, -1"):
         label_maps(make_model(), draw_image(), [0, 5, -1])
+
+
+@pytest.mark.parametrize("wrong", ["cat", 1.0, True, torch.tensor(True), torch.tensor(0.5), np.bool_(True)], ids=repr)
+def test_a_label_that_is_no_index_is_refused(wrong: object) -> None:
+    with pytest.raises(ValueError, match=r"indices.*card\.labels\.index"):
+        label_maps(make_model(), draw_image(), [0, wrong])
+
+
+@pytest.mark.parametrize("labels", [torch.tensor(LABELS), np.array(LABELS), list(torch.tensor(LABELS))], ids=["torch", "numpy", "listed"])
+def test_indices_may_come_from_torch_and_numpy(labels: Sequence[int]) -> None:
+    model, image = make_model(), draw_image()
+    assert torch.equal(label_maps(model, image, labels), label_maps(model, image, LABELS))
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
