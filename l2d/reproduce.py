@@ -238,7 +238,8 @@ def describe_deviations(data: str, settings: Settings, weights: bool = True) -> 
         notes.append("Networks start from random weights instead of ImageNet's.")
     else:
         notes.append("Networks start from weights that were given as files; the cards tell which (lineage).")
-    return notes + _describe_recipe(recipes, settings.recipe, weights) + recipes["deviations"]
+    notes += _describe_recipe(recipes, settings.recipe, weights) + recipes["deviations"]
+    return notes + [recipes["unlabelled"]["note"]] * (settings.kind in recipes["unlabelled"]["data"])
 
 
 def _describe_recipe(recipes: dict[str, Any], name: str, weights: bool) -> list[str]:

@@ -427,6 +427,12 @@ def test_notes_tell_which_weights_networks_really_start_from(tmp_path: Path):
         assert name in note
 
 
+@pytest.mark.parametrize(("data", "told"), [("coco:ROOT", True), ("coco2017:ROOT", True), ("voc:ROOT", False), ("csv:FILE", False)])
+def test_notes_tell_of_the_pictures_of_coco_where_there_are_any(data: str, told: bool):
+    notes = describe_deviations("VOC 2007", make_settings(data=data, student="test_resnet"))
+    assert any("MS-COCO" in note for note in notes) is told
+
+
 def test_the_legend_of_a_plot_explains_every_line_and_covers_no_score(tmp_path: Path):
     row = read_rows("table3")[1]
     settings = make_settings(tmp_path, data="voc:ROOT")
