@@ -100,8 +100,11 @@ def reproduce(
 
 
 def _reproduce_table(table: str, rows: "Sequence[Row]", settings: "Settings", device: str, dry_run: bool) -> None:
-    from l2d.report import write_table
+    from l2d.report import keep_rows, write_table
     from l2d.reproduce import collect_table, plan_rows
+
+    # Refused before hours of training, not after.
+    keep_rows(settings.out, collect_table(table, rows, settings))
 
     def write() -> list[Path]:
         return write_table(settings.out, collect_table(table, rows, settings))

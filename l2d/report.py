@@ -23,8 +23,35 @@ MARGIN = 1.5
 
 
 def write_table(folder: Path, report: dict[str, Any]) -> list[Path]:
-    """A table of `l2d.reproduce.collect_table` as NAME.json, NAME.md and NAME.png; return the files."""
-    return _write(folder, report["table"], report, table_as_markdown(report), plot_table(report))
+    """A table of `l2d.reproduce.collect_table` as NAME.json, NAME.md and NAME.png, with the rows that `keep_rows` finds; return the files.
+
+    Raises:
+        ValueError: as `keep_rows`.
+    """
+    whole = keep_rows(folder, report)
+    return _write(folder, report["table"], whole, table_as_markdown(whole), plot_table(whole))
+
+
+def keep_rows(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """A table with the rows of the one that is in the folder already; a row of the same number and networks is the new one.
+
+    Raises:
+        ValueError: if rows would stand together that were made in different ways, under notes that are true of some.
+    """
+    path = folder / f"{report['table']}.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
+    anew = [_name_row(row) for row in report["rows"]]
+    kept = [row for row in earlier["rows"] if _name_row(row) not in anew]
+    if kept and (changed := [name for name in ("data", "recipe", "notes") if earlier.get(name) != report[name]]):
+        raise ValueError(
+            f"{path} has other rows, made otherwise than asked for now ({', '.join(changed)}): choose another --out, or remove this file. "
+            "The trained networks lie beside it and stay."
+        )
+    return report | {"rows": sorted([*kept, *report["rows"]], key=_name_row)}
+
+
+def _name_row(row: dict[str, Any]) -> tuple[int, str, str]:
+    return row["number"], *row["networks"]
 
 
 def write_sweep(folder: Path, report: dict[str, Any]) -> list[Path]:

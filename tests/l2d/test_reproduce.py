@@ -400,6 +400,28 @@ def test_nothing_measured_yet_is_a_table_too(tmp_path: Path):
     assert [file.name for file in files] == ["table2.json", "table2.md", "table2.png"]
 
 
+def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
+    rows, settings = read_rows("table4"), make_settings(tmp_path, data="voc:ROOT")
+    for number in (3, 1, 3):
+        files = write_table(tmp_path, collect_table("table4", [rows[number - 1]], settings))
+        # The row that is asked for again is written anew.
+        settings = dataclasses.replace(settings, methods=("vanilla", "mld"))
+    whole = json.loads(files[0].read_text())["rows"]
+    assert [(row["number"], list(row["methods"])[1:]) for row in whole] == [(1, ["vanilla", "mld"]), (3, ["vanilla", "mld"])]
+    assert files[1].read_text(encoding="utf-8").count("\n## ") == 2
+    # Another student of the same row is a row of its own.
+    write_table(tmp_path, collect_table("table4", rows[:1], dataclasses.replace(settings, student="test_resnet")))
+    assert [row["number"] for row in json.loads(files[0].read_text())["rows"]] == [1, 1, 3]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_rows_made_in_different_ways_do_not_stand_in_one_table():
+    write_table(Path("out"), collect_table("table4", read_rows("table4")[:1], make_settings(epochs=1)))
+    code, said = reproduce_table4("--epochs", "2", "--dry-run")
+    assert (code, "table4.json has other rows, made otherwise than asked for now (notes): choose another --out" in said) == (1, True)
+    assert reproduce_table4("--epochs", "1", "--methods", "vanilla", "--dry-run")[0] == 0
+
+
 def test_the_notes_of_figure1_tell_no_weights_that_it_does_not_use():
     settings = make_settings(recipe="short")
     assert any(note.startswith("Loss weights") for note in describe_deviations("VOC 2007", settings))
