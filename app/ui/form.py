@@ -63,7 +63,8 @@ class Form:
     def choose_first(self) -> dict[str, Any]:
         """What the fields hold when the page is opened, in their order."""
         order = choose_first_order((entry.name, entry.card.backbone) for entry in self.workshop.catalog.entries())
-        return fill_fields(order)
+        # Nothing to start from is no choice, as in `fit`: once a model that fits is there, it is taken.
+        return fill_fields(order) | (dict.fromkeys((*STARTS, "freeze_stages")) if order.start_from is None else {})
 
     def build_field(self, name: str, held: dict[str, Any]) -> Any:
         """The component of a field."""

@@ -1,5 +1,7 @@
 """The form of an order without a browser: what goes together in it, and what it tells."""
 
+import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from app.orders import choose_first_order
 from app.places import Places
 from app.ui.form import BASIS, FITTED, TRAIN, Form, fill_fields
 from app.workshop import Workshop
+from l2d.checkpoint import read_card, write_card
 
 # The form as it opens where models are there.
 HELD = fill_fields(choose_first_order([("mine", "mobilenetv2_100")])) | {"student": "test_efficientnet", "start_from": "student-l2d"}
@@ -18,7 +21,8 @@ HELD = fill_fields(choose_first_order([("mine", "mobilenetv2_100")])) | {"studen
 
 @pytest.fixture
 def form(made_checkpoints: Path, tmp_path: Path) -> Form:
-    return Form(Workshop(Places(tmp_path / "state", tmp_path / "data", made_checkpoints), Catalog(made_checkpoints)))
+    places = Places(tmp_path / "state", tmp_path / "data", made_checkpoints)
+    return Form(Workshop(places, Catalog(made_checkpoints, made=places.models)))
 
 
 def fit(form: Form, **changes: object) -> dict[str, dict[str, Any]]:
@@ -76,6 +80,17 @@ def test_the_student_before_is_chosen_again_with_a_model_to_start_from(form: For
     assert (held["start_from"], held["teacher_start_from"]) == (None, None)
     again = fit(form, **held | {"student": "test_efficientnet"})
     assert (again["start_from"]["value"], again["freeze_stages"]["value"]) == ("student-l2d", HELD["freeze_stages"])
+
+
+def test_a_form_that_opened_where_no_model_fits_starts_from_the_first_that_does(form: Form, made_checkpoints: Path):
+    opened = form.choose_first()
+    order = form.read(tuple(opened.values()))
+    assert (order.start_from, order.teacher_start_from, order.freeze_stages) == (None, None, 0)
+    folder = shutil.copytree(made_checkpoints / "student-l2d", form.workshop.places.models / "new")
+    # The form looks at cards alone.
+    write_card(folder, dataclasses.replace(read_card(folder), name="new", backbone="mobilenetv2_100"))
+    fitted = fit(form, **opened)
+    assert [fitted[name]["value"] for name in ("start_from", "teacher_start_from", "freeze_stages")] == ["new", "new", 3]
 
 
 def test_no_frozen_stage_that_somebody_chose_stays_none(form: Form):
