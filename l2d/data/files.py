@@ -1,6 +1,7 @@
 """What every reader checks about the files that its annotations name."""
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,8 @@ def read_lines(path: Path) -> list[str]:
 def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
     """The names of the labels, refused if there are none or one stands twice: reports are keyed by them.
 
+    Warns of names that differ in case or spaces alone: of several people who label, each may spell in a way of their own.
+
     Raises:
         ValueError: naming what is wrong.
     """
@@ -64,7 +67,21 @@ def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
     if not labels or twice or "" in labels:
         wrong = f"{name_some(twice)} more than once" if twice else "none at all" if not labels else "one without a name"
         raise ValueError(f"{source} must name every label once; it names {wrong}.")
+    if alike := _find_alike(labels):
+        warnings.warn(
+            f"{source} has labels that differ in case or spaces alone: {name_some(alike)}. They count as different ones; spell them alike if "
+            "they are the same.",
+            stacklevel=3,
+        )
     return tuple(labels)
+
+
+def _find_alike(labels: Sequence[str]) -> list[str]:
+    """In words, labels that are the same but for case and spaces."""
+    spelled: dict[str, list[str]] = {}
+    for label in labels:
+        spelled.setdefault("".join(label.split()).casefold(), []).append(label)
+    return [" and ".join(map(repr, names)) for names in spelled.values() if len(names) > 1]
 
 
 def describe_differences(expected: Sequence[str], found: Sequence[str]) -> str:

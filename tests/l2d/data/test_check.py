@@ -38,6 +38,14 @@ def test_a_sound_data_set(index: Index):
     assert done == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_what_a_reader_doubts_is_in_the_report(tmp_path: Path, save_picture: Save, write: Write):
+    for name in ("a", "b"):
+        save_picture(tmp_path / f"{name}.png")
+    path = write(tmp_path / "own.csv", "file,labels,split\na.png,Cat,train\nb.png,cat,train\n")
+    (doubt,) = check_data(f"csv:{path}", "train")["warnings"]
+    assert "'Cat' and 'cat'" in doubt
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "gone", "pipe"])
 def test_broken_pictures_are_named(index: Index, damage: str):
     path = index.paths[1]

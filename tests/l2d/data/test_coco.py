@@ -122,6 +122,12 @@ def test_nonsense_is_refused_in_words(tmp_path: Path, save_picture: Save, change
         read_coco(tmp_path, "train")
 
 
+def test_categories_that_differ_in_spaces_alone_are_doubted(tmp_path: Path, save_picture: Save):
+    make_tree(tmp_path, describe() | {"categories": [*CATEGORIES, {"id": 2, "name": "person "}]}, save_picture)
+    with pytest.warns(UserWarning, match=r"instances_train2014\.json has labels .*: 'person' and 'person '"):
+        read_coco(tmp_path, "train")
+
+
 def test_other_json_is_refused(tmp_path: Path, save_picture: Save):
     make_tree(tmp_path, [1, 2], save_picture)
     with pytest.raises(ValueError, match="not in COCO's form"):

@@ -44,6 +44,12 @@ def test_spaces_at_the_ends_of_columns_do_not_count(folder: Path, write: Write):
     assert (train.paths, train.labels) == ([folder / "photos" / "beach.jpg"], ("cat", "wild dog"))
 
 
+def test_labels_that_differ_in_case_or_spaces_alone_are_doubted_and_kept(folder: Path, write: Write):
+    path = write(folder / "own.csv", "file,labels,split\nphotos/beach.jpg,Cat; hot dog,train\nphotos/wall.jpg,cat;hot  dog; Dog,train\n")
+    with pytest.warns(UserWarning, match=r"own\.csv has labels .*: 'Cat' and 'cat', 'hot  dog' and 'hot dog'\. They count as different ones"):
+        assert read_table(path, "train").labels == ("Cat", "Dog", "cat", "hot  dog", "hot dog")
+
+
 def test_lines_of_empty_cells_do_not_count(folder: Path, write: Write):
     path = write(folder / "own.csv", ",,\nfile,labels,split\nphotos/beach.jpg,dog,train\n, ,\nphotos/wall.jpg,,train\n,,\n,,\n")
     assert read_table(path, "train").paths == [folder / "photos" / "beach.jpg", folder / "photos" / "wall.jpg"]
