@@ -112,13 +112,20 @@ class Recipe:
         # A picture brings all its labels along.
         alone = size / max(count, 1) * int((pictures >= SMALLEST_GROUP).sum())
         groups = {"cd": _expect_groups(labels, count, size), "id": alone}
+        both = size / max(count, 1) * int(((pictures > 0) & (pictures < targets.shape[1])).sum())
         weights = choose_weights(self.method, self.weights)
-        return [
+        doubts = [
             f"The loss {name} compares {things}, and learns where there are at least {SMALLEST_GROUP}: "
             f"a batch of {size} has {groups[name]:.2g} such groups on average, so it will hardly count."
             for name, things in GROUPED.items()
             if weights.get(name, 0.0) > 0 and groups[name] < FEWEST_GROUPS
         ]
+        if weights.get("ps", 0.0) > 0 and both < FEWEST_GROUPS:
+            doubts.append(
+                f"The loss ps compares labels that a picture shows with labels that it does not: a batch of {size} has {both:.2g} pictures "
+                "with both on average, so it will hardly count."
+            )
+        return doubts
 
 
 def count_held_out(pictures: int, holdout: float) -> int:

@@ -69,8 +69,8 @@ def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
         raise ValueError(f"{source} must name every label once; it names {wrong}.")
     if alike := _find_alike(labels):
         warnings.warn(
-            f"{source} has labels that differ in case or spaces alone: {name_some(alike)}. They count as different ones; spell them alike if "
-            "they are the same.",
+            f"{source} has labels that differ in case or spaces alone: {name_some(alike)}. They count as different ones; spell them alike "
+            "if they are the same.",
             stacklevel=3,
         )
     return tuple(labels)

@@ -109,6 +109,19 @@ def test_a_single_label_that_many_pictures_show_teaches_and_raises_no_doubt(show
     assert Recipe(method="mld+cd", batch_size=16).find_doubts(targets) == []
 
 
+@pytest.mark.parametrize("targets", [torch.ones(40, 1), torch.tensor([[0.0], [1.0]] * 20), torch.zeros(40, 3), torch.ones(40, 3)])
+def test_pictures_without_a_label_and_another_that_is_absent_are_doubted_where_ps_would_teach_nothing(targets: torch.Tensor) -> None:
+    mine, theirs = (Outputs((), torch.empty(0), torch.randn(targets.shape, generator=torch.Generator().manual_seed(n))) for n in (0, 1))
+    assert float(LOSSES["ps"](mine, theirs, targets)) == 0
+    (doubt,) = Recipe(method="ps", batch_size=16).find_doubts(targets)
+    assert doubt.startswith("The loss ps compares labels that a picture shows with labels that it does not: a batch of 16 has 0 pictures")
+    assert Recipe(method="ps", weights={"ps": 0.0}).find_doubts(targets) == Recipe(method="mld").find_doubts(targets) == []
+
+
+def test_one_label_in_each_picture_and_another_that_is_absent_raise_no_doubt_of_ps() -> None:
+    assert Recipe(method="ps").find_doubts(torch.eye(2).repeat(20, 1)) == []
+
+
 def test_labels_as_sparse_as_those_of_coco_need_more_than_a_batch_of_eight() -> None:
     targets = (torch.rand(5000, 80, generator=torch.Generator().manual_seed(0)) < 2.9 / 80).float()
     (doubt,) = Recipe(method="l2d", batch_size=8).find_doubts(targets)

@@ -46,7 +46,7 @@ def test_spaces_at_the_ends_of_columns_do_not_count(folder: Path, write: Write):
 
 def test_labels_that_differ_in_case_or_spaces_alone_are_doubted_and_kept(folder: Path, write: Write):
     path = write(folder / "own.csv", "file,labels,split\nphotos/beach.jpg,Cat; hot dog,train\nphotos/wall.jpg,cat;hot  dog; Dog,train\n")
-    with pytest.warns(UserWarning, match=r"own\.csv has labels .*: 'Cat' and 'cat', 'hot  dog' and 'hot dog'\. They count as different ones"):
+    with pytest.warns(UserWarning, match=r"own\.csv has labels .*: 'Cat' and 'cat', 'hot  dog' and 'hot dog'\. They count as different"):
         assert read_table(path, "train").labels == ("Cat", "Dog", "cat", "hot  dog", "hot dog")
 
 
