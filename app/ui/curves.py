@@ -120,7 +120,7 @@ def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bo
     curves = [Curve(name, _thin([p for p in points if not logarithmic or p[1] > 0])) for name, points in curves]
     values = [value for curve in curves for _, value in curve.points]
     if not values:
-        return f"<figure><figcaption>{title}: after the first epoch</figcaption></figure>"
+        return f"<figure><figcaption>{title}: none so far</figcaption></figure>"
     last = max(epoch for curve in curves for epoch, _ in curve.points)
     low, high = (math.log10(min(values)), math.log10(max(values))) if logarithmic else (0.0, 100.0 if max(values) > 50 else 50.0)
     if high - low < 1e-6:

@@ -50,7 +50,8 @@ def show_maps(folder: Path, epoch: int) -> str:
         # Files come by renaming, and each one touches the folder.
         return _draw_view(folder, epoch, folder.stat().st_mtime_ns)
     except FileNotFoundError:
-        return "<p>After the student's first epoch, its maps appear here.</p>"
+        # True of a job that has ended, too.
+        return "<p>No maps so far: they are made after every epoch of the student.</p>"
 
 
 @functools.lru_cache(KEPT_VIEWS)

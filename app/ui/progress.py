@@ -60,4 +60,4 @@ def describe_seconds(seconds: float) -> str:
 
 def show_log(text: str) -> str:
     """The end of a log."""
-    return f'<pre class="l2d-log" tabindex="0" aria-label="log">{escape(text) or "Nothing yet."}</pre>'
+    return f'<pre class="l2d-log" tabindex="0" aria-label="log">{escape(text) or "Empty so far."}</pre>'

@@ -89,7 +89,7 @@ def test_steps_lie_between_the_epochs_and_the_losses_are_of_the_stage_that_learn
 
 def test_before_the_first_epoch_there_are_words():
     told = show_curves(History())
-    assert "<figcaption>Losses, weighted: after the first epoch</figcaption>" in told, "there may be no teacher"
+    assert "<figcaption>Losses, weighted: none so far</figcaption>" in told, "there may be no teacher"
     assert "<b>Losses of the teacher, weighted</b>" in show_curves(History([tell_step(1, "teacher")]))
 
 

@@ -94,4 +94,4 @@ def test_a_poll_draws_nothing_again_and_a_new_epoch_reads_only_what_is_new(folde
 
 def test_before_the_first_epoch_there_are_words(folder: Path, tmp_path: Path):
     for place, epoch in ((tmp_path / "nothing", 1), (folder, 9)):
-        assert "appear here" in show_maps(place, epoch)
+        assert "No maps so far" in show_maps(place, epoch)

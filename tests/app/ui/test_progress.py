@@ -72,7 +72,7 @@ def test_durations_are_told_as_people_say_them(seconds: float, told: str):
 
 
 def test_an_empty_log_says_so():
-    assert ">Nothing yet.<" in show_log("")
+    assert ">Empty so far.<" in show_log("")
     assert ">first line<" in show_log("first line")
 
 
