@@ -38,7 +38,13 @@ def answer_head(router: APIRouter) -> APIRouter:
     for route in router.routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
             heads.add_api_route(
-                route.path, route.endpoint, methods=["HEAD"], dependencies=route.dependencies, response_class=route.response_class
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                dependencies=route.dependencies,
+                response_class=route.response_class,
+                # What routes of a class ask first is asked here, too.
+                route_class_override=type(route),
             )
     return heads
 

@@ -1,7 +1,7 @@
 """The REST routes of jobs, data sets and methods: thin, over the same workshop that the page uses."""
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -84,8 +84,12 @@ async def get_workshop(request: Request) -> Workshop:
     return workshop
 
 
-async def check_access(request: Request) -> None:
-    """Let only those pass who may order jobs."""
+def check_access(request: Request) -> None:
+    """Let only those pass who may order jobs.
+
+    Raises:
+        UnauthorizedError, ForbiddenError: for others.
+    """
     access: Access = request.app.state.access
     access.check_request(*(request.headers.get(name) for name in ("authorization", "host", "origin")))
 
@@ -103,18 +107,31 @@ def find_place(job: JobId, response: Response, workshop: WorkshopOfApp, last_eve
     return place
 
 
-# Only told here, for clients and for the page's Authorize button; `check_access` judges.
+# Only told here, for clients and for the page's Authorize button; `JobRoute` judges.
 BEARER = HTTPBearer(auto_error=False, description="the token that the server printed at its start, or read from L2D_TOKEN")
 
 
 class JobRoute(APIRoute):
-    """A server for this machine alone has no token: in the document nothing is the other way to pass, for which FastAPI has no word."""
+    """A route for those alone who may order jobs.
+
+    A server for this machine alone has no token: in the document nothing is the other way to pass, for which FastAPI has no word.
+    """
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options | {"openapi_extra": {"security": [{}]}})
 
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Judges before anything of a body is read; FastAPI would read all of it before any dependency."""
+        answer = super().get_route_handler()
 
-router = APIRouter(tags=["jobs"], dependencies=[Security(BEARER), Depends(check_access)], responses=DENIED, route_class=JobRoute)
+        async def answer_allowed(request: Request) -> Response:
+            check_access(request)
+            return await answer(request)
+
+        return answer_allowed
+
+
+router = APIRouter(tags=["jobs"], dependencies=[Security(BEARER)], responses=DENIED, route_class=JobRoute)
 public = APIRouter(tags=["jobs"])
 
 

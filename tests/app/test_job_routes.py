@@ -1,5 +1,6 @@
 """Jobs over HTTP: what is accepted, what is refused and how, and what a client that follows a job is told."""
 
+import asyncio
 import json
 import os
 import re
@@ -628,6 +629,29 @@ def test_job_routes_need_the_token(guarded: TestClient, method: str, path: str):
     right = guarded.request(method, path, headers={"Authorization": "Bearer secret", "Host": "example.org"})
     assert right.status_code not in (401, 500)
     assert "token" not in right.text
+
+
+@pytest.mark.parametrize(("token", "status"), [(None, 401), ("wrong", 403)])
+def test_of_an_order_without_the_token_no_body_is_read(guarded: TestClient, token: str | None, status: int):
+    sent, read = [(b"authorization", f"Bearer {token}".encode())] if token else [], []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/jobs",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), *sent],
+    }
+    told: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        read.append(b"[" * 2**20)
+        return {"type": "http.request", "body": read[-1], "more_body": len(read) < 100}
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append(message)
+
+    asyncio.run(guarded.app(scope, receive, send))
+    assert (told[0]["status"], read) == (status, [])
 
 
 def test_the_document_tells_where_a_token_goes(document: dict[str, Any]):
