@@ -271,6 +271,7 @@ class Engine:
             sight.maps.update({(kind, index): numbers for index, numbers in zip(missing, maps, strict=True)})
             seconds = time.perf_counter() - start
         self.metrics.time_stages(maps=seconds)
+        self.metrics.batch_size.observe(len(missing))
         return seconds
 
     def _submit(self, pool: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":

@@ -12,6 +12,8 @@ from app.errors import UnavailableError
 
 # Seconds; from a hit in the cache to the longest wait that the settings allow by default.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+# Labels; the last one is all of MS-COCO's.
+LABELS = (1, 2, 4, 8, 16, 32, 80)
 
 
 class Metrics:
@@ -22,6 +24,7 @@ class Metrics:
         request_seconds: from a request's head to the start of its answer, by route.
         stage_seconds: what the stages `decode`, `network`, `maps` and `figure` took, each time one ran; and `wait`, each time one of them,
             or other work for a request, had to wait for its thread.
+        batch_size: how many labels' maps one pass made. Pictures are not batched: a network looks at one at a time (docs/engines.md).
         looks: whether what a model saw in a picture was there already (`hit`), or had to be made (`miss`).
         queue_depth: requests that hold a place: waiting or running.
     """
@@ -31,6 +34,7 @@ class Metrics:
         self.requests = Counter("l2d_requests", "Answers given.", ["method", "route", "status"], registry=registry)
         self.request_seconds = Histogram("l2d_request_seconds", "Until the answer began.", ["route"], buckets=SECONDS, registry=registry)
         self.stage_seconds = Histogram("l2d_stage_seconds", "What a stage took.", ["stage"], buckets=SECONDS, registry=registry)
+        self.batch_size = Histogram("l2d_batch_size", "Labels whose maps one pass made.", buckets=LABELS, registry=registry)
         self.looks = Counter("l2d_looks", "Model and picture pairs, by whether they were in the cache.", ["cache"], registry=registry)
         self.queue_depth = Gauge("l2d_queue_depth", "Requests that wait for the networks or use them.", registry=registry)
         # Of this process: memory, open files, processor time.

@@ -52,6 +52,17 @@ def test_requests_stages_and_cache_are_counted(client: TestClient, upload: bytes
     assert numbers["process_open_fds", ""] > 0
 
 
+def test_a_batch_is_the_labels_whose_maps_one_pass_makes(client: TestClient, upload: bytes):
+    with client:
+        # Four at once; the next request finds all but one there, the last one all.
+        for labels in ("cat,dog,sky,car", "car,cup,cat", "cup"):
+            answer = client.post("/v1/compare", files={"image": upload}, data={"models": "student-l2d", "labels": labels})
+            assert answer.status_code == 200, answer.text
+        numbers = read(client)
+    assert (numbers["l2d_batch_size_count", ""], numbers["l2d_batch_size_sum", ""]) == (2, 5)
+    assert [numbers["l2d_batch_size_bucket", end] for end in ("1.0", "2.0", "4.0", "80.0", "+Inf")] == [1, 1, 2, 2, 2]
+
+
 def test_figures_and_waiting_are_timed(client: TestClient, upload: bytes):
     with client:
         for format in ("png", "npz"):
