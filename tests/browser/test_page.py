@@ -464,6 +464,24 @@ def test_a_view_without_rows_opens_without_rows(page):
     assert list_rows(page) == []
 
 
+@pytest.mark.parametrize(("threshold", "count"), [(1, 8), (99, 3)])
+def test_all_rows_go_at_once_and_those_that_the_server_suggests_come_back(page, threshold, count):
+    set_slider(page, "Threshold", threshold)
+    page.get_by_role("button", name="A cup of coffee").click()
+    expect(page.locator(".photo-name")).to_have_text("A cup of coffee")
+    page.wait_for_selector(".desk[data-busy=false]")
+    suggested = list_rows(page)
+    page.get_by_role("combobox", name="Add a label").fill("zebra, skis")
+    page.keyboard.press("Enter")
+    assert len(list_rows(page)) == count + 2
+    page.get_by_role("button", name="Remove all").click()
+    assert list_rows(page) == []
+    # The same control, where the keyboard already is.
+    expect(page.get_by_role("button", name="Show suggested")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert list_rows(page) == suggested
+
+
 def test_more_models_than_a_request_may_name_are_refused_in_words(page, reload):
     most = page.locator(".models input:checked").count() - 1
 

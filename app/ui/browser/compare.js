@@ -147,6 +147,11 @@ function addRows(labels) {
   row?.scrollIntoView({ block: "nearest" });
 }
 
+/** All rows away; once there are none, those that a photograph begins with. */
+function toggleAllRows() {
+  if (state.photo?.preview) showRows(listRows().length ? [] : suggestLabels(listLabels(), look.view.threshold));
+}
+
 function showRows(labels) {
   state.rows = labels;
   complain("");
@@ -247,6 +252,8 @@ function showChips() {
   const likely = [...scores].filter(([label, score]) => score >= look.view.threshold && !state.rows.includes(label)).slice(0, LIKELY_CHIPS);
   const chips = [...rows, ...likely.map(([label]) => label)].map((label) => [label, formatProbability(scores.get(label)), rows.includes(label)]);
   if (differs(find(".chips"), chips)) swap(find(".chips"), chips.map(showChip));
+  find(".all-rows").textContent = rows.length ? "Remove all" : "Show suggested";
+  find(".all-rows").hidden = !state.photo?.preview || !scores.size;
 }
 
 function showChip([label, probability, shown]) {
@@ -286,4 +293,5 @@ function describeAddress() {
 }
 
 watchPhotograph(element, pick, complain);
+find(".all-rows").addEventListener("click", toggleAllRows);
 watchLabels(element, { listLabels, isShown: (label) => state.rows.includes(label), add: addRows });

@@ -1,4 +1,7 @@
-// The labels: a field with a searchable list of all of them.
+// The labels: a field with a searchable list of all of them, and those worth showing.
+
+/** Labels that a photograph begins with: at most so many that are predicted; so many of the most probable where none is. */
+const MOST_PREDICTED = 8, MOST_PROBABLE = 3;
 
 function watchLabels(element, { listLabels, isShown, add }) {
   const input = element.querySelector("#l2d-label"), list = element.querySelector("#l2d-options");
@@ -82,6 +85,12 @@ function watchLabels(element, { listLabels, isShown, add }) {
     else if (event.key === "Enter") chooseNamed();
     else if (event.key === "Escape" || event.key === "Tab") close();
   });
+}
+
+/** What the server shows where nobody names labels (`choose_labels` in l2d/labels.py), of labels by probability. */
+function suggestLabels(ranked, threshold) {
+  const predicted = ranked.filter(({ score }) => score >= threshold);
+  return (predicted.length ? predicted.slice(0, MOST_PREDICTED) : ranked.slice(0, MOST_PROBABLE)).map(({ label }) => label);
 }
 
 /** Whether a text becomes a label's name by changing, adding or leaving out no more than a third of its letters. */
