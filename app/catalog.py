@@ -121,13 +121,17 @@ class Catalog:
                 self._networks[entry.key] = loaded
             return loaded
 
+    def has_loaded(self, entry: Entry) -> bool:
+        """Whether `load` has it at once."""
+        return self._find_loaded(entry) is not None
+
     def check(self, entry: Entry) -> None:
         """Read the weights of a model that nobody has asked for yet; it is refused from now on if they are not those of its card.
 
         Raises:
             UnavailableError: if so.
         """
-        if self._find_loaded(entry):
+        if self.has_loaded(entry):
             return
         folder = entry.place / entry.name
         try:

@@ -8,8 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from app.entries import Entry
 from app.errors import BusyError, RequestError, UnavailableError
 from app.metrics import Metrics
 from app.settings import Settings
-from app.sights import Sight, Stages, View, missing_labels
+from app.sights import Flight, Key, Sight, Stages, View, missing_labels
 from app.ticket import CLOSING, Ticket
 from app.uploads import Inputs, read_inputs
 from l2d.cam import maps_from_features
@@ -38,28 +37,13 @@ DECODERS = 2
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Key = tuple[str, str, str]
-
-
-@dataclass
-class _Flight:
-    """A sight that somebody waits for. Whoever asks for the same one joins; it goes on as long as anybody waits."""
-
-    key: Key
-    entry: Entry
-    tickets: list[Ticket]
-    future: "Future[Sight]" = field(default_factory=Future)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody still waits."""
-        return any(time.monotonic() <= ticket.due for ticket in self.tickets)
 
 
 class Engine:
     """Runs the catalogue's networks in the order of the requests, several side by side, each on one processor thread.
 
-    Decoding has its own threads; a picture's pixels live only until the networks' inputs are made. Safe to use from any thread.
+    Decoding has its own threads; a picture's pixels live only until the networks' inputs are made. So has reading a network from disk,
+    which takes seconds: those that are there are asked meanwhile. Safe to use from any thread.
 
     Args:
         settings: places, deadline, memory, threads.
@@ -74,10 +58,12 @@ class Engine:
         self.threads = CapacityLimiter(settings.max_requests + SPARE_THREADS)
         self._places = threading.BoundedSemaphore(settings.max_requests)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-        self._gate = ThreadPoolExecutor(catalog.streams, thread_name_prefix="networks", initializer=torch.set_num_threads, initargs=(1,))
+        alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load", **alone)
+        self._gate = ThreadPoolExecutor(catalog.streams, thread_name_prefix="networks", **alone)
         self._lock = threading.Lock()
         self._sights: LRUCache[Key, Sight] = LRUCache(settings.cache_bytes, getsizeof=lambda sight: sight.nbytes)
-        self._flights: dict[Key, _Flight] = {}
+        self._flights: dict[Key, Flight] = {}
         self._ready = self._closed = False
 
     @contextlib.contextmanager
@@ -110,7 +96,7 @@ class Engine:
             RequestError: if the picture cannot be read, or the answer is not there in time.
         """
         sha256 = hashlib.sha256(data).hexdigest()
-        new: list[_Flight] = []
+        new: list[Flight] = []
         with self._lock:
             found = [self._sights.get((sha256, *entry.key)) or self._join((sha256, *entry.key), entry, ticket, new) for entry in entries]
         self.metrics.count_looks(hits=sum(isinstance(sight, Sight) for sight in found), misses=len(new))
@@ -184,26 +170,26 @@ class Engine:
     def close(self) -> None:
         """Finish what is running, refuse what is waiting, and stop the threads."""
         self._closed = True
-        self._decoders.shutdown(wait=True, cancel_futures=True)
-        self._gate.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._decoders, self._loader, self._gate):
+            pool.shutdown(wait=True, cancel_futures=True)
         for flight in list(self._flights.values()):
             self._land(flight, UnavailableError(CLOSING))
 
-    def _join(self, key: Key, entry: Entry, ticket: Ticket, new: list[_Flight]) -> _Flight:
+    def _join(self, key: Key, entry: Entry, ticket: Ticket, new: list[Flight]) -> Flight:
         if key not in self._flights:
-            self._flights[key] = _Flight(key, entry, [])
+            self._flights[key] = Flight(key, entry, [])
             new.append(self._flights[key])
         self._flights[key].tickets.append(ticket)
         return self._flights[key]
 
-    def _start(self, data: bytes, flights: list[_Flight]) -> None:
+    def _start(self, data: bytes, flights: list[Flight]) -> None:
         try:
             self._submit(self._decoders, self._prepare, data, flights)
         except UnavailableError as error:
             for flight in flights:
                 self._land(flight, error)
 
-    def _prepare(self, data: bytes, flights: list[_Flight]) -> None:
+    def _prepare(self, data: bytes, flights: list[Flight]) -> None:
         """Decode a picture once and hand every network its input (decoder's thread)."""
         flights = [flight for flight in flights if self._is_wanted(flight)]
         if not flights:
@@ -214,13 +200,24 @@ class Engine:
             decode = time.perf_counter() - start
             self.metrics.time_stages(decode=decode)
             for flight in flights:
-                self._submit(self._gate, self._see, flight, inputs, decode)
+                pool, work = (self._gate, self._see) if self.catalog.has_loaded(flight.entry) else (self._loader, self._load)
+                self._submit(pool, work, flight, inputs, decode)
         except BaseException as error:
             # Whoever waits must hear of it, whatever it is.
             for flight in flights:
                 self._land(flight, error)
 
-    def _see(self, flight: _Flight, inputs: Inputs, decode: float) -> None:
+    def _load(self, flight: Flight, inputs: Inputs, decode: float) -> None:
+        """Read a network that is not there yet, and let it look at the picture in its turn (loader's thread)."""
+        if not self._is_wanted(flight):
+            return
+        try:
+            self.catalog.load(flight.entry)
+            self._submit(self._gate, self._see, flight, inputs, decode)
+        except BaseException as error:
+            self._land(flight, error)
+
+    def _see(self, flight: Flight, inputs: Inputs, decode: float) -> None:
         """Run one network on one picture (gate's thread)."""
         if not self._is_wanted(flight):
             return
@@ -237,7 +234,7 @@ class Engine:
         except BaseException as error:
             self._land(flight, error)
 
-    def _is_wanted(self, flight: _Flight) -> bool:
+    def _is_wanted(self, flight: Flight) -> bool:
         """Whether to go on with a flight. If not, nobody can join it any more; its tickets are over, and say so themselves."""
         with self._lock:
             wanted = flight.wanted
@@ -245,7 +242,7 @@ class Engine:
                 self._flights.pop(flight.key, None)
         return wanted
 
-    def _land(self, flight: _Flight, result: Sight | BaseException) -> None:
+    def _land(self, flight: Flight, result: Sight | BaseException) -> None:
         """Give a flight its result, once, and remember a good one."""
         with self._lock:
             if self._flights.pop(flight.key, None) is None:
@@ -287,7 +284,7 @@ class Engine:
             raise UnavailableError(CLOSING) from error
 
 
-def _view(found: Sight | _Flight, ticket: Ticket) -> View:
+def _view(found: Sight | Flight, ticket: Ticket) -> View:
     if isinstance(found, Sight):
         return View(found, Stages(), cached=True)
     sight = ticket.wait(found.future)

@@ -1,7 +1,9 @@
-"""What models saw in a picture: the one thing that is kept between requests."""
+"""What models saw in a picture: the one thing that is kept between requests, and waited for together."""
 
 import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.entries import Entry
+from app.ticket import Ticket
 from l2d.cam import OWN_KINDS
 from l2d.runtime import Reading
 
 Map = NDArray[np.float32]
+# Of the picture, its hash; of the model, `Entry.key`.
+Key = tuple[str, str, str]
 
 
 class Stages(NamedTuple):
@@ -54,6 +59,21 @@ class Sight:
         """Memory that it takes once every label is mapped in every kind."""
         maps = self.scores.size * len(OWN_KINDS) * self.map_size[0] * self.map_size[1]
         return 4 * (maps + sum(part.numel() for part in (self.reading.last_map, *self.reading.memory)))
+
+
+@dataclass
+class Flight:
+    """A sight that somebody waits for. Whoever asks for the same one joins; it goes on as long as anybody waits."""
+
+    key: Key
+    entry: Entry
+    tickets: list[Ticket]
+    future: "Future[Sight]" = field(default_factory=Future)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits."""
+        return any(time.monotonic() <= ticket.due for ticket in self.tickets)
 
 
 class View(NamedTuple):

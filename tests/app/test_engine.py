@@ -168,6 +168,8 @@ def test_a_place_is_held_for_the_ticket_of_its_request(engine: Engine, upload: b
 
 def test_late_answer_is_refused_and_what_nobody_waits_for_is_not_computed(settings: Settings, upload: bytes, network_runs: Counter):
     engine = start_engine(settings, request_seconds=0.3, threads=1)
+    for entry in engine.catalog.choose(["alien", "the-teacher"], 8):
+        engine.catalog.load(entry)
     network_runs.open.clear()
     with pytest.raises(DeadlineError, match="not ready in time"):
         compare(engine, upload, ["alien", "the-teacher"])
@@ -301,6 +303,27 @@ def test_a_model_that_fails_keeps_nobody_from_being_ready(engine: Engine, upload
     assert engine.ready
     assert asked == {"the-teacher", "student-vanilla", "student-l2d"}, "only the default ones"
     assert compare(engine, upload, ["the-teacher", "student-l2d"], ["cat"]).models[0].maps
+
+
+def test_whoever_waits_for_a_network_to_be_read_keeps_nobody_from_those_that_are_there(
+    settings: Settings, upload: bytes, photograph: Image.Image, monkeypatch: pytest.MonkeyPatch
+):
+    engine = start_engine(settings, threads=1)
+    look(engine, upload, "the-teacher")
+    read = Counter(monkeypatch, Catalog, "_read")
+    read.open.clear()
+    other = io.BytesIO()
+    photograph.rotate(90).save(other, "PNG")
+    with ThreadPoolExecutor(2) as clients:
+        waiting = [clients.submit(look, engine, picture, "alien") for picture in (upload, other.getvalue())]
+        while not read.calls:
+            time.sleep(0.01)
+        assert look(engine, other.getvalue(), "the-teacher")
+        assert not any(answer.done() for answer in waiting)
+        read.open.set()
+        assert [answer.result(SOON)[0].entry.name for answer in waiting] == ["alien", "alien"]
+    assert read.calls == 1
+    engine.close()
 
 
 def test_figures_of_those_who_left_are_not_drawn(engine: Engine):

@@ -70,8 +70,8 @@ def test_figures_and_waiting_are_timed(client: TestClient, upload: bytes):
             assert client.post("/v1/compare", files={"image": upload}, data=form).status_code == 200
         numbers = read(client)
     assert numbers["l2d_stage_seconds_count", "figure"] == 1
-    # For decoding, network and maps the first time, and twice for what makes the file.
-    assert numbers["l2d_stage_seconds_count", "wait"] == 5
+    # For decoding, reading the network, asking it and maps the first time, and twice for what makes the file.
+    assert numbers["l2d_stage_seconds_count", "wait"] == 6
 
 
 def test_waiting_is_timed_until_a_thread_is_free(settings: Settings):
