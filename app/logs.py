@@ -15,7 +15,7 @@ Format = Literal["text", "json"]
 
 def configure_logs(format: Format) -> None:
     """Let every logger of the process write in this format; what `extra` and the request's context hold become fields."""
-    fields: list[Processor] = [merge_contextvars, add_log_level, add_logger_name, ExtraAdder(), _drop_colours, TimeStamper(fmt="iso")]
+    fields: list[Processor] = [merge_contextvars, add_log_level, add_logger_name, ExtraAdder(), _clean_uvicorns, TimeStamper(fmt="iso")]
     colours = sys.stderr.isatty()
     end: list[Processor] = (
         [format_exc_info, JSONRenderer()]
@@ -27,7 +27,10 @@ def configure_logs(format: Format) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
-def _drop_colours(logger: object, method: str, event: EventDict) -> EventDict:
-    """Without the second copy of its sentence that uvicorn adds for terminals."""
+def _clean_uvicorns(logger: object, method: str, event: EventDict) -> EventDict:
+    """Without the second copy of its sentence that uvicorn adds for terminals, and by a name that does not look like a failure's."""
     event.pop("color_message", None)
+    # All that is no request goes by it, a good start as well.
+    if event["logger"] == "uvicorn.error":
+        event["logger"] = "uvicorn"
     return event

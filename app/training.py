@@ -102,7 +102,8 @@ class _Work:
         self._finish()
 
     def _train(self, stage: Stage) -> None:
-        logger.info("Stage %s: %s on %s, %d epochs", stage.name, stage.plan.backbone, self.dataset.name, stage.plan.recipe.epochs)
+        epochs = stage.plan.recipe.epochs
+        logger.info("Stage %s: %s on %s, %d epoch%s", stage.name, stage.plan.backbone, self.dataset.name, epochs, "s" * (epochs > 1))
         self.tell({"event": "stage", "stage": stage.name, "epochs": stage.plan.recipe.epochs, "at": time.time()})
         main = processes.is_main()
         if stage.name == STUDENT and main:

@@ -36,6 +36,14 @@ def test_json_has_fields_and_one_line_per_event(capsys: pytest.CaptureFixture[st
     assert "OSError: no\nroom" in failed["exception"]
 
 
+def test_uvicorns_lines_do_not_look_like_failures(capsys: pytest.CaptureFixture[str]):
+    configure_logs("text")
+    logging.getLogger("uvicorn.error").info("Started server process [7]")
+    line = capsys.readouterr().err
+    assert "[uvicorn]" in line
+    assert "error" not in line
+
+
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]):
     configure_logs("text")
     logging.getLogger("app.x").warning("slow", extra={"seconds": 3})
