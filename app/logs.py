@@ -23,6 +23,8 @@ def configure_logs(format: Format) -> None:
         else [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
     )
     handler = logging.StreamHandler(sys.stderr)
+    # uvicorn wants it installed whenever a client offers another protocol, HTTP/2 too; nothing here would use it.
+    handler.addFilter(lambda record: not str(record.msg).startswith("No supported WebSocket library"))
     handler.setFormatter(ProcessorFormatter(foreign_pre_chain=fields, processors=[ProcessorFormatter.remove_processors_meta, *end]))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 

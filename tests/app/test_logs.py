@@ -44,6 +44,13 @@ def test_uvicorns_lines_do_not_look_like_failures(capsys: pytest.CaptureFixture[
     assert "error" not in line
 
 
+def test_nobody_is_told_to_install_what_is_not_used(capsys: pytest.CaptureFixture[str]):
+    configure_logs("text")
+    logging.getLogger("uvicorn.error").warning("Unsupported upgrade request.")
+    logging.getLogger("uvicorn.error").warning("No supported WebSocket library detected. Please use \"pip install 'uvicorn[standard]'\".")
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]):
     configure_logs("text")
     logging.getLogger("app.x").warning("slow", extra={"seconds": 3})
