@@ -16,7 +16,7 @@ from app.ui import curves, form, maps, progress
 from app.ui.curves import recall_history, show_curves
 from app.ui.form import BASIS, FITTED, FITTING, MORE, SHOWN, Form
 from app.ui.maps import list_epochs, show_maps
-from app.ui.progress import show_log, show_status
+from app.ui.progress import describe_state, show_log, show_status
 from app.workshop import Workshop
 
 STYLE = form.CSS + progress.CSS + curves.CSS + maps.CSS
@@ -88,8 +88,8 @@ def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, 
     return fields, token, start, answer, command
 
 
-def _build_view() -> tuple[gr.Dropdown, gr.HTML, dict[str, gr.Button], gr.HTML, gr.Slider, gr.HTML, gr.HTML]:
-    chosen: gr.Dropdown = gr.Dropdown([], label="Jobs", info="Newest first.", elem_classes="l2d-jobs")
+def _build_view() -> tuple[gr.Radio, gr.HTML, dict[str, gr.Button], gr.HTML, gr.Slider, gr.HTML, gr.HTML]:
+    chosen = gr.Radio([], label="Jobs", info="Newest first.", elem_classes="l2d-jobs")
     status = gr.HTML("<p>Looking for jobs\u2026</p>")
     with gr.Row():
         buttons = {
@@ -227,7 +227,7 @@ class Bench:
 
 
 def _describe_choice(job: Job) -> str:
-    return f"{Order.model_construct(**job.spec).name}: {job.state} ({job.id})"
+    return f"{Order.model_construct(**job.spec).name}: {describe_state(job)} ({job.id})"
 
 
 def _digest(value: Any) -> str:

@@ -6,6 +6,11 @@ from app.jobs import Job
 from app.orders import Order
 
 CSS = """
+/* One below the other, a few in sight. */
+.l2d-jobs .wrap:has(> label) { flex-direction: column; flex-wrap: nowrap; gap: 2px; max-height: 200px; overflow-y: auto; }
+.l2d-jobs .wrap label { flex: none; box-shadow: none; border: 0; padding: 5px 8px; background: none; }
+.l2d-jobs .wrap label.selected { background: var(--background-fill-secondary); }
+.l2d-jobs .wrap label:has(:focus-visible) { outline: 2px solid var(--color-accent); outline-offset: -2px; }
 .l2d-job { display: grid; gap: 6px; }
 .l2d-job h2, .l2d-job p { margin: 0; } .l2d-job h2 { font-size: 16px; }
 .l2d-state { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 13px; font-weight: 700; color: #fff !important; }
@@ -31,13 +36,11 @@ def show_status(job: Job) -> str:
         what = {"teacher": "Training the teacher", "student": "Training the student"}.get(job.stage)
         place = f"{what}, epoch {max(job.epoch, 1)}: {100 * job.progress:.0f}%" if what else "Starting"
         place = "Trained; scoring on the test pictures" if job.stage == "scores" else place
-        # Nobody knows how long the scores will take.
-        left = "" if job.seconds_left is None or job.progress == 1 else f", about {describe_seconds(job.seconds_left)} left"
         # A student that is there to be kept need not be waited for.
         stopping = " Stopping after the student's first epoch." if job.best_epoch is None else " Stopping."
         asked = {"cancel": " Cancelling.", "stop": stopping}.get(job.request or "", "")
         lines.append(f'<progress max="1" value="{job.progress:.4f}" aria-label="progress"></progress>')
-        lines.append(f"<p>{place}{left}.{asked}</p>")
+        lines.append(f"<p>{place}{_describe_left(job)}.{asked}</p>")
     elif job.state == "queued":
         lines.append("<p>Waiting for its turn.</p>")
     else:
@@ -49,6 +52,16 @@ def show_status(job: Job) -> str:
     tries = f", attempt {job.attempts}" if job.attempts > 1 else ""
     lines.append(f"<p><small>Job {escape(job.id)}{tries}</small></p>")
     return f'<div class="l2d-job">{"".join(lines)}</div>'
+
+
+def describe_state(job: Job) -> str:
+    """State of a job in a list; of a running one, how far it is."""
+    return f"running, {100 * job.progress:.0f}%{_describe_left(job)}" if job.state == "running" else job.state
+
+
+def _describe_left(job: Job) -> str:
+    # Nobody knows how long the scores will take.
+    return "" if job.seconds_left is None or job.progress == 1 else f", about {describe_seconds(job.seconds_left)} left"
 
 
 def describe_seconds(seconds: float) -> str:

@@ -626,9 +626,9 @@ def test_nothing_is_cut_off_and_text_stands_out(visit, width, scheme):
     assert page.locator(".finder input").evaluate(CONTRAST, "borderTopColor") >= 3
     page.get_by_role("tab", name="Distil").click()
     # What is typed into a list's field is subdued until it is chosen.
-    for text in (page.locator(".info-text code"), page.get_by_label(re.compile(r"^\s*Jobs"))):
+    for text in (page.locator(".info-text code"), page.get_by_label(re.compile(r"^\s*Data"))):
         assert text.evaluate(CONTRAST) >= 4.5
-    for field in (page.get_by_label(re.compile(r"^\s*Title")), page.locator(".l2d-jobs .wrap:has(> .wrap-inner)")):
+    for field in (page.get_by_label(re.compile(r"^\s*Title")), page.locator(".l2d-form .wrap:has(> .wrap-inner)").first):
         assert field.evaluate(CONTRAST, "borderTopColor") >= 3
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from app.jobs import Job, State
-from app.ui.progress import describe_seconds, show_log, show_status
+from app.ui.progress import describe_seconds, describe_state, show_log, show_status
 
 WAITING = Job(
     number=1,
@@ -59,6 +59,20 @@ def test_of_a_job_that_has_ended_the_reason_is_told(state: State):
     shown = show_status(dataclasses.replace(RUNNING, state=state, reason="It is over.", stage="student", progress=0.5))
     assert "<p>It is over.</p>" in shown
     assert "progress" not in shown
+
+
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        (WAITING, "queued"),
+        (RUNNING, "running, 0%"),
+        (dataclasses.replace(RUNNING, progress=0.256, seconds_left=300.0), "running, 26%, about 5 min left"),
+        (dataclasses.replace(RUNNING, progress=1.0, seconds_left=0.0), "running, 100%"),
+        (dataclasses.replace(RUNNING, state="cancelled", progress=0.5, seconds_left=300.0), "cancelled"),
+    ],
+)
+def test_a_list_says_how_far_a_running_job_is(job: Job, told: str):
+    assert describe_state(job) == told
 
 
 def test_a_job_that_was_tried_again_says_so():
