@@ -100,5 +100,5 @@ class Settings(BaseSettings):
     @classmethod
     def _check_engine(cls, address: str | None) -> str | None:
         if address and find_spec("ray") is None:
-            raise ValueError("jobs on a cluster need the extra `ray`: pip install 'l2d[app,ray]'")
+            raise ValueError("jobs on a cluster need the extra `ray`: pip install -e '.[app,ray]'")
         return address

@@ -79,9 +79,9 @@ def test_an_address_of_another_kind_is_refused(with_ray: None, address: str):
         Settings(engine=address)
 
 
-def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_without_ray_its_installation_is_named_as_one_of_this_repository(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(settings_module, "find_spec", lambda name: None)
-    with pytest.raises(ValidationError, match="extra `ray`"):
+    with pytest.raises(ValidationError, match=r"pip install -e '\.\[app,ray\]'"):
         Settings(engine=ADDRESS)
     assert Settings().engine is None
 
