@@ -34,6 +34,16 @@ CONFIRM = (
     " This cannot be undone.`) ? job : null, told]"
 )
 NO_JOB = "<p>No job yet. The form holds a small one that needs no data set: start it.</p>"
+# The view beneath the list, in the order of its parts, where there is no job.
+HIDDEN = gr.update(visible=False)
+NOTHING: dict[str, Any] = {
+    "status": NO_JOB,
+    **dict.fromkeys(("stop", "cancel", "resume", "delete"), HIDDEN),
+    "curves": "",
+    "epoch": HIDDEN,
+    "probes": "",
+    "log": "",
+}
 
 
 def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
@@ -136,25 +146,31 @@ class Bench:
         """The function of a button; what was told about an order, if anything was, goes with its job."""
 
         def do(token: str, job: str | None, told: str | None, request: gr.Request) -> list[Any]:
-            def act(job: str) -> None:
-                if verb == "delete":
-                    self.workshop.delete(job)
-                    # Another job is shown in its place, which may look the same.
-                    gr.Info(f"Job {job} is deleted, with every model that it trained.")
-                else:
-                    getattr(self.workshop.queue, verb)(job)
-
-            if job:
-                self._try(token, request, lambda: act(job))
-            return ["", gr.update(visible=False)] if job and verb == "delete" and job in (told or "") else [gr.skip(), gr.skip()]
+            if not job:
+                return [gr.skip(), gr.skip()]
+            try:
+                self._check(token, request)
+                self._act(verb, job)
+            except RequestError as error:
+                raise gr.Error(error.message, print_exception=False) from error
+            return ["", gr.update(visible=False)] if verb == "delete" and job in (told or "") else [gr.skip(), gr.skip()]
 
         return do
+
+    def _act(self, verb: str, job: str) -> None:
+        if verb != "delete":
+            getattr(self.workshop.queue, verb)(job)
+            return
+        self.workshop.delete(job)
+        # Another job is shown in its place, which may look the same.
+        gr.Info(f"Job {job} is deleted, with every model that it trained.")
 
     def refresh(self, token: str, chosen: str | None, looked: dict[str, int], seen: dict[str, str], request: gr.Request) -> list[Any]:
         """Everything in the view that changed since it was shown last: list, status, four buttons, curves, slider, maps, log.
 
         Args:
             looked: job -> the earlier epoch that somebody looks at.
+            seen: part of the view -> digest of what is shown there.
         """
         try:
             self._check(token, request)
@@ -163,17 +179,10 @@ class Bench:
             # Whatever comes next is shown in place of it.
             return [gr.skip(), f"<p>{escape(error.message)}</p>", *[gr.skip()] * 8, seen | {"status": "", "chosen": ""}]
         job = next((job for job in listed if job.id == chosen), listed[0] if listed else None)
-        choices = [(_describe_choice(job), job.id) for job in listed]
-        shown: dict[str, Any] = {"chosen": gr.update(choices=choices, value=job.id if job else None)}
-        keys = {"chosen": f"{choices} {job and job.id}"}
-        if job is None:
-            if seen.get("chosen") == keys["chosen"]:
-                return [*[gr.skip()] * 10, keys]
-            return [shown["chosen"], NO_JOB, *[gr.update(visible=False)] * 4, "", gr.update(visible=False), "", "", keys]
-        shown |= self._show(job, looked.get(job.id))
-        keys |= {name: _digest(value) for name, value in shown.items() if name != "chosen"}
-        values = [value if seen.get(name) != keys[name] else gr.skip() for name, value in shown.items()]
-        return [*values, keys]
+        choices = gr.update(choices=[(_describe_choice(job), job.id) for job in listed], value=job.id if job else None)
+        shown = {"chosen": choices} | (self._show(job, looked.get(job.id)) if job else NOTHING)
+        digests = {name: _digest(value) for name, value in shown.items()}
+        return [*(value if seen.get(name) != digests[name] else gr.skip() for name, value in shown.items()), digests]
 
     def scrub(self, token: str, chosen: str | None, epoch: float, request: gr.Request) -> tuple[str, str, dict[str, int]]:
         """The curves with an epoch marked, the maps after it, and which one it is, unless it is the newest, which is followed."""
@@ -217,13 +226,6 @@ class Bench:
             raise UnauthorizedError(
                 "Jobs need the token that the server printed at its start (or read from L2D_TOKEN): put it into the field Token."
             ) from error
-
-    def _try(self, token: str, request: gr.Request, act: Callable[[], Any]) -> Any:
-        try:
-            self._check(token, request)
-            return act()
-        except RequestError as error:
-            raise gr.Error(error.message, print_exception=False) from error
 
 
 def _describe_choice(job: Job) -> str:
