@@ -29,7 +29,6 @@ from app.schemas import (
 )
 from app.ticket import Ticket
 
-T = TypeVar("T")
 Parameters = TypeVar("Parameters", PredictParameters, ExplainParameters)
 
 # For whoever waits for the models: loading takes seconds.

@@ -118,39 +118,54 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bool) -> str:
     """One chart as SVG."""
     curves = [Curve(name, _thin([p for p in points if not logarithmic or p[1] > 0])) for name, points in curves]
-    values = [value for curve in curves for _, value in curve.points]
-    if not values:
+    coloured = [(curve, colour) for curve, colour in zip(curves, COLOURS, strict=False) if curve.points]
+    if not coloured:
         return f"<figure><figcaption>{title}: none so far</figcaption></figure>"
-    last = max(epoch for curve in curves for epoch, _ in curve.points)
-    low, high = (math.log10(min(values)), math.log10(max(values))) if logarithmic else (0.0, 100.0 if max(values) > 50 else 50.0)
-    if high - low < 1e-6:
-        low, high = low - 0.5, high + 0.5
-
-    ends = [10**end if logarithmic else end for end in (high, low)]
-
-    def place(epoch: float, value: float) -> str:
-        level = math.log10(value) if logarithmic else value
-        x = LEFT + (WIDTH - LEFT - 8) * epoch / last
-        return f"{x:.1f},{HEIGHT - BOTTOM - (HEIGHT - BOTTOM - 10) * (level - low) / (high - low):.1f}"
-
-    lines = "" if mark is None else _draw_mark(place(mark, ends[1]).partition(",")[0])
-    lines += "".join(_draw_line(curve, colour, place) for curve, colour in zip(curves, COLOURS, strict=False))
-    axes = (
-        f'<path d="M{LEFT} 8V{HEIGHT - BOTTOM}H{WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
-        f'<text x="{LEFT - 5}" y="16" text-anchor="end">{format_number(ends[0])}</text>'
-        f'<text x="{LEFT - 5}" y="{HEIGHT - BOTTOM}" text-anchor="end">{format_number(ends[1])}</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text>'
-        f'<text x="{WIDTH - 6}" y="{HEIGHT - 6}" text-anchor="end">epoch {round(last, 1):g}</text>'
-    )
+    scale = _Scale.of([point for curve, _ in coloured for point in curve.points], logarithmic)
+    lines = "" if mark is None else _draw_mark(scale.x(mark))
+    lines += "".join(_draw_line(curve, colour, scale) for curve, colour in coloured)
     write = format_number if logarithmic else format_score
     legend = "".join(
-        f'<span><i style="background:{colour}"></i>{escape(curve.name)} {write(curve.points[-1][1])}</span>'
-        for curve, colour in zip(curves, COLOURS, strict=False)
-        if curve.points
+        f'<span><i style="background:{colour}"></i>{escape(curve.name)} {write(curve.points[-1][1])}</span>' for curve, colour in coloured
     )
     return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{axes}{lines}</svg>'
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{_draw_axes(scale)}{lines}</svg>'
         f"<figcaption><b>{title}</b>{legend}</figcaption></figure>"
+    )
+
+
+class _Scale(NamedTuple):
+    """Where epochs and values stand in a chart: its last epoch, and the values at its lower and upper end."""
+
+    last: float
+    low: float
+    high: float
+    logarithmic: bool
+
+    @classmethod
+    def of(cls, points: Sequence[tuple[float, float]], logarithmic: bool) -> "_Scale":
+        last, values = max(epoch for epoch, _ in points), [value for _, value in points]
+        if not logarithmic:
+            return cls(last, 0.0, 100.0 if max(values) > 50 else 50.0, logarithmic)
+        # Equal values get some room.
+        room = 10**0.5 if max(values) / min(values) < 1 + 1e-6 else 1.0
+        return cls(last, min(values) / room, max(values) * room, logarithmic)
+
+    def x(self, epoch: float) -> str:
+        return f"{LEFT + (WIDTH - LEFT - 8) * epoch / self.last:.1f}"
+
+    def y(self, value: float) -> str:
+        level, low, high = (math.log10(number) if self.logarithmic else number for number in (value, self.low, self.high))
+        return f"{HEIGHT - BOTTOM - (HEIGHT - BOTTOM - 10) * (level - low) / (high - low):.1f}"
+
+
+def _draw_axes(scale: _Scale) -> str:
+    return (
+        f'<path d="M{LEFT} 8V{HEIGHT - BOTTOM}H{WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
+        f'<text x="{LEFT - 5}" y="16" text-anchor="end">{format_number(scale.high)}</text>'
+        f'<text x="{LEFT - 5}" y="{HEIGHT - BOTTOM}" text-anchor="end">{format_number(scale.low)}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text>'
+        f'<text x="{WIDTH - 6}" y="{HEIGHT - 6}" text-anchor="end">epoch {round(scale.last, 1):g}</text>'
     )
 
 
@@ -158,7 +173,8 @@ def _draw_mark(x: str) -> str:
     return f'<path class="mark" d="M{x} 8V{HEIGHT - BOTTOM}" stroke="currentColor" stroke-opacity=".55" stroke-dasharray="3 3"/>'
 
 
-def _draw_line(curve: Curve, colour: str, place: Any) -> str:
-    points = [place(*point) for point in curve.points]
-    dots = "".join(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>' for x, y in (point.split(",") for point in points[-1:]))
-    return f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}'
+def _draw_line(curve: Curve, colour: str, scale: _Scale) -> str:
+    places = [(scale.x(epoch), scale.y(value)) for epoch, value in curve.points]
+    points, (x, y) = " ".join(",".join(place) for place in places), places[-1]
+    dot = f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>'
+    return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>{dot}'

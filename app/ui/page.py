@@ -85,13 +85,13 @@ def look() -> dict[str, Any]:
         body_text_color_subdued="*neutral_500",
         body_text_color_subdued_dark="*neutral_400",
         body_background_fill_dark="*neutral_950",
-        # On Gradio's own, subdued text falls short of 4.5 to 1.
         input_border_width="1px",
         # What is filled in is seen by its edge: 3 to 1 at least.
         input_border_color="*neutral_500",
         input_border_color_dark="*neutral_500",
         checkbox_border_color="*neutral_500",
         checkbox_border_color_dark="*neutral_500",
+        # On Gradio's own, subdued text falls short of 4.5 to 1.
         input_background_fill="*neutral_50",
         input_background_fill_dark="*neutral_900",
         code_background_fill="*neutral_50",

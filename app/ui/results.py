@@ -12,16 +12,7 @@ import gradio as gr
 from app.engine import Engine
 from app.entries import Entry, name_data
 from app.ui.evidence import render_evidence
-from app.ui.tables import (
-    Scores,
-    find_gain,
-    format_score,
-    render_cell,
-    render_group,
-    render_row,
-    render_table,
-    wrap_table,
-)
+from app.ui.tables import Scores, find_gain, format_score, render_cell, render_group, render_row, render_table, wrap_table
 from l2d.distill import TITLES
 from l2d.published import MEASURES, read_recipes, read_reference
 

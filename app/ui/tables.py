@@ -48,9 +48,11 @@ def find_best(scores: Sequence[Scores], spreads: Sequence[Scores]) -> dict[str, 
     best = {}
     for name in {name for each in spreads for name in each}:
         known = [(each[name], spread[name]) for each, spread in zip(scores, spreads, strict=True) if name in each and name in spread]
-        first, second = (*sorted(known, reverse=True)[:2], None, None)[:2]
-        if first and second and first[0] - second[0] > max(first[1], second[1]):
-            best[name] = first[0]
+        if len(known) < 2:
+            continue
+        (first, first_spread), (second, second_spread) = sorted(known, reverse=True)[:2]
+        if first - second > max(first_spread, second_spread):
+            best[name] = first
     return best
 
 
