@@ -120,14 +120,18 @@ function createGrid(root, { remove, say }) {
 
   /** As above a figure's columns; no line ends with the sign. */
   function nameColumn(model, view) {
-    const other = model.name !== view.minus && shown.models.find((each) => each.name === view.minus);
+    const other = model.name !== view.minus && findReference(view);
     return other ? `${model.title} −\u00a0${other.title}` : model.title;
   }
 
   const isSigned = (view) => view.minus !== "";
+  const findReference = (view) => shown.models.find((each) => each.name === view.minus);
+  /** Whether a cell shows a map. */
+  const isFilled = ({ layer }) => Boolean(layer && !layer.empty);
+  const tellPeak = ({ peak, signed }) => (signed ? "±" : "max ") + formatNumber(peak);
   const peakOf = (cells) => Math.max(0, ...cells.filter((cell) => cell.layer && !cell.layer.reference).map((cell) => cell.layer.peak));
 
-  /** What a cell shows: {field, peak, signed, reference, read(x, y)}; undefined where the model does not know the label. */
+  /** What a cell shows: {peak, signed, reference, read(x, y), size, empty}; undefined where there is no map, or none to subtract. */
   function findLayer({ label, model }, view) {
     const map = model.maps[label];
     if (!map) return undefined;
@@ -135,11 +139,11 @@ function createGrid(root, { remove, say }) {
       const read = (x, y) => valueAt(map, x, y, view.smooth);
       return { peak: largest(map), signed: false, reference: isSigned(view), read, size: [map[0].length, map.length], empty: largest(map) <= 0 };
     }
-    return subtract(map, shown.models.find((each) => each.name === view.minus)?.maps[label], view);
+    return subtract(map, findReference(view)?.maps[label], view);
   }
 
   function explainAbsence({ label, model }, view) {
-    const asked = model.labels.includes(label) ? shown.models.find((each) => each.name === view.minus) ?? model : model;
+    const asked = model.labels.includes(label) ? findReference(view) ?? model : model;
     return asked.labels.includes(label) ? "…" : asked === model ? "not a label of this model" : "not a label of " + asked.title;
   }
 
@@ -162,9 +166,9 @@ function createGrid(root, { remove, say }) {
     cell.probability.textContent = formatProbability(score);
     cell.node.classList.toggle("sure", sure);
     cell.note.textContent = layer ? (layer.empty ? "no positive evidence" : "") : explainAbsence(cell, view);
-    cell.node.classList.toggle("without", !layer || layer.empty);
-    cell.value.textContent = layer && !layer.empty ? (layer.signed ? "±" : "max ") + formatNumber(layer.peak) : "";
-    cell.bar.node.hidden = !(view.scale === "map" || layer?.reference) || !layer || layer.empty;
+    cell.node.classList.toggle("without", !isFilled(cell));
+    cell.value.textContent = isFilled(cell) ? tellPeak(layer) : "";
+    cell.bar.node.hidden = !isFilled(cell) || !(view.scale === "map" || layer.reference);
     cell.node.setAttribute("aria-label", describeCell(cell, view));
     const paintOwnBar = labelBar(cell.bar, range, view, layer?.signed);
     return () => {
@@ -173,8 +177,9 @@ function createGrid(root, { remove, say }) {
     };
   }
 
-  function paintMap({ layer, canvas }, range, view, fade) {
-    if (!layer || layer.empty || !(range > 0)) return void (canvas.width = 0);
+  function paintMap(cell, range, view, fade) {
+    const { layer, canvas } = cell;
+    if (!isFilled(cell) || !(range > 0)) return void (canvas.width = 0);
     const shape = shown.photo.width / shown.photo.height;
     const [width, height] = view.smooth ? (shape > 1 ? [FINE, Math.ceil(FINE / shape)] : [Math.ceil(FINE * shape), FINE]) : layer.size;
     const colours = layer.signed ? view.diverging : view.colours;
@@ -197,11 +202,11 @@ function createGrid(root, { remove, say }) {
       row.node.classList.add("crossed");
       row.cross.style.setProperty("--x", (100 * at.x).toFixed(1) + "%");
       row.cross.style.setProperty("--y", (100 * at.y).toFixed(1) + "%");
-      for (const cell of row.cells) if (cell.layer && !cell.layer.empty) cell.value.textContent = formatNumber(cell.layer.read(at.x, at.y));
+      for (const cell of row.cells.filter(isFilled)) cell.value.textContent = formatNumber(cell.layer.read(at.x, at.y));
     };
     const leave = () => {
       row.node.classList.remove("crossed");
-      for (const cell of row.cells) if (cell.layer && !cell.layer.empty) cell.value.textContent = (cell.layer.signed ? "±" : "max ") + formatNumber(cell.layer.peak);
+      for (const cell of row.cells.filter(isFilled)) cell.value.textContent = tellPeak(cell.layer);
     };
     const bare = (on) => {
       clearTimeout(holding);

@@ -29,8 +29,8 @@ function watchDrop(element, take, complain) {
     desk.classList.toggle("dropping", depth > 0);
   };
   // The whole page takes it: beside the desk, or before another tab, the browser would leave the page for the file.
-  const listen = (name, act) => document.addEventListener(name, (event) => isFile(event) && act(event));
-  const isFile = (event) => element.offsetParent || event.dataTransfer.types.includes("Files");
+  const isOurs = (event) => element.offsetParent || event.dataTransfer.types.includes("Files");
+  const listen = (name, act) => document.addEventListener(name, (event) => isOurs(event) && act(event));
   listen("dragenter", () => mark(1));
   listen("dragleave", () => mark(-1));
   listen("dragover", (event) => event.preventDefault());
