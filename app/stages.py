@@ -12,6 +12,9 @@ from l2d.checkpoint import SIZES, WEIGHTS, read_card
 from l2d.recipe import Recipe
 from l2d.runs import Plan
 
+# Of a recipe, by the names of its fields: what an order can set and commands take.
+OPTIONS = ("epochs", "batch_size", "lr", "freeze_stages", "augmentation", "min_area", "colour", "cutout", "averaging", "holdout", "seed")
+
 
 class Stage(NamedTuple):
     """One training run of a job."""
@@ -59,25 +62,18 @@ def _write_command(program: str, plan: Plan, shorter: dict[str, str]) -> str:
     recipe = plan.recipe
     options: dict[str, Any] = {"data": plan.data, "out": plan.out}
     if plan.teacher is not None:
-        options = {
-            "teacher": plan.teacher,
-            "student": plan.backbone,
-            "method": recipe.method,
-            "teacher-size": recipe.teacher_size,
-        } | options
+        taught = {"student": plan.backbone, "method": recipe.method, "teacher_size": recipe.teacher_size}
+        options = {"teacher": plan.teacher} | taught | options
     else:
         options = {"backbone": plan.backbone} | options
     if plan.init is not None:
         options["init"] = plan.init
     options |= {name: getattr(plan, name) for name in SIZES}
-    options |= {name: getattr(recipe, name) for name in _TOLD}
+    options |= {name: getattr(recipe, name) for name in OPTIONS}
     words = [f"--{name.replace('_', '-')} {_quote(str(value), shorter)}" for name, value in options.items()]
     words += [f"--weight {name}={weight!r}" for name, weight in recipe.weights.items()]
     switches = [f"--{name.replace('_', '-')}" for name in ("pretrained", "unit_pixels") if getattr(plan, name)]
     return " ".join([f"{program} {'distill' if plan.teacher else 'train'}", *words, *switches])
-
-
-_TOLD = ("epochs", "batch_size", "lr", "freeze_stages", "augmentation", "min_area", "colour", "cutout", "averaging", "holdout", "seed")
 
 
 def _quote(value: str, shorter: dict[str, str]) -> str:

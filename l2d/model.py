@@ -195,9 +195,7 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
     import timm
     from huggingface_hub.utils import httpx
 
-    if not timm.is_model(name.split(".")[0]):
-        close = ", ".join(difflib.get_close_matches(name, timm.list_models()))
-        raise ValueError(f"Unknown backbone {name!r}; the paper's are {', '.join(BACKBONES)}; close timm names: {close or 'none'}.")
+    _check_name(name)
     options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     if name.startswith("swin"):
         # Trained and used at different sizes, like any other network.
@@ -219,6 +217,15 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
         raise ValueError(
             f"No ImageNet weights for {name} from the hub ({reason}); give them by --init, or train without them (--no-pretrained)."
         ) from error
+
+
+def _check_name(backbone: str) -> None:
+    # Here, not above, as in `_create_backbone`.
+    import timm
+
+    if not timm.is_model(backbone.split(".")[0]):
+        close = ", ".join(difflib.get_close_matches(backbone, timm.list_models()))
+        raise ValueError(f"Unknown backbone {backbone!r}; the paper's are {', '.join(BACKBONES)}; close timm names: {close or 'none'}.")
 
 
 def _name_some(names: list[str]) -> str:

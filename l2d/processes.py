@@ -125,9 +125,9 @@ def gather_objects(own: Any) -> list[Any]:
     """Every process's object, in order, in each of them."""
     if count() == 1:
         return [own]
-    everyones: list[Any] = [None] * count()
-    distributed.all_gather_object(everyones, own)
-    return everyones
+    gathered: list[Any] = [None] * count()
+    distributed.all_gather_object(gathered, own)
+    return gathered
 
 
 class _Gather(torch.autograd.Function):

@@ -26,8 +26,8 @@ from l2d.state import load_state, save_state
 
 # Losses are read back from the device this often: for progress, and to stop early when one is no longer a number.
 REPORT_EVERY = 10
-# A run's seed stands for this many: one for every epoch, and the last for the losses' own weights.
-SEEDS = 100_003
+# Every run's seed stands for so many: one for each epoch, and the last for the losses' own weights.
+SEEDS_PER_RUN = 100_003
 
 
 class StepReport(NamedTuple):
@@ -127,7 +127,7 @@ class _Run:
         self._set_training_mode()
         self.objective = processes.parallelise(_Objective(self._record(self.student, recipe.train_size, self.format), self.distiller))
         if self.teacher is not None:
-            self.teach = self._record(self.teacher.model, recipe.teacher_size, torch.channels_last)
+            self.recorded_teacher = self._record(self.teacher.model, recipe.teacher_size, torch.channels_last)
 
     def _split(self, index: Index, size: int) -> None:
         """Pictures to train on, in batches, and pictures held out."""
@@ -147,7 +147,7 @@ class _Run:
         self.format = choose_memory_format(student, self.device)
         self.student = student.to(self.device).to(memory_format=self.format).requires_grad_(True)
         # Losses with weights of their own draw them here, whatever was drawn before.
-        torch.manual_seed(self._seed(SEEDS - 1))
+        torch.manual_seed(self._seed(SEEDS_PER_RUN - 1))
         self.distiller = Distiller(weights, self.student, self.teacher.model if self.teacher is not None else None)
         self.distiller.to(self.device).to(memory_format=self.format)
         if self.teacher is not None:
@@ -187,13 +187,13 @@ class _Run:
                 # One transfer for all of them: each waits for the device.
                 sums = processes.average(torch.stack(list(totals.values()))).tolist()
                 means = {name: total / step for name, total in zip(totals, sums, strict=True)}
-                self._check(means)
+                self._check_finite(means)
                 if on_step is not None:
                     on_step(StepReport(self.epoch + 1, step, self.steps, means))
         return means
 
     def _seed(self, number: int) -> int:
-        return self.recipe.seed * SEEDS + number
+        return self.recipe.seed * SEEDS_PER_RUN + number
 
     @property
     def result(self) -> LabelNet:
@@ -221,7 +221,7 @@ class _Run:
             return None
         with torch.no_grad():
             view = prepare(view, self.recipe.teacher_size, self.teacher.card)
-            return self.distiller.keep(self.teach(view.contiguous(memory_format=torch.channels_last)))
+            return self.distiller.keep(self.recorded_teacher(view.contiguous(memory_format=torch.channels_last)))
 
     def _set_training_mode(self) -> None:
         self.student.train()
@@ -229,7 +229,7 @@ class _Run:
         for module in self.frozen:
             module.eval()
 
-    def _check(self, means: dict[str, float]) -> None:
+    def _check_finite(self, means: dict[str, float]) -> None:
         for name, value in means.items():
             if not math.isfinite(value):
                 raise DivergenceError(f"The {name} loss became {value} in epoch {self.epoch + 1}; lower the learning rate or its weight.")

@@ -53,8 +53,8 @@ def augment(
 
 def _draw(numbers: int, pictures: int, generator: torch.Generator) -> Tensor:
     """This process' part of the random numbers for a batch of all processes, (numbers, pictures)."""
-    everyones = pictures * processes.count()
-    return torch.rand(numbers, everyones, generator=generator)[:, processes.share(everyones)]
+    total = pictures * processes.count()
+    return torch.rand(numbers, total, generator=generator)[:, processes.share(total)]
 
 
 def _crop_grid(pixels: Tensor, draws: Tensor, min_area: float) -> Tensor:

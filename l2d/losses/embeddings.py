@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from torch import Tensor
 
 from l2d import processes
-from l2d.losses.relations import find_pairs, relation_loss
+from l2d.losses.relations import Pairs, find_pairs, relation_loss
 from l2d.outputs import Outputs
 
 # The rows taken out of embeddings so far, while several losses of one batch are computed.
@@ -34,11 +34,10 @@ def cd(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
     Labels with fewer than two positive images take no part. Positives come from `targets` (N, C), while the published code takes
     the rows of the masked embeddings that are not all zero: the same but for an embedding that is exactly zero.
     """
-    everyones = processes.gather(targets)
-    mine, theirs = (_take_positives(one.embeddings, targets, everyones) for one in (student, teacher))
+    all_targets = processes.gather(targets)
     # The pairs go label by label, the positives image by image.
-    rows = everyones.nonzero()[:, 1].argsort(stable=True)
-    return relation_loss(mine, theirs, find_pairs(everyones.T, rows))
+    rows = all_targets.nonzero()[:, 1].argsort(stable=True)
+    return _compare(student, teacher, targets, all_targets, find_pairs(all_targets.T, rows))
 
 
 def id(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
@@ -46,18 +45,22 @@ def id(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
 
     Images with fewer than two labels take no part.
     """
-    everyones = processes.gather(targets)
-    mine, theirs = (_take_positives(one.embeddings, targets, everyones) for one in (student, teacher))
-    return relation_loss(mine, theirs, find_pairs(everyones))
+    all_targets = processes.gather(targets)
+    return _compare(student, teacher, targets, all_targets, find_pairs(all_targets))
 
 
-def _take_positives(embeddings: Tensor, targets: Tensor, everyones: Tensor) -> Tensor:
+def _compare(student: Outputs, teacher: Outputs, targets: Tensor, all_targets: Tensor, pairs: Pairs) -> Tensor:
+    mine, theirs = (_take_positives(one.embeddings, targets, all_targets) for one in (student, teacher))
+    return relation_loss(mine, theirs, pairs)
+
+
+def _take_positives(embeddings: Tensor, targets: Tensor, all_targets: Tensor) -> Tensor:
     """The embeddings of all processes' positive labels, image by image, (K, E), out of (N, C, E); no process sends more to others."""
     taken = _taken.get()
     if taken is not None and embeddings in taken:
         return taken[embeddings]
     places = targets.flatten().nonzero()[:, 0].to(embeddings.device, non_blocking=True)
-    lengths = everyones.reshape(processes.count(), -1).count_nonzero(1)
+    lengths = all_targets.reshape(processes.count(), -1).count_nonzero(1)
     rows = processes.gather_rows(embeddings.flatten(0, 1).index_select(0, places), lengths)
     if taken is not None:
         taken[embeddings] = rows
