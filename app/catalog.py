@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from cachetools import LRUCache
 
-from app.entries import Entry, Stamp, read_entry, take_stamp, take_version
+from app.entries import Entry, FolderStamp, Stamp, read_entry, take_stamp, take_version
 from app.errors import ParameterError, UnavailableError, UnknownModelError, describe_unknown
 from l2d.checkpoint import CheckpointError, check_weights, load_checkpoint, load_head, read_card
 from l2d.head import LabelHead
@@ -44,12 +44,7 @@ class Catalog:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        defaults: Sequence[str] = (),
-        made: Path | None = None,
-        cache: Path | None = None,
-        streams: int | None = None,
+        self, folder: Path, defaults: Sequence[str] = (), made: Path | None = None, cache: Path | None = None, streams: int | None = None
     ):
         self.folders = (folder,) if made is None else (folder, made)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,8 +52,8 @@ class Catalog:
         self.streams = (streams or torch.get_num_threads()) if self.device.type == "cpu" else 1
         self._cache = cache
         self._defaults = tuple(defaults)
-        self._lock = threading.Lock()
-        self._loading = threading.Lock()
+        # The first one guards what is known and is held for moments; the second one lets one network at a time be read, and each once.
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         self._stamps: list[Stamp] = []
         # The last scan's, with those whose weights were refused since: only what changed is read again, a thousand cards take seconds.
         self._read_entries: dict[str, Entry] = {}
@@ -187,22 +182,27 @@ class Catalog:
                 return
             read: dict[str, Entry] = {}
             refused: dict[str, str] = {}
-            for place, stamp in [(place, stamp) for place, of_place in zip(self.folders, stamps, strict=True) for stamp in of_place]:
-                name, before = stamp[0], self._read_entries.get(stamp[0])
-                if name in read or name in refused:
-                    continue
-                if before is not None and (before.place, before.stamp) == (place, stamp):
-                    read[name] = before
-                    refused |= {name: self._refused[name]} if name in self._refused else {}
-                    continue
-                try:
-                    read[name] = read_entry(place, stamp)
-                except CheckpointError as error:
-                    refused[name] = self._hide_path(error)
-                except OSError as error:  # a link in a circle, or one that nobody here may follow
-                    refused[name] = f"{name} cannot be read: {error.strerror}."
+            for place, found in zip(self.folders, stamps, strict=True):
+                for stamp in found:
+                    if (name := stamp[0]) not in read and name not in refused:
+                        self._read_folder(place, stamp, read, refused)
             self._read_entries, self._refused, self._stamps = read, refused, stamps
             self._entries = self._arrange({name: entry for name, entry in read.items() if name not in refused})
+
+    def _read_folder(self, place: Path, stamp: FolderStamp, read: dict[str, Entry], refused: dict[str, str]) -> None:
+        """Add a folder's entry, as it was if it did not change, or why there is none."""
+        name, before = stamp[0], self._read_entries.get(stamp[0])
+        if before is not None and (before.place, before.stamp) == (place, stamp):
+            read[name] = before
+            if name in self._refused:
+                refused[name] = self._refused[name]
+            return
+        try:
+            read[name] = read_entry(place, stamp)
+        except CheckpointError as error:
+            refused[name] = self._hide_path(error)
+        except OSError as error:  # a link in a circle, or one that nobody here may follow
+            refused[name] = f"{name} cannot be read: {error.strerror}."
 
     def _arrange(self, found: dict[str, Entry]) -> dict[str, Entry]:
         preferred = [name for name in self._defaults if name in found]

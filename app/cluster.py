@@ -58,6 +58,7 @@ class RayCluster:
     def __init__(self, places: Places, address: str, need: Need):
         self.places, self.address, self.need = places, address, need
         self.device = "auto" if need.gpus else "cpu"
+        # Of several jobs' threads one asks and connects for all; whoever asks connects within.
         self._lock = threading.RLock()
         self._client: JobSubmissionClient | None = None
         self._ready, self._asked = False, -math.inf

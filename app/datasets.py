@@ -72,6 +72,7 @@ class Datasets:
 
     def __init__(self, folder: Path, memory: Path):
         self.folder, self.memory = folder, memory
+        # One data set is looked through at a time; others wait for it in a place each.
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(MAX_CHECKS)
 

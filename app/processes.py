@@ -167,6 +167,7 @@ def show_gpus(devices: Devices, count: int) -> dict[str, str]:
 
 def count_processors() -> int:
     """Processors that this process may use."""
+    # Not by `l2d.processes`, which would load torch into every worker.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -66,12 +66,13 @@ def create_api(settings: Settings) -> FastAPI:
         version=version("l2d"),
         description=DESCRIPTION + _describe_limits(settings),
         redoc_url=None,
-        lifespan=_run_engine,
+        lifespan=_live,
         servers=[{"url": "/"}],
     )
     app.include_router(answer_head(app.router))
     app.state.engine = engine
     app.state.workshop = workshop = Workshop(places, engine.catalog)
+    # Asked anew each time: the queue is opened when first needed.
     engine.metrics.watch_jobs(lambda: workshop.queue.count())
     app.state.access = Access(choose_token(settings.host, settings.token)[0])
     app.state.leaving = threading.Event()
@@ -102,7 +103,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def _run_engine(app: FastAPI) -> AsyncIterator[None]:
+async def _live(app: FastAPI) -> AsyncIterator[None]:
+    """What runs beside the requests, from the server's start to its end: the engine, the workers, and whoever watches these."""
     engine: Engine = app.state.engine
     warming = threading.Thread(target=_warm_up, args=(engine,), name="warm-up", daemon=True)
     warming.start()

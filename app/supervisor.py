@@ -31,6 +31,7 @@ class Supervisor:
     def __init__(self, places: Places, devices: Sequence[str]):
         self.places, self.devices = places, tuple(devices)
         self._closing = threading.Event()
+        # Whoever dismisses the workers finds all of them: none is started meanwhile or afterwards.
         self._lock = threading.Lock()
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._threads: list[threading.Thread] = []
