@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -51,16 +52,16 @@ def run_onnx(whole, images, threads):
     return lambda pixels: session.run(None, {name: pixels.numpy()})
 
 
-def run_openvino(whole, images, threads, precision="f32"):
+def run_openvino(whole, images, threads, precision=PRECISION):
     import openvino
 
-    options = PRECISION | {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    compiled = openvino.compile_model(convert(openvino, whole, images), "CPU", options | {"ENABLE_CPU_PINNING": False})
+    options = precision | {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+    compiled = openvino.compile_model(convert(openvino, whole, images), "CPU", options)
     return lambda pixels: list(compiled(pixels.numpy()).values())
 
 
 def run_openvino_bf16(whole, images, threads):
-    return run_openvino(whole, images, threads, "bf16")
+    return run_openvino(whole, images, threads, {"INFERENCE_PRECISION_HINT": "bf16"})
 
 
 ENGINES = {
@@ -104,7 +105,6 @@ def time_it(run, pixels, rounds=ROUNDS):
 
 def time_aside(runs, pixels):
     """Milliseconds per picture with one thread for each of several pictures at once."""
-    from concurrent.futures import ThreadPoolExecutor
 
     def repeat(run):
         torch.set_num_threads(1)

@@ -29,14 +29,14 @@ LOADER_BATCHES = 1000
 
 
 def bench_training(
-    data: str = "shapes",
+    data: str,
     *,
-    teacher: str = "resnet50",
-    student: str = "mobilenetv2_100",
+    teacher: str,
+    student: str,
     method: str = "l2d",
-    image_size: int = 224,
-    batch_size: int = 64,
-    rounds: int = 5,
+    image_size: int,
+    batch_size: int,
+    rounds: int,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:

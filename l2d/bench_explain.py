@@ -53,7 +53,7 @@ class Logits(nn.Module):
 
 
 def bench_explain(
-    folders: Sequence[Path], *, rounds: int = 5, device: torch.device | str = "cpu", progress: Progress | None = None
+    folders: Sequence[Path], *, rounds: int, device: torch.device | str = "cpu", progress: Progress | None = None
 ) -> dict[str, Any]:
     """Time predictions and LayerCAM maps of several networks on one picture: ours, torchcam's, and pytorch-grad-cam's.
 

@@ -24,10 +24,10 @@ COMMONEST = 0.6
 
 def bench_losses(
     *,
-    images: int = 64,
-    labels: int = 80,
-    width: int = 768,
-    rounds: int = 9,
+    images: int,
+    labels: int,
+    width: int,
+    rounds: int,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:

@@ -45,9 +45,9 @@ class Bare(NamedTuple):
 def bench_serve(
     checkpoints: Path,
     *,
-    seconds: float = 60.0,
-    clients: int = 32,
-    rounds: int = 30,
+    seconds: float,
+    clients: int,
+    rounds: int,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:

@@ -242,7 +242,8 @@ def _work_through(
 
     Several processes train and score together; the main one writes.
 
-    `scored`: measure every finished network on the test pictures.
+    Args:
+        scored: measure every finished network on the test pictures.
     """
     from l2d import processes
     from l2d.data import check_splits, read_index

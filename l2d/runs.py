@@ -233,6 +233,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def describe_lineage(plan: Plan) -> dict[str, Any]:
+    """Where a network's initial weights come from, as its card tells it."""
     if plan.init is not None and plan.init.is_dir():
         card = read_card(plan.init)
         before = {"recipe": card.recipe, "data": card.data, "mAP": card.scores.get("mAP"), "lineage": card.lineage}
