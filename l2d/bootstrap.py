@@ -6,6 +6,7 @@ the differences. It tells luck with the pictures, not luck with the training: th
 Source: B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (the percentile interval).
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -44,4 +45,4 @@ def find_intervals(
 def _describe(difference: float, drawn: list[float]) -> dict[str, float | None]:
     low, high = torch.tensor(drawn, dtype=torch.float64).nanquantile(torch.tensor([LOW, HIGH], dtype=torch.float64)).tolist()
     numbers = {"difference": difference, "low": low, "high": high}
-    return {name: None if difference != difference else value for name, value in numbers.items()}
+    return {name: None if math.isnan(difference) else value for name, value in numbers.items()}

@@ -185,7 +185,7 @@ def load_checkpoint(folder: Path | str) -> Network:
 
 
 def load_head(folder: Path) -> Head:
-    """The same of the head alone, for whoever gets the last map without the backbone, which takes far longer to build.
+    """Rebuild a network's head alone, for whoever gets the last map without the backbone, which takes far longer to build.
 
     Raises: as `load_checkpoint`; but of the backbone's weights nothing is checked except that they are those of the card.
     """

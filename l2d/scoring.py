@@ -47,7 +47,8 @@ def evaluate(
         _check_save(save, split)
         if tune and split == "train":
             raise ValueError("--tune finds thresholds on the training pictures, which can then not be scored with them; leave one out.")
-        index, training = read_index(data, split), read_index(data, "train") if tune else None
+        index = read_index(data, split)
+        training = read_index(data, "train") if tune else None
         scores = _judge(predict, [checkpoint, against], index, device, "evaluate")
         thresholds = tune_thresholds(_judge(predict, [checkpoint], training, device, "tune")[0], training.targets) if training else None
         report = score_report(scores[0], index.targets, index.labels, thresholds)

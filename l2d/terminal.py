@@ -77,7 +77,7 @@ def _describe(error: Exception) -> str:
     return f"{': '.join(str(part) for part in (error.filename, error.strerror) if part)}."
 
 
-def _complain(reason: object) -> None:
+def _complain(reason: str) -> None:
     say(Text.assemble(("Error:", "red"), f" {reason}"))
 
 

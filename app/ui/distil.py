@@ -23,6 +23,8 @@ STYLE = form.CSS + progress.CSS + curves.CSS + maps.CSS
 POLL_SECONDS = 2.0
 LISTED = 50
 LOG_BYTES = 16 * 2**10
+# Of every event: no bar over what changes, and no place in Gradio's own API.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # The start button until its order is answered, and a moment longer: else the second half of a double click would order again.
 REST = "() => ({__type__: 'update', interactive: false, value: 'Being ordered \u2026'})"
 WAKE = "() => new Promise((wake) => setTimeout(() => wake({__type__: 'update', interactive: true, value: 'Start'}), 1000))"
@@ -58,29 +60,32 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     # The slider itself may still be that of the job before.
     seen, looked = gr.State({}), gr.State({})
     view = [chosen, status, *buttons.values(), curves, epoch, probes, log, seen]
-    inputs, basis, fitted = list(fields.values()), [fields[name] for name in BASIS], [fields[name] for name in FITTED]
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    refresh = QUIET | {"fn": bench.refresh, "inputs": [token, chosen, looked, seen], "outputs": view}
+    _follow_fields(bench, tab, fields, command)
+    resting = start.click(None, None, start, js=REST, **QUIET)
+    ordered = resting.then(bench.start, [token, *fields.values()], [chosen, *answer], **QUIET)
+    ordered.then(**refresh)
+    for ended in (ordered.success, ordered.failure):
+        ended(None, None, start, js=WAKE, **QUIET)
+    answer[1].click(None, js=SHOW, **QUIET)
+    for verb, button in buttons.items():
+        asked = button.click(bench.ask(verb), [token, chosen, answer[0]], list(answer), js=CONFIRM if verb == "delete" else None, **QUIET)
+        asked.then(**refresh)
+    chosen.input(**refresh)
+    epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes, looked], **QUIET)
+    gr.Timer(POLL_SECONDS).tick(**refresh)
 
+
+def _follow_fields(bench: "Bench", tab: gr.Tab, fields: dict[str, Any], command: gr.Textbox) -> None:
+    """Have the fields fit each other, and the commands tell what they hold. A choice made before the last one is answered counts, too."""
+    inputs, basis, fitted = list(fields.values()), [fields[name] for name in BASIS], [fields[name] for name in FITTED]
     # What there is to choose from comes and goes.
-    # A choice that is made before the one before it is answered counts, too.
     changed = [tab.select, *(fields[name].input for name in FITTING)]
-    fit = gr.on(changed, bench.form.fit, basis, fitted, trigger_mode="always_last", **quiet)
-    fit.then(bench.preview, inputs, command, trigger_mode="always_last", **quiet)
+    fit = gr.on(changed, bench.form.fit, basis, fitted, trigger_mode="always_last", **QUIET)
+    fit.then(bench.preview, inputs, command, trigger_mode="always_last", **QUIET)
     # Only what a person changes: what was fitted is not all there yet when the first of it has changed.
     typed = [component.input for name, component in fields.items() if name not in FITTING]
-    gr.on(typed, bench.preview, inputs, command, trigger_mode="always_last", **quiet)
-    resting = start.click(None, None, start, js=REST, **quiet)
-    ordered = resting.then(bench.start, [token, *inputs], [chosen, *answer], **quiet)
-    ordered.then(bench.refresh, [token, chosen, looked, seen], view, **quiet)
-    for ended in (ordered.success, ordered.failure):
-        ended(None, None, start, js=WAKE, **quiet)
-    answer[1].click(None, js=SHOW, **quiet)
-    for verb, button in buttons.items():
-        asked = button.click(bench.ask(verb), [token, chosen, answer[0]], list(answer), js=CONFIRM if verb == "delete" else None, **quiet)
-        asked.then(bench.refresh, [token, chosen, looked, seen], view, **quiet)
-    chosen.input(bench.refresh, [token, chosen, looked, seen], view, **quiet)
-    epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes, looked], **quiet)
-    gr.Timer(POLL_SECONDS).tick(bench.refresh, [token, chosen, looked, seen], view, **quiet)
+    gr.on(typed, bench.preview, inputs, command, trigger_mode="always_last", **QUIET)
 
 
 def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, tuple[gr.HTML, gr.Button], gr.Textbox]:

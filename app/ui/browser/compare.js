@@ -95,9 +95,11 @@ function accept({ answer, preview }) {
 
 const addTimes = (before, now) => Object.fromEntries(Object.entries(before).map(([stage, time]) => [stage, time + now[stage]]));
 
+/** Whether a model could show a map of a label and has none yet. */
+const lacks = (model, label) => model.labels.includes(label) && !model.maps[look.view.kind][label];
+
 /** Ask for what is shown but not known, if anything is. */
 function complete() {
-  const lacks = (model, label) => model.labels.includes(label) && !model.maps[look.view.kind][label];
   // Of another set of labels than all rows: begins with its own.
   const lost = state.rows.length && !listRows().length;
   const models = chosen().filter((model) => !model.scores || lost || state.rows.some((label) => lacks(model, label)));
@@ -166,8 +168,7 @@ function toggleModel(model, on) {
 }
 
 function changeLook() {
-  const { kind } = look.view;
-  if (chosen().some((model) => state.rows.some((label) => model.labels.includes(label) && !model.maps[kind][label]))) complete();
+  if (chosen().some((model) => state.rows.some((label) => lacks(model, label)))) complete();
   else refresh();
 }
 
@@ -177,6 +178,9 @@ function listLabels() {
   for (const model of chosen()) for (const label of model.labels) best.set(label, Math.max(best.get(label) ?? -1, model.scores?.get(label) ?? -1));
   return [...best].map(([label, score]) => ({ label, score: score < 0 ? undefined : score })).sort((a, b) => (b.score ?? 0) - (a.score ?? 0));
 }
+
+/** Predicted labels without a row, most probable first. */
+const listPredicted = () => listLabels().filter(({ label, score }) => score >= look.view.threshold && !state.rows.includes(label)).map(({ label }) => label);
 
 // --- what is on the page -----------------------------------------------------------------------------------------------------
 
@@ -249,8 +253,7 @@ function showModel({ name, title, mAP, data, backbone, image_size: size }) {
 
 function showChips() {
   const scores = new Map(listLabels().map(({ label, score }) => [label, score])), rows = listRows();
-  const likely = [...scores].filter(([label, score]) => score >= look.view.threshold && !state.rows.includes(label)).slice(0, LIKELY_CHIPS);
-  const chips = [...rows, ...likely.map(([label]) => label)].map((label) => [label, formatProbability(scores.get(label)), rows.includes(label)]);
+  const chips = [...rows, ...listPredicted().slice(0, LIKELY_CHIPS)].map((label) => [label, formatProbability(scores.get(label)), rows.includes(label)]);
   if (differs(find(".chips"), chips)) swap(find(".chips"), chips.map(showChip));
   find(".all-rows").textContent = rows.length ? "Remove all" : "Show suggested";
   find(".all-rows").hidden = !state.photo?.preview || !scores.size;
@@ -264,7 +267,7 @@ function showChip([label, probability, shown]) {
 
 /** Predicted labels beyond the rows that a new photograph starts with. */
 function showMore() {
-  const rest = listLabels().filter(({ label, score }) => score >= look.view.threshold && !state.rows.includes(label)).map(({ label }) => label);
+  const rest = listPredicted();
   if (!differs(find(".more"), rest)) return;
   const button = make("button", { type: "button", class: "button" }, rest.length === 1 ? `Show ${rest[0]} too` : `Show ${rest.length} more predicted labels`);
   button.addEventListener("click", () => showRows([...state.rows, ...rest]));
