@@ -195,6 +195,15 @@ class Summary:
             self.progress = self.progress._replace(best_score=record["mAP"], best_epoch=record["epoch"])
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file of the folder; None if there is no such file."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return content
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)

@@ -118,6 +118,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise PictureFormatError(f"Expected a picture as {_KNOWN}; these {len(data)} bytes are none of them. {_CONVERT}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow's sentence begins: Image size (123 pixels) exceeds ...
         raise TooLargeError(_too_many_pixels(str(error).split(" (")[1].split(" ")[0], max_pixels)) from None
     except PixelKindError as error:
         raise PictureFormatError(f"{error} {_CONVERT}") from None

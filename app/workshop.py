@@ -4,7 +4,6 @@ import hashlib
 import json
 import threading
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from app.catalog import Catalog
@@ -15,7 +14,7 @@ from app.orders import Order
 from app.places import Places
 from app.publication import find_models
 from app.queue import Queue
-from app.records import JobFolder, Line, remove_folder
+from app.records import JobFolder, Line, read_json, remove_folder
 from app.stages import plan_stages, write_commands
 from l2d.recipe import count_held_out
 
@@ -178,12 +177,3 @@ def _check_pictures(order: Order, pictures: int, name: str) -> None:
             f"Of the {pictures} training pictures of {name!r} {left} are left to train on, with a holdout of {order.holdout:g}; "
             f"{order.processes} {'process needs' if order.processes == 1 else 'processes need'} {least} at least."
         )
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file; None if there is no such file."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return content

@@ -12,8 +12,8 @@ from PIL import Image
 
 from app.jobs import TEACHER
 from app.probes import INDEX
+from app.records import read_json
 from app.ui.photographs import encode
-from app.workshop import read_json
 from l2d.layers import format_number, format_probability, measure_by_area
 
 COLOUR_MAP, OPACITY = "inferno", 0.85
