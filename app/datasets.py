@@ -190,7 +190,7 @@ def _find_problem(train: dict[str, Any], test: dict[str, Any]) -> str:
     if differences := describe_differences(list(train["labels"]), list(test["labels"])):
         return f"Its test pictures do not have the labels of its training pictures: {differences}."
     broken = [*train["broken"], *test["broken"]]
-    return f"{len(broken)} of its pictures are missing or cannot be decoded, the first: {broken[0]}" if broken else ""
+    return f"Pictures that are missing or cannot be decoded: {len(broken)}, the first: {broken[0]}" if broken else ""
 
 
 def _take_stamp(root: Path) -> str:

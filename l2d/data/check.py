@@ -36,14 +36,14 @@ def check_index(index: Index, *, progress: Callable[[int, int], None] | None = N
         each picture that is missing or cannot be decoded), sizes (smallest and largest width x height by area, None if none can be
         decoded), boxes (their number, or None), and warnings: sentences about what will disturb training or scores. Ready for JSON.
     """
-    sizes: list[Size | str] = []
+    found: list[Size | str] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="check") as pool:
-        for size in pool.map(_decode, index.paths):
-            sizes.append(size)
+        for size_or_fault in pool.map(_decode, index.paths):
+            found.append(size_or_fault)
             if progress is not None:
-                progress(len(sizes), len(index.paths))
-    broken = [size for size in sizes if isinstance(size, str)]
-    whole = sorted((size for size in sizes if not isinstance(size, str)), key=lambda size: size[0] * size[1])
+                progress(len(found), len(index.paths))
+    broken = [fault for fault in found if isinstance(fault, str)]
+    sizes = sorted((size for size in found if not isinstance(size, str)), key=lambda size: size[0] * size[1])
     counts = {label: int(count) for label, count in zip(index.labels, index.targets.sum(0).tolist(), strict=True)}
     return {
         "pictures": len(index.paths),
@@ -51,9 +51,9 @@ def check_index(index: Index, *, progress: Callable[[int, int], None] | None = N
         "labels_per_picture": float(index.targets.sum(1).mean()),
         "pictures_without_labels": int((index.targets.sum(1) == 0).sum()),
         "broken": broken,
-        "sizes": [f"{width} x {height}" for width, height in (whole[0], whole[-1])] if whole else None,
-        "boxes": None if index.boxes is None else sum(len(found) for boxes in index.boxes for found in boxes.values()),
-        "warnings": list(_warn(index, counts, broken, sizes)),
+        "sizes": [f"{width} x {height}" for width, height in (sizes[0], sizes[-1])] if sizes else None,
+        "boxes": None if index.boxes is None else sum(len(same) for boxes in index.boxes for same in boxes.values()),
+        "warnings": list(_warn(index, counts, broken, found)),
     }
 
 
@@ -68,31 +68,31 @@ def _decode(path: Path) -> Size | str:
         return f"{path}: {error}"
 
 
-def _warn(index: Index, counts: dict[str, int], broken: list[str], sizes: list[Size | str]) -> Iterator[str]:
+def _warn(index: Index, counts: dict[str, int], broken: list[str], found: list[Size | str]) -> Iterator[str]:
     if broken:
-        yield f"{len(broken)} pictures are missing or cannot be decoded, the first: {broken[0]}"
+        yield f"pictures that are missing or cannot be decoded: {len(broken)}, the first: {broken[0]}"
     empty = [label for label, count in counts.items() if not count]
     if empty:
-        yield f"{len(empty)} labels are in no picture, so mAP leaves them out: {', '.join(empty)}"
+        yield f"labels in no picture, which mAP leaves out: {', '.join(empty)}"
     everywhere = [label for label, count in counts.items() if count == len(index.paths)]
     if everywhere:
-        yield f"{len(everywhere)} labels are in every picture, so nothing can be learnt about them: {', '.join(everywhere)}"
+        yield f"labels in every picture, about which nothing can be learnt: {', '.join(everywhere)}"
     unlabelled = int((index.targets.sum(1) == 0).sum())
     if unlabelled:
-        yield f"{unlabelled} pictures show no label; they train and count as such"
+        yield f"pictures that show no label, and train and count as such: {unlabelled}"
     twice = [path for path, count in Counter(index.paths).items() if count > 1]
     if twice:
-        yield f"{len(twice)} pictures are named more than once, the first: {twice[0]}"
-    outside = _find_outside(index, sizes)
+        yield f"pictures that are named more than once: {len(twice)}, the first: {twice[0]}"
+    outside = _find_outside(index, found)
     if outside:
-        yield f"{len(outside)} pictures have boxes that reach out of them, the first: {outside[0]}"
+        yield f"pictures with boxes that reach out of them: {len(outside)}, the first: {outside[0]}"
 
 
-def _find_outside(index: Index, sizes: list[Size | str]) -> list[Path]:
+def _find_outside(index: Index, found: list[Size | str]) -> list[Path]:
     """Pictures with a box that lies outside by more than a pixel, or has no area: boxes of another size of the picture, mostly."""
     outside = []
-    for path, boxes, size in zip(index.paths, index.boxes or [{}] * len(index.paths), sizes, strict=True):
-        if not isinstance(size, str) and not all(_fits(box, size) for found in boxes.values() for box in found):
+    for path, boxes, size in zip(index.paths, index.boxes or [{}] * len(index.paths), found, strict=True):
+        if not isinstance(size, str) and not all(_fits(box, size) for same in boxes.values() for box in same):
             outside.append(path)
     return outside
 
