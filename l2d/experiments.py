@@ -185,7 +185,7 @@ def bench(
     batch_size: Annotated[int, typer.Option(help="loss, train: pictures per step", min=1)] = 64,
     checkpoints: Annotated[Path, typer.Option(**PATH, help="explain, serve: folder of trained networks")] = Path("checkpoints"),
     clients: Annotated[int, typer.Option(help="serve: clients that ask at the same time", min=1)] = 32,
-    seconds: Annotated[float, typer.Option(help="serve: how long they ask")] = 60,
+    seconds: Annotated[float, typer.Option(help="serve: how long they ask", min=1)] = 60,
     rounds: Annotated[int, typer.Option(help="measurements of which the median is taken", min=1)] = 5,
     device: Device = "auto",
     as_json: AsJson = False,

@@ -242,6 +242,11 @@ def test_an_empty_path_is_not_the_current_folder(words: tuple[str, ...], tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_load_of_no_time_is_refused_before_anything_is_measured() -> None:
+    result = run("bench", "serve", "--checkpoints", "x", "--seconds", "0")
+    assert (result.exit_code, "--seconds" in result.stderr) == (2, True)
+
+
 def test_too_little_memory_is_told() -> None:
     assert "The memory did not suffice" in refuse("bench", "loss", "--labels", "80", "--width", 2**40, "--rounds", "1", "--device", "cpu")
 
