@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What this process ends with when the group was lost: sysexits.h calls it a temporary failure.
+# Exit code when the group was lost: sysexits.h calls it a temporary failure.
 LOST = 75
 
 
@@ -60,7 +60,7 @@ def train_share(config: dict[str, Any]) -> None:
     """
     from app.training import main as train
 
-    # Ray's own leave out when; the training sets up its own.
+    # Ray's own handlers tell no time; the training sets up its own.
     logging.getLogger().handlers.clear()
     if train(config["job"], Places(*map(Path, config["places"])), attached=False):
         raise RuntimeError("The training failed; the log above says why.")

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 # How often a training that no worker of this machine holds looks whether it is still wanted.
 CLAIM_SECONDS = 2.0
-# What a training exits with that nobody wants any more.
+# Exit code of a training that nobody wants any more.
 LEFT_ALONE = 3
 
 

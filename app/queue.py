@@ -19,7 +19,7 @@ SILENCE_SECONDS = 30.0
 # How long a statement waits while another process writes.
 LOCK_SECONDS = 5.0
 FILE = "jobs.sqlite"
-# Beneath a sentence on why a job ended before its time.
+# The end of a sentence on why a job ended before its time.
 RESUME_HINT = "resume goes on after the last finished epoch."
 # By the beginning of SQLite's names. It also has its "disk I/O error" where there is no room for its shared memory.
 _FULL, _MOVED = ": the disk may be full", f": {FILE} may have been moved, or be read-only; if it is lost, start server and workers anew"

@@ -17,7 +17,8 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-# A worker marks its seat so often, and is taken for stuck when the last mark is so old. Between marks lies nothing that takes longer.
+# A worker marks its seat so often, and is taken for stuck when the last mark is so old: nothing that it does between two
+# marks takes longer.
 MARK_SECONDS, STUCK_SECONDS = 5.0, 60.0
 # The seat of a worker that hands its jobs to a cluster.
 CLUSTER = "ray"

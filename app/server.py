@@ -157,7 +157,7 @@ def _mount_page(app: FastAPI) -> FastAPI:
     inner = next(route.app for route in mounted.routes if isinstance(route, Mount) and isinstance(route.app, gradio.routes.App))
     bound_routes(inner)
     # To be set when the server stops: it ends the streams by which Gradio notices that somebody leaves the page.
-    # Gradio does not document it: without it, the server waits for its patience's end.
+    # Gradio does not document it; where it is missing, the server waits until its patience is over.
     app.state.page_over = getattr(inner, "stop_event", None)
     return mounted
 

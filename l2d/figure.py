@@ -29,7 +29,7 @@ MOST_INCHES = 200
 # zlib's. Its default takes four times as long, and photographs hardly shrink more.
 COMPRESSION = 2
 INK, PALE = "#1c1c1e", "#48484a"
-# matplotlib brings the first one; it has no Chinese, Japanese and Korean letters. The others have, and are asked where they are installed.
+# matplotlib brings the first one; it has no Chinese, Japanese and Korean letters. The others have them, and are used where installed.
 FONTS = (
     "DejaVu Sans",
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),

@@ -31,7 +31,7 @@ class Layer(NamedTuple):
     def find_peak(self, smooth: bool) -> float:
         """What full colour stands for on a scale of its own: the largest evidence, or the largest difference of either sign; 0 for none.
 
-        Maps of different sizes differ by other numbers between their cells' centres than cell by cell, as `spread` gives them.
+        Maps of different sizes are compared at the cells of the finer one, as `spread` gives their numbers there.
         """
         if self.other is None:
             return _find_largest(self.evidence)

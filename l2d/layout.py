@@ -5,7 +5,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-# Inches. The longer side of a picture is CELL. A cell has at least the room of its remarks, NARROW, and beside a bar's three numbers, LOW.
+# Inches. The longer side of a picture is CELL. A cell is at least as wide as its remarks, NARROW, and as high as the
+# three numbers of the bar beside it, LOW.
 CELL, NARROW, LOW = 1.7, 0.95, 0.5
 GAP, MARGIN, LINE, CAPTION_LINE = 0.06, 0.12, 0.155, 0.125
 BAR, BAR_ROOM, OWN_BAR, OWN_BAR_ROOM = 0.085, 0.5, 0.045, 0.2

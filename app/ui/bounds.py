@@ -1,4 +1,4 @@
-"""What Gradio keeps, writes and fetches for whoever reaches the page: by itself as much as they like."""
+"""How much Gradio keeps, writes and fetches for whoever reaches the page; left to itself, as much as they like."""
 
 import io
 from collections.abc import AsyncGenerator
@@ -72,7 +72,7 @@ class _FormParser(MultiPartParser):
         form = await super().parse()
         for _, value in form.multi_items():
             if isinstance(value, UploadFile):
-                # Gradio removes the file that this is the name of; only of a stream it knows that there is none.
+                # Gradio would remove an upload's file by its name; of a plain stream it knows that there is none.
                 value.file = io.BytesIO(await value.read())
         return form
 

@@ -91,7 +91,7 @@ class History:
 
 @functools.lru_cache(KEPT_HISTORIES)
 def recall_history(job: Path) -> History:
-    """What was read so far of the job in this folder."""
+    """The one history of the job in this folder, shared by all who look at it: with what was read so far."""
     return History()
 
 

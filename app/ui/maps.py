@@ -54,6 +54,7 @@ def show_maps(folder: Path, epoch: int) -> str:
         return "<p>No maps so far: they are made after every epoch of the student.</p>"
 
 
+# In these functions `changed` is for the cache alone: what is written anew is read anew.
 @functools.lru_cache(KEPT_VIEWS)
 def _draw_view(folder: Path, epoch: int, changed: int) -> str:
     pictures, student, teacher = (_read(folder / name) for name in (INDEX, f"{epoch:04}.json", f"{TEACHER}.json"))

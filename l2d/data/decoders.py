@@ -1,6 +1,7 @@
 """Processes that decode pictures for a GPU: threads hold up the one that trains, since Python runs one at a time.
 
-Training on processors gains nothing by them: it takes far longer than decoding, and what it overwrites while they live, they still hold.
+Training on processors gains nothing by them: it takes far longer than decoding, and forked processes hold on to all memory that it
+overwrites while they live.
 """
 
 import contextlib
