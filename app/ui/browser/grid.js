@@ -4,11 +4,14 @@
 const FINE = 144;
 /** Times as wide as high: photographs from here on stand below one another. */
 const WIDE = 3;
+/** Milliseconds that a finger rests before it holds a map: it may only be scrolling. */
+const HOLD = 180;
 
 function createGrid(root, { remove, say }) {
   let rows = [], names = [], shown = null;
   // The row that the tab key reaches: with 80 rows nobody would come past all.
   let stop = null;
+  let holding = 0;
   const whole = buildBar();
   // Hundreds of maps take as long to paint as a person notices: those far from the window wait until they are near.
   const approach = new IntersectionObserver((entries) => {
@@ -59,7 +62,7 @@ function createGrid(root, { remove, say }) {
     const node = make("section", { class: "row", "aria-label": label }, make("header", {}, make("h3", {}, label), bar.node, close), cross);
     node.dataset.label = label;
     const row = { label, node, cells, bar, cross, paint: () => {} };
-    watchPointer(row);
+    watchRow(row);
     return row;
   }
 
@@ -195,10 +198,11 @@ function createGrid(root, { remove, say }) {
     return () => paintBar(bar.canvas, colours);
   }
 
-  function watchPointer(row) {
-    let at = { x: 0.5, y: 0.5 }, holding = 0;
+  /** The cross-hair of a row, and the bare photograph for as long as a pointer or the space bar is held. */
+  function watchRow(row) {
+    const at = { x: 0.5, y: 0.5 };
     const move = (x, y) => {
-      at = { x: clamp(x, 0, 1), y: clamp(y, 0, 1) };
+      Object.assign(at, { x: clamp(x, 0, 1), y: clamp(y, 0, 1) });
       row.node.classList.add("crossed");
       row.cross.style.setProperty("--x", (100 * at.x).toFixed(1) + "%");
       row.cross.style.setProperty("--y", (100 * at.y).toFixed(1) + "%");
@@ -208,10 +212,18 @@ function createGrid(root, { remove, say }) {
       row.node.classList.remove("crossed");
       for (const cell of row.cells.filter(isFilled)) cell.value.textContent = tellPeak(cell.layer);
     };
-    const bare = (on) => {
-      clearTimeout(holding);
-      root.classList.toggle("bare", on);
-    };
+    watchPointer(row, move, leave);
+    watchKeys(row, at, move);
+    row.cross.addEventListener("focus", () => moveStop(row.label));
+    row.cross.addEventListener("blur", () => { leave(); bare(false); });
+  }
+
+  function bare(on) {
+    clearTimeout(holding);
+    root.classList.toggle("bare", on);
+  }
+
+  function watchPointer(row, move, leave) {
     const follow = (event) => {
       const frame = event.target.closest?.(".frame");
       if (!frame) return;
@@ -223,12 +235,15 @@ function createGrid(root, { remove, say }) {
     row.cross.addEventListener("pointerdown", (event) => {
       if (event.button || !event.target.closest(".frame")) return;
       follow(event);
-      // A finger may only be scrolling.
-      if (event.pointerType === "touch") holding = setTimeout(() => bare(true), 180);
+      clearTimeout(holding);
+      if (event.pointerType === "touch") holding = setTimeout(() => bare(true), HOLD);
       else bare(true);
     });
     for (const end of ["pointerup", "pointercancel"]) row.cross.addEventListener(end, () => bare(false));
     row.cross.addEventListener("contextmenu", (event) => { if (root.classList.contains("bare")) event.preventDefault(); });
+  }
+
+  function watchKeys(row, at, move) {
     row.cross.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, -0.05], ArrowDown: [0, 0.05] }[event.key];
       if (step) {
@@ -242,8 +257,6 @@ function createGrid(root, { remove, say }) {
       event.preventDefault();
     });
     row.cross.addEventListener("keyup", (event) => { if (event.key === " ") bare(false); });
-    row.cross.addEventListener("focus", () => moveStop(row.label));
-    row.cross.addEventListener("blur", () => { leave(); bare(false); });
   }
 
   const describeCell = ({ label, model, probability, note, layer }, view) =>
