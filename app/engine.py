@@ -113,13 +113,7 @@ class Engine:
         Raises: as `look`.
         """
         # One sight's maps are made while other models still look.
-        started = [
-            (
-                view,
-                self._submit(self._gate, self._map, view.sight, labels, ticket, kind) if missing_labels(view.sight, labels, kind) else None,
-            )
-            for view in views
-        ]
+        started = [(view, self._start_maps(view.sight, labels, ticket, kind)) for view in views]
         return [(view, ticket.wait(future) if future else 0.0) for view, future in started]
 
     def run_aside(self, ticket: Ticket, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -253,6 +247,9 @@ class Engine:
             flight.future.set_result(result)
         else:
             flight.future.set_exception(result)
+
+    def _start_maps(self, sight: Sight, labels: Sequence[str], ticket: Ticket, kind: str) -> "Future[float] | None":
+        return self._submit(self._gate, self._map, sight, labels, ticket, kind) if missing_labels(sight, labels, kind) else None
 
     def _map(self, sight: Sight, labels: Sequence[str], ticket: Ticket, kind: str) -> float:
         """Add the maps that a sight lacks; gives the seconds that it took (gate's thread)."""

@@ -79,16 +79,23 @@ def read_entry(place: Path, stamp: FolderStamp) -> Entry:
         raise CheckpointError("A model's folder is named with at most 80 letters, digits, dots, dashes and underscores.")
     # Asked first, because `is_dir` and `is_file` call some of what cannot be read merely not there.
     folder.stat()
-    for path in (folder, folder / CARD, folder / WEIGHTS):
+    if not folder.is_dir():
+        raise CheckpointError(f"{name} is no folder.")
+    _check_link(folder, place)
+    for path in (folder / CARD, folder / WEIGHTS):
         # A pipe would keep its reader waiting for ever.
-        if not (path.is_dir() if path == folder else path.is_file()):
+        if not path.is_file():
             raise CheckpointError(f"{name} holds no {path.name}.")
-        if not path.resolve().is_relative_to(place.resolve()):
-            raise CheckpointError(f"{path.name} is a link that leads out of the folder of checkpoints.")
+        _check_link(path, place)
     if (folder / CARD).stat().st_size > MAX_CARD_BYTES:
         raise CheckpointError(f"Its {CARD} is larger than {MAX_CARD_BYTES} bytes.")
     card = read_card(folder)
     return Entry(name, card, _describe_card(name, card), place, take_version(card), stamp)
+
+
+def _check_link(path: Path, place: Path) -> None:
+    if not path.resolve().is_relative_to(place.resolve()):
+        raise CheckpointError(f"{path.name} is a link that leads out of the folder of checkpoints.")
 
 
 def take_version(card: ModelCard) -> str:

@@ -101,17 +101,16 @@ def f1_scores(predicted: Tensor, targets: Tensor) -> dict[str, float | None]:
     positive at all the per-label means are None.
     """
     predicted, positive = predicted.cpu().bool(), targets.cpu().bool()
-    right = (predicted & positive).sum(0).double()
-    said, true = predicted.sum(0).double(), positive.sum(0).double()
-    present = true > 0
-    cp, cr = _ratio(right, said)[present].mean(), _ratio(right, true)[present].mean()
+    hits, predictions, positives = (decisions.sum(0).double() for decisions in (predicted & positive, predicted, positive))
+    present = positives > 0
+    cp, cr = _ratio(hits, predictions)[present].mean(), _ratio(hits, positives)[present].mean()
     numbers = {
-        "OP": _ratio(right.sum(), said.sum()),
-        "OR": _ratio(right.sum(), true.sum()),
-        "OF1": _ratio(2 * right.sum(), said.sum() + true.sum()),
+        "OP": _ratio(hits.sum(), predictions.sum()),
+        "OR": _ratio(hits.sum(), positives.sum()),
+        "OF1": _ratio(2 * hits.sum(), predictions.sum() + positives.sum()),
         "CP": cp,
         "CR": cr,
-        "CF1": _ratio(2 * right, said + true)[present].mean(),
+        "CF1": _ratio(2 * hits, predictions + positives)[present].mean(),
         "CF1_of_means": _ratio(2 * cp * cr, cp + cr),
     }
     return {name: _number(100 * value) for name, value in numbers.items()}

@@ -108,11 +108,11 @@ class Recipe:
     def find_doubts(self, targets: Tensor) -> list[str]:
         """Sentences on losses of the method that would have hardly anything to compare in a batch of these pictures, (N, C)."""
         count, size = len(targets), min(self.batch_size, len(targets))
-        labels, pictures = (targets.sum(dim) for dim in (0, 1))
+        pictures_per_label, labels_per_picture = targets.sum(0), targets.sum(1)
         # A picture brings all its labels along.
-        alone = size / max(count, 1) * int((pictures >= SMALLEST_GROUP).sum())
-        groups = {"cd": _expect_groups(labels, count, size), "id": alone}
-        both = size / max(count, 1) * int(((pictures > 0) & (pictures < targets.shape[1])).sum())
+        rich = int((labels_per_picture >= SMALLEST_GROUP).sum())
+        groups = {"cd": _expect_groups(pictures_per_label, count, size), "id": size / max(count, 1) * rich}
+        both = size / max(count, 1) * int(((labels_per_picture > 0) & (labels_per_picture < targets.shape[1])).sum())
         weights = choose_weights(self.method, self.weights)
         doubts = [
             f"The loss {name} compares {things}, and learns where there are at least {SMALLEST_GROUP}: "

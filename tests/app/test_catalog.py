@@ -166,12 +166,15 @@ def test_links_out_of_the_folder_are_refused(catalog: Catalog, checkpoints: Path
 
 
 def test_links_that_lead_nowhere_are_refused_and_the_others_load(catalog: Catalog, checkpoints: Path):
+    (checkpoints / "notes.txt").touch()
+    (checkpoints / "linked").symlink_to("notes.txt")
     (checkpoints / "round").symlink_to("round")
     (checkpoints / "gone").symlink_to("nowhere")
     for name, file in (("alien", "card.json"), ("student-l2d", "model.safetensors")):
         (checkpoints / name / file).unlink()
         (checkpoints / name / file).symlink_to(file)
     assert catalog.refused() == {
+        "linked": "linked is no folder.",
         "round": "round cannot be read: Too many levels of symbolic links.",
         "gone": "gone cannot be read: No such file or directory.",
         "alien": "alien holds no card.json.",
