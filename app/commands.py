@@ -77,4 +77,6 @@ def _describe_settings() -> str:
 
 
 def _describe_default(value: object) -> str:
-    return ",".join(value) if isinstance(value, tuple) else "none" if value is None else str(value)
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "none" if value is None else str(value)

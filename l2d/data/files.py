@@ -64,16 +64,25 @@ def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
         ValueError: naming what is wrong.
     """
     twice = sorted(label for label, count in Counter(labels).items() if count > 1)
-    if not labels or twice or "" in labels:
-        wrong = f"{name_some(twice)} more than once" if twice else "none at all" if not labels else "one without a name"
-        raise ValueError(f"{source} must name every label once; it names {wrong}.")
+    if twice:
+        wrong = f"{name_some(twice)} more than once"
+    elif not labels:
+        wrong = "none at all"
+    elif "" in labels:
+        wrong = "one without a name"
+    else:
+        _doubt_alike(labels, source)
+        return tuple(labels)
+    raise ValueError(f"{source} must name every label once; it names {wrong}.")
+
+
+def _doubt_alike(labels: Sequence[str], source: Path) -> None:
     if alike := _find_alike(labels):
         warnings.warn(
             f"{source} has labels that differ in case or spaces alone: {name_some(alike)}. They count as different ones; spell them alike "
             "if they are the same.",
-            stacklevel=3,
+            stacklevel=4,
         )
-    return tuple(labels)
 
 
 def _find_alike(labels: Sequence[str]) -> list[str]:

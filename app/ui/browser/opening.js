@@ -19,6 +19,7 @@ async function open() {
   if (turn !== openings) return; // the address changed meanwhile, as when somebody goes back twice
   if (!opening) throw new Error(await explainSilence());
   const { first, error } = opening;
+  // What the address asks for is shown, not an example in its place.
   const followed = linked && opening.example === (named.example ?? null);
   const compared = first?.answer.models.map(({ name }) => name);
   // A view of no model, or of no row, is one, too.
@@ -27,14 +28,18 @@ async function open() {
   state.models = opening.models.map((model) => admit(model, isOn(model)));
   find(".examples").replaceChildren(...opening.examples.map(showExample));
   if (state.photo !== before) complete(); // somebody chose another photograph meanwhile
-  else if (first) {
-    const example = opening.examples.find(({ name }) => name === opening.example);
-    const known = state.photo?.sha256 === named.sha256 ? state.photo : { name: asked.name?.[0] ?? "Photograph", sha256: named.sha256 };
-    state.photo = example ? photoOf(example) : { ...known, preview: undefined };
-    accept(first);
-    if (followed && asked.labels?.length === 0) showRows([]);
-  } else refresh();
+  else if (first) showFirst(opening, asked, followed);
+  else refresh();
   complain(error);
+}
+
+/** Show the photograph that is compared already. */
+function showFirst({ first, examples, example }, asked, followed) {
+  const known = examples.find(({ name }) => name === example), sha256 = asked.photo?.[0];
+  const before = state.photo?.sha256 === sha256 ? state.photo : { name: asked.name?.[0] ?? "Photograph", sha256 };
+  state.photo = known ? photoOf(known) : { ...before, preview: undefined };
+  accept(first);
+  if (followed && asked.labels?.length === 0) showRows([]);
 }
 
 const photoOf = ({ name, title, credit, thumbnail }) => ({ example: name, name: title, credit, url: thumbnail });
