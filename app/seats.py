@@ -32,7 +32,7 @@ def hold_seat(state: Path, seat: str, leaving: Callable[[], bool]) -> Iterator[b
     Gives whether it is held: False for a worker that has to leave before that, and must touch nothing of the one that holds it.
 
     Raises:
-        UnavailableError: if the seat's file cannot be opened.
+        UnavailableError: if the seat's file cannot be opened or locked.
     """
     with _open(state, seat) as file:
         held = _lock(file)
@@ -90,7 +90,7 @@ class Devices:
         """Take so many, or none; the system lets go of them when the process ends, however it does.
 
         Raises:
-            UnavailableError: if the file of one cannot be opened; those taken before it are left to `release`.
+            UnavailableError: if the file of one cannot be opened or locked; those taken before it are left to `release`.
         """
         for seat in self.all:
             file = _open(self.state, f"{seat}-job")
@@ -142,4 +142,6 @@ def _lock(file: IO[bytes]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise UnavailableError(f"{file.name} cannot be locked: {error.strerror}. Give an L2D_STATE on a file system with locks.") from error
     return True

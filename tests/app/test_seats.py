@@ -1,5 +1,7 @@
 """What the jobs of a host run on, as its settings say, and who has it."""
 
+import errno
+import os
 import random
 import socket
 import subprocess
@@ -11,8 +13,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app import seats as seats_module
 from app import settings as settings_module
 from app.cluster import PLAIN_LOG, RayCluster
+from app.errors import UnavailableError
 from app.places import Places
 from app.processes import LocalMachine, MachineError
 from app.seats import Devices, find_marked, hold_seat, list_seats, mark_seat
@@ -183,3 +187,12 @@ def test_a_gpu_of_another_user_keeps_jobs_waiting_and_ends_no_worker(tmp_path: P
     assert "cuda1-job.lock cannot be opened" in caplog.text
     assert machine.reserve(1), "what was taken before is free again"
     machine.release()
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(seats_module.fcntl, "flock", refuse)
+    with pytest.raises(UnavailableError, match=r"-cpu\.lock cannot be locked: No locks available\. Give an L2D_STATE"):
+        Worker(Places(tmp_path, tmp_path, tmp_path), "cpu", LocalMachine(Places(tmp_path, tmp_path, tmp_path), "cpu")).run()
