@@ -15,6 +15,8 @@ from l2d.model import LabelNet, evaluating
 
 PICTURES = 4
 LABELS_PER_PICTURE = 3
+# Pictures that each probe is chosen from, those with most labels: a large data set has too many to compare all.
+CANDIDATES = 200
 # Longest side of the copies that the page shows, in pixels.
 SIDE = 192
 INDEX = "pictures.json"
@@ -26,7 +28,7 @@ def choose_probes(index: Index) -> list[int]:
     chosen: list[int] = []
     seen = torch.zeros(index.targets.shape[1])
     while order and len(chosen) < PICTURES:
-        best = max(order[:200], key=lambda row: float((index.targets[row] * (seen == 0)).sum()))
+        best = max(order[:CANDIDATES], key=lambda row: float((index.targets[row] * (seen == 0)).sum()))
         order.remove(best)
         chosen.append(best)
         seen += index.targets[best]
