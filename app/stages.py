@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from app.jobs import STUDENT, TEACHER
 from app.orders import Order
-from l2d.checkpoint import SIZES, WEIGHTS, read_card
+from l2d.checkpoint import SIZES, WEIGHTS, read_card, read_sizes
 from l2d.recipe import Recipe
 from l2d.runs import Plan
 
@@ -68,8 +68,7 @@ def _write_command(program: str, plan: Plan, shorter: dict[str, str]) -> str:
         options = {"backbone": plan.backbone} | options
     if plan.init is not None:
         options["init"] = plan.init
-    options |= {name: getattr(plan, name) for name in SIZES}
-    options |= {name: getattr(recipe, name) for name in OPTIONS}
+    options |= read_sizes(plan) | {name: getattr(recipe, name) for name in OPTIONS}
     words = [f"--{name.replace('_', '-')} {_quote(str(value), shorter)}" for name, value in options.items()]
     words += [f"--weight {name}={weight!r}" for name, weight in recipe.weights.items()]
     switches = [f"--{name.replace('_', '-')}" for name in ("pretrained", "unit_pixels") if getattr(plan, name)]

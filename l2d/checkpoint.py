@@ -231,14 +231,12 @@ def check_weights(folder: Path, card: ModelCard) -> None:
 
 def build_model(card: ModelCard) -> LabelNet:
     """The network that a card describes, with fresh weights."""
-    return create_model(
-        card.backbone,
-        len(card.labels),
-        image_size=card.image_size,
-        output_stride=card.output_stride,
-        width=card.width,
-        feedforward=card.feedforward,
-    )
+    return create_model(card.backbone, len(card.labels), **read_sizes(card))
+
+
+def read_sizes(described: Any) -> dict[str, Any]:
+    """A network's `SIZES`, by name, from its card or its plan."""
+    return {name: getattr(described, name) for name in SIZES}
 
 
 def name_origin(lineage: dict[str, Any]) -> list[Any]:

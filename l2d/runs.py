@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from l2d import processes
-from l2d.checkpoint import CARD, WEIGHTS, ModelCard, Network, hash_file, load_checkpoint, read_card, save_checkpoint
+from l2d.checkpoint import CARD, WEIGHTS, ModelCard, Network, hash_file, load_checkpoint, read_card, read_sizes, save_checkpoint
 from l2d.data import check_splits, read_index
 from l2d.data.images import Index
 from l2d.disk import check_writable, hold_folder
@@ -135,10 +135,7 @@ def _build_model(plan: Plan, labels: tuple[str, ...]) -> LabelNet:
     model = create_model(
         plan.backbone,
         len(labels),
-        image_size=plan.image_size,
-        output_stride=plan.output_stride,
-        width=plan.width,
-        feedforward=plan.feedforward,
+        **read_sizes(plan),
         pretrained=plan.pretrained,
         init=plan.init if earlier is None else None,
     )
@@ -160,10 +157,7 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         method=plan.recipe.method,
         backbone=plan.backbone,
         labels=index.labels,
-        image_size=plan.image_size,
-        output_stride=plan.output_stride,
-        width=plan.width,
-        feedforward=plan.feedforward,
+        **read_sizes(plan),
         mean=mean,
         std=std,
         recipe=plan.recipe.as_dict(),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from l2d import processes
-from l2d.checkpoint import CARD, SIZES, ModelCard, Network, merge_scores, name_origin, read_card, write_card
+from l2d.checkpoint import CARD, ModelCard, Network, merge_scores, name_origin, read_card, read_sizes, write_card
 from l2d.data.images import Index
 from l2d.distill import METHODS
 from l2d.evaluate import Progress, check_labels, evaluate
@@ -99,12 +99,12 @@ def check_trainings(trainings: Sequence[Training], index: Index) -> None:
 
 def _name_network(plan: Plan) -> tuple[object, ...]:
     """What tells one network to be built from another."""
-    return plan.backbone, plan.init, plan.pretrained, plan.recipe.train_size, *(getattr(plan, name) for name in SIZES)
+    return plan.backbone, plan.init, plan.pretrained, plan.recipe.train_size, *read_sizes(plan).values()
 
 
 def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str]:
     plan = training.plan
-    planned = {"backbone": plan.backbone, "labels": index.labels} | {name: getattr(plan, name) for name in SIZES}
+    planned = {"backbone": plan.backbone, "labels": index.labels} | read_sizes(plan)
     changed = plan.recipe.find_changes(card.recipe) + [name for name, value in planned.items() if getattr(card, name) != value]
     if (card.mean, card.std) != choose_scaling(plan):
         changed.append("scaling of pixels")
@@ -208,5 +208,4 @@ def find_teacher(training: Training, trainings: Sequence[Training]) -> Plan | No
     if planned:
         return planned[0]
     card = read_card(training.teacher)
-    sizes = {name: getattr(card, name) for name in SIZES}
-    return Plan(card.backbone, training.plan.data, training.teacher, training.plan.recipe, **sizes)
+    return Plan(card.backbone, training.plan.data, training.teacher, training.plan.recipe, **read_sizes(card))

@@ -33,14 +33,8 @@ def show_status(job: Job) -> str:
     name = escape(Order.model_construct(**job.spec).name)
     lines = [f'<h2>{name} <span class="l2d-state {job.state}">{job.state}</span></h2>']
     if job.state == "running":
-        what = {"teacher": "Training the teacher", "student": "Training the student"}.get(job.stage)
-        place = f"{what}, epoch {max(job.epoch, 1)}: {100 * job.progress:.0f}%" if what else "Starting"
-        place = "Trained; scoring on the test pictures" if job.stage == "scores" else place
-        # A student that is there to be kept need not be waited for.
-        stopping = " Stopping after the student's first epoch." if job.best_epoch is None else " Stopping."
-        asked = {"cancel": " Cancelling.", "stop": stopping}.get(job.request or "", "")
         lines.append(f'<progress max="1" value="{job.progress:.4f}" aria-label="progress"></progress>')
-        lines.append(f"<p>{place}{_describe_left(job)}.{asked}</p>")
+        lines.append(f"<p>{_describe_running(job)}</p>")
     elif job.state == "queued":
         lines.append("<p>Waiting for its turn.</p>")
     else:
@@ -52,6 +46,16 @@ def show_status(job: Job) -> str:
     tries = f", attempt {job.attempts}" if job.attempts > 1 else ""
     lines.append(f"<p><small>Job {escape(job.id)}{tries}</small></p>")
     return f'<div class="l2d-job">{"".join(lines)}</div>'
+
+
+def _describe_running(job: Job) -> str:
+    what = {"teacher": "Training the teacher", "student": "Training the student"}.get(job.stage)
+    place = f"{what}, epoch {max(job.epoch, 1)}: {100 * job.progress:.0f}%" if what else "Starting"
+    place = "Trained; scoring on the test pictures" if job.stage == "scores" else place
+    # A student that is there to be kept need not be waited for.
+    stopping = " Stopping after the student's first epoch." if job.best_epoch is None else " Stopping."
+    asked = {"cancel": " Cancelling.", "stop": stopping}.get(job.request or "", "")
+    return f"{place}{_describe_left(job)}.{asked}"
 
 
 def describe_state(job: Job) -> str:
