@@ -3,6 +3,7 @@
 import hmac
 import ipaddress
 import secrets
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from pydantic import SecretStr
@@ -17,10 +18,7 @@ class UnauthorizedError(RequestError):
 
     status = HTTPStatus.UNAUTHORIZED
     code = "token_needed"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"WWW-Authenticate": "Bearer"}
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
 
 
 class ForbiddenError(RequestError):

@@ -94,7 +94,7 @@ HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Respons
 
 
 def _answer(
-    status: HTTPStatus, code: str, message: str, details: list[str] | None = None, headers: dict[str, str] | None = None
+    status: HTTPStatus, code: str, message: str, details: list[str] | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     answer = ErrorAnswer(error=ErrorDetail(status=status, code=code, message=message, details=details or []))
     # A plain number: lines of the log show the status that goes out, and an enum by its name.

@@ -1,6 +1,6 @@
 """What the app refuses, as a status and a sentence: what was expected, what came, what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from http import HTTPStatus
 
@@ -14,20 +14,19 @@ class RequestError(ValueError):
     Args:
         message: the sentence.
         details: what is wrong with each single field, where several may be.
+
+    Attributes:
+        headers: of HTTP, that belong to the answer.
     """
 
     status = HTTPStatus.BAD_REQUEST
     code = "bad_request"
+    headers: Mapping[str, str] = {}
 
     def __init__(self, message: str, details: list[str] | None = None):
         super().__init__(message)
         self.message = message
         self.details = details or []
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """HTTP headers that belong to the answer."""
-        return {}
 
 
 class PictureError(RequestError):
@@ -60,10 +59,8 @@ class TooLargeError(RequestError):
 class LargeBodyError(TooLargeError):
     """A body of more bytes than allowed, which is not read to its end."""
 
-    @property
-    def headers(self) -> dict[str, str]:
-        # What is still on its way will not be read.
-        return {"Connection": "close"}
+    # What is still on its way will not be read.
+    headers: Mapping[str, str] = {"Connection": "close"}
 
 
 class ParameterError(RequestError):
@@ -95,11 +92,7 @@ class MethodError(RequestError):
 
     def __init__(self, message: str, allowed: list[str]):
         super().__init__(message)
-        self.allowed = allowed
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Allow": ", ".join(self.allowed)}
+        self.headers = {"Allow": ", ".join(allowed)}
 
 
 class UnknownLabelError(RequestError):
@@ -117,19 +110,15 @@ class BusyError(RequestError):
 
     def __init__(self, message: str, retry_seconds: int):
         super().__init__(message)
-        self.retry_seconds = retry_seconds
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Retry-After": str(self.retry_seconds)}
+        self.headers = {"Retry-After": str(retry_seconds)}
 
 
 class CrowdedBodyError(BusyError):
     """A body for which there is no memory now, and which is not read to its end."""
 
-    @property
-    def headers(self) -> dict[str, str]:
-        return super().headers | {"Connection": "close"}
+    def __init__(self, message: str, retry_seconds: int):
+        super().__init__(message, retry_seconds)
+        self.headers = {**self.headers, "Connection": "close"}
 
 
 class SlowBodyError(RequestError):
@@ -137,10 +126,7 @@ class SlowBodyError(RequestError):
 
     status = HTTPStatus.REQUEST_TIMEOUT
     code = "slow_request"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Connection": "close"}
+    headers: Mapping[str, str] = {"Connection": "close"}
 
 
 class LeftError(RequestError):
@@ -168,11 +154,8 @@ class UnavailableError(RequestError):
 
     def __init__(self, message: str, retry_seconds: int | None = None):
         super().__init__(message)
-        self.retry_seconds = retry_seconds
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {} if self.retry_seconds is None else {"Retry-After": str(self.retry_seconds)}
+        if retry_seconds is not None:
+            self.headers = {"Retry-After": str(retry_seconds)}
 
 
 def describe_unknown(kind: str, name: str, known: Iterable[str]) -> str:
