@@ -12,20 +12,28 @@ EXAMPLE_MODELS = ["coco-mobilenetv2-vanilla", "coco-mobilenetv2-l2d"]
 EXAMPLE_LABELS = ["cat", "dog"]
 
 
-class Base64(BaseModel):
-    """Bytes inside JSON."""
+class Strict(BaseModel):
+    """Fields, and nothing beside them."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Base64(Strict):
+    """Bytes inside JSON."""
 
     b64: str = Field(description="the picture's bytes in base64")
 
 
-class Instance(BaseModel):
+class Instance(Strict):
     """One picture."""
 
-    model_config = ConfigDict(extra="forbid")
-
     image: Base64
+
+
+class PictureRequest(Strict):
+    """One or more pictures."""
+
+    instances: list[Instance] = Field(min_length=1, description="the pictures; how many at most is told at the top")
 
 
 class FigureLook(BaseModel):
@@ -78,10 +86,8 @@ class CompareForm(FigureLook):
         return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
-class PredictParameters(BaseModel):
+class PredictParameters(Strict):
     """How much of the prediction to send."""
-
-    model_config = ConfigDict(extra="forbid")
 
     top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="only so many of the most probable labels", examples=[5])
     threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
@@ -89,10 +95,8 @@ class PredictParameters(BaseModel):
     )
 
 
-class ExplainParameters(BaseModel):
+class ExplainParameters(Strict):
     """Which labels to map."""
-
-    model_config = ConfigDict(extra="forbid")
 
     labels: list[str] | None = Field(
         default=None,
@@ -103,19 +107,13 @@ class ExplainParameters(BaseModel):
     kind: MapKind = Field(default="layercam", description=MAP_KIND, examples=["layercam"])
 
 
-class PredictRequest(BaseModel):
+class PredictRequest(PictureRequest):
     """KServe V1: one or more pictures."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    instances: list[Instance] = Field(min_length=1, description="the pictures; how many at most is told at the top")
     parameters: PredictParameters = PredictParameters()
 
 
-class ExplainRequest(BaseModel):
+class ExplainRequest(PictureRequest):
     """KServe V1: one or more pictures."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    instances: list[Instance] = Field(min_length=1, description="the pictures; how many at most is told at the top")
     parameters: ExplainParameters = ExplainParameters()

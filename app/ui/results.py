@@ -12,7 +12,7 @@ import gradio as gr
 from app.engine import Engine
 from app.entries import Entry, name_data
 from app.ui.evidence import render_evidence
-from app.ui.tables import Scores, find_gain, format_score, render_cell, render_group, render_row, render_table, wrap_table
+from app.ui.tables import Scores, find_gain, format_score, render_cell, render_group, render_row, render_table
 from l2d.distill import TITLES
 from l2d.published import MEASURES, read_recipes, read_reference
 
@@ -142,14 +142,10 @@ def _render_localization(entries: list[Entry]) -> str:
     if not reports:
         return ""
     sizes = [size for size in SIZES if any(_dig(report, "by_size", size) for _, report in reports)]
-    groups = "".join(
-        f'<td class="space"></td><th class="group" scope="colgroup" colspan="{1 + len(sizes)}">{title}</th>'
-        for title in LOCALIZATION_SCORES.values()
-    )
-    names = '<td class="space"></td>' + "".join(f'<th scope="col">{name}</th>' for name in ("all", *sizes))
-    head = f'<tr><td></td>{groups}</tr><tr><th scope="col">Model</th>{names * len(LOCALIZATION_SCORES)}</tr>'
+    title, groups = f"Localization on {entries[0].data_title}", list(LOCALIZATION_SCORES.values())
     rows = [_render_located(entry, report, sizes) for entry, report in reports]
-    return f"<p>{_count_pairs(report for _, report in reports)}</p>" + wrap_table(f"Localization on {entries[0].data_title}", head, rows)
+    table = render_table(title, groups, rows, ("all", *sizes), first="Model")
+    return f"<p>{_count_pairs(report for _, report in reports)}</p>{table}"
 
 
 def _render_located(entry: Entry, report: dict[str, Any], sizes: list[str]) -> str:

@@ -8,19 +8,20 @@ from l2d.published import MEASURES
 
 Scores = Mapping[str, float]
 
-
-def render_table(title: str, groups: Sequence[str], rows: Sequence[str]) -> str:
-    """A table of methods: below each of the groups mAP with its gain, OF1 and CF1."""
-    span = len(MEASURES) + 1
-    top = "".join(f'<td class="space"></td><th class="group" scope="colgroup" colspan="{span}">{escape(group)}</th>' for group in groups)
-    names = '<td class="space"></td>' + "".join(f'<th scope="col">{name}</th>' for name in (MEASURES[0], "gain", *MEASURES[1:]))
-    head = f'<tr><td></td>{top}</tr><tr><th scope="col">Model or method</th>{names * len(groups)}</tr>'
-    return wrap_table(title, head, rows)
+# Of methods: `render_group` fills them.
+COLUMNS = (MEASURES[0], "gain", *MEASURES[1:])
 
 
-def wrap_table(title: str, head: str, rows: Sequence[str]) -> str:
-    """A table that scrolls by itself where it is too wide: a focusable region does so by keyboard too."""
+def render_table(
+    title: str, groups: Sequence[str], rows: Sequence[str], columns: Sequence[str] = COLUMNS, first: str = "Model or method"
+) -> str:
+    """A table with a name in the first column, and below each of the groups the same columns."""
+    space, span = '<td class="space"></td>', len(columns)
+    top = "".join(f'{space}<th class="group" scope="colgroup" colspan="{span}">{escape(group)}</th>' for group in groups)
+    names = space + "".join(f'<th scope="col">{name}</th>' for name in columns)
+    head = f'<tr><td></td>{top}</tr><tr><th scope="col">{first}</th>{names * len(groups)}</tr>'
     table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    # It scrolls by itself where it is too wide: a focusable region does so by keyboard too.
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">{table}</div>'
 
 
