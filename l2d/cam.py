@@ -73,7 +73,7 @@ def maps_from_features(
     """The same maps for a caller that holds the last map (1, D, h, w) already and need not pay for the backbone again.
 
     Args:
-        memory: what the head made of this last map already, if the caller kept it.
+        memory: what the head made of this last map already, if the caller kept it; layercam alone uses it.
 
     Raises:
         ValueError: as `label_maps`, and for SmoothGradCAMpp, which needs the image itself.

@@ -70,9 +70,11 @@ class Layout:
             yield self._box(self.right + GAP, self._y(first), BAR, height), (first, sharing[0]), True
 
     def title(self, column: int) -> tuple[float, float]:
+        """The middle of the lowest line of a column's title."""
         return (self._x(column) + self.cell_width / 2) / self.width, 1 - (self.top - 1.4 * GAP) / self.height
 
     def label(self, row: int) -> tuple[float, float]:
+        """The right end of a row's label, at half its height."""
         return (self.left - 2 * GAP) / self.width, 1 - (self._y(row) + self.cell_height / 2) / self.height
 
     def foot(self) -> tuple[float, float]:
