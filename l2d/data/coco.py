@@ -88,7 +88,7 @@ def _check_ids(content: dict[str, Any], rows: dict[int, int], columns: dict[int,
     for key, known in (("image_id", rows), ("category_id", columns)):
         unknown = [annotation[key] for annotation in content["annotations"] if annotation[key] not in known]
         if unknown:
-            raise ValueError(f"{source} has {len(unknown)} annotations with an unknown {key}: {name_some(unknown)}.")
+            raise ValueError(f"{source} has annotations with an unknown {key}, {len(unknown)} in all: {name_some(unknown)}.")
 
 
 def _read_boxes(annotations: list[dict[str, Any]], pairs: list[tuple[int, int]], count: int, source: Path) -> list[Boxes] | None:

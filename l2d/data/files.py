@@ -29,7 +29,7 @@ def require_files(paths: Sequence[Path], source: object) -> None:
     """
     missing = find_missing(paths)
     if missing:
-        raise FileNotFoundError(f"{len(missing)} of the {len(paths)} files named in {source} are missing: {name_some(missing)}.")
+        raise FileNotFoundError(f"Files named in {source} are missing, {len(missing)} of {len(paths)}: {name_some(missing)}.")
 
 
 def require_annotations(path: Path, expected: str) -> None:

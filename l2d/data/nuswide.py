@@ -66,6 +66,6 @@ def _keep_present(index: Index, source: Path) -> Index:
         raise FileNotFoundError(f"None of the {len(index.paths)} pictures named in {source} is there, for example {index.paths[0]}.")
     if not missing:
         return index
-    gone = name_some(sorted(missing))
-    warnings.warn(f"{len(missing)} of the {len(index.paths)} pictures named in {source} are missing and left out: {gone}.", stacklevel=3)
+    gone = f"{len(missing)} of {len(index.paths)}: {name_some(sorted(missing))}"
+    warnings.warn(f"Pictures named in {source} are missing and left out, {gone}.", stacklevel=3)
     return index.select([row for row, path in enumerate(index.paths) if path not in missing])

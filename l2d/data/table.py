@@ -98,7 +98,7 @@ def _check_files(rows: Sequence[dict[str, str]], path: Path) -> None:
         spelled.setdefault(os.path.abspath(path.parent / row["file"]), []).append(row["file"])
     twice = sorted(names[0] for names in spelled.values() if len(names) > 1)
     if twice:
-        raise ValueError(f"{path} names {len(twice)} pictures more than once: {name_some(twice)}.")
+        raise ValueError(f"{path} names pictures more than once, {len(twice)} in all: {name_some(twice)}.")
 
 
 def _check_commas(labels: Sequence[str], path: Path) -> None:

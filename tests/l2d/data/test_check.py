@@ -108,4 +108,4 @@ def test_what_the_reader_warned_about_is_in_the_report(tmp_path: Path, save_pict
     save_picture(tmp_path / "Flickr" / "a" / "2.jpg")
     report = check_data(f"nuswide:{tmp_path}", "test")
     assert report["pictures"] == 1
-    assert report["warnings"][0].startswith("1 of the 2 pictures")
+    assert "left out, 1 of 2: " in report["warnings"][0]

@@ -97,8 +97,8 @@ def test_unknown_split_lists_the_known_ones(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"annotations": [{"id": 1, "image_id": 99, "category_id": 1}]}, "1 annotations with an unknown image_id: 99"),
-        ({"annotations": [{"id": 1, "image_id": 5, "category_id": 2}]}, "1 annotations with an unknown category_id: 2"),
+        ({"annotations": [{"id": 1, "image_id": 99, "category_id": 1}]}, "annotations with an unknown image_id, 1 in all: 99"),
+        ({"annotations": [{"id": 1, "image_id": 5, "category_id": 2}]}, "annotations with an unknown category_id, 1 in all: 2"),
         ({"annotations": [*describe()["annotations"], {"image_id": 5, "category_id": 1}]}, "for 3 of its 4 annotations, crowds aside"),
         ({"categories": [*CATEGORIES, {"id": 2, "name": "person"}]}, "names person more than once"),
         ({"categories": [*CATEGORIES, {"id": 7, "name": "tram"}]}, "the same id"),

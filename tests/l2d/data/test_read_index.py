@@ -69,7 +69,7 @@ def test_an_unknown_split_lists_the_known_ones():
 def test_missing_pictures_are_counted_and_named(tmp_path: Path, save_picture: Save, write: Write):
     table = write(tmp_path / "own.csv", "file,labels,split\na.png,dog,train\nb.png,dog,train\nc/d.png,dog,train\n")
     save_picture(tmp_path / "a.png")
-    with pytest.raises(FileNotFoundError, match=r"2 of the 3 files named in csv:.*own\.csv \(train\) are missing: .*b\.png, .*d\.png\."):
+    with pytest.raises(FileNotFoundError, match=r"Files named in csv:.*own\.csv \(train\) are missing, 2 of 3: .*b\.png, .*d\.png\."):
         read_index(f"csv:{table}", "train")
     assert len(read_annotations(f"csv:{table}", "train").paths) == 3
 

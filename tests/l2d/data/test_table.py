@@ -79,9 +79,18 @@ def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, sa
         ("file,labels,split\nphotos/beach.jpg,dog,val\n", "the split 'val'; expected train or test"),
         ("file,labels,split\nphotos/beach.jpg,dog,test\n", "no picture for train"),
         ("file,labels,split\nphotos/beach.jpg,,train\n", "names none at all"),
-        ("file,labels,split\nphotos/beach.jpg,dog,train\nphotos/beach.jpg,cat,test\n", "1 pictures more than once: photos/beach.jpg"),
-        ("file,labels,split\nphotos/beach.jpg,dog,train\n./photos/beach.jpg,dog,test\n", "1 pictures more than once: photos/beach.jpg"),
-        ("file,labels,split\nphotos/beach.jpg,dog,train\nx/../photos/beach.jpg,dog,test\n", "1 pictures more than once: photos/beach.jpg"),
+        (
+            "file,labels,split\nphotos/beach.jpg,dog,train\nphotos/beach.jpg,cat,test\n",
+            "pictures more than once, 1 in all: photos/beach.jpg",
+        ),
+        (
+            "file,labels,split\nphotos/beach.jpg,dog,train\n./photos/beach.jpg,dog,test\n",
+            "pictures more than once, 1 in all: photos/beach.jpg",
+        ),
+        (
+            "file,labels,split\nphotos/beach.jpg,dog,train\nx/../photos/beach.jpg,dog,test\n",
+            "pictures more than once, 1 in all: photos/beach.jpg",
+        ),
         ('file,labels\n"photos/beach.jpg,dog\n', "not a CSV file"),
         ('file,labels,split\nphotos/beach.jpg,"dog, cat",train\n', "a comma, 'dog, cat': separate the labels of a picture by ; or |"),
     ],
@@ -94,7 +103,7 @@ def test_nonsense_is_refused_in_words(folder: Path, write: Write, text: str, sen
 
 def test_a_picture_is_the_same_by_its_absolute_path(folder: Path, write: Write):
     path = write(folder / "own.csv", f"file,labels,split\nphotos/beach.jpg,dog,train\n{folder}/photos/beach.jpg,dog,test\n")
-    with pytest.raises(ValueError, match=r"1 pictures more than once: photos/beach\.jpg"):
+    with pytest.raises(ValueError, match=r"pictures more than once, 1 in all: photos/beach\.jpg"):
         read_table(path, "train")
 
 

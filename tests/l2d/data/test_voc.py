@@ -68,7 +68,7 @@ def test_labels_are_the_twenty_in_alphabetical_order():
 
 def test_missing_annotations_are_named(root: Path):
     (root / "VOCdevkit" / "VOC2007" / "Annotations" / "000007.xml").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of the 2 .*000007\.xml"):
+    with pytest.raises(FileNotFoundError, match=r"are missing, 1 of 2: .*000007\.xml"):
         read_voc(root, "train")
 
 
