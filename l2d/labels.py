@@ -8,9 +8,12 @@ MOST_PREDICTED, MOST_PROBABLE = 8, 3
 
 
 def split_labels(texts: Sequence[str], known: Collection[str]) -> list[str]:
-    """The labels that texts name, each once: a text that is a known label is that one, any other names several between commas."""
-    parts = [[text] if text in known else text.split(",") for text in texts]
-    return list(dict.fromkeys(part.strip() for split in parts for part in split if part.strip()))
+    """The labels that texts name, each once: a text that is a known label is that one, any other names several between commas.
+
+    Blanks around a name do not count, but where they are a known label's own.
+    """
+    parts = [[text] if text in known else map(str.strip, text.split(",")) for text in texts]
+    return list(dict.fromkeys(part for split in parts for part in split if part))
 
 
 def check_known(labels: Sequence[str], known: Sequence[str]) -> None:

@@ -14,10 +14,11 @@ ANIMALS = ("cat", "dog", "horse", "sheep")
         (["bow, arrow"], ["bow, arrow"]),
         (["bow, arrow", "cat,bow"], ["bow, arrow", "cat", "bow"]),
         (["", " , ,"], []),
+        (["teddy bear ", " cat ,dog "], ["teddy bear ", "cat", "dog"]),
     ],
 )
-def test_a_label_that_holds_a_comma_is_named_by_itself(texts: list[str], labels: list[str]) -> None:
-    assert split_labels(texts, [*ANIMALS, "bow", "bow, arrow"]) == labels
+def test_a_label_with_a_comma_or_blanks_at_its_ends_is_named_by_itself(texts: list[str], labels: list[str]) -> None:
+    assert split_labels(texts, [*ANIMALS, "bow", "bow, arrow", "teddy bear "]) == labels
 
 
 @pytest.mark.parametrize(
