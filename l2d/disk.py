@@ -55,11 +55,18 @@ def hold_folder(folder: Path) -> Iterator[None]:
 
 
 def find_cache() -> Path:
-    """Folder for what can be made again: $L2D_CACHE, or the user's cache folder."""
+    """Folder for what can be made again: $L2D_CACHE, or the user's cache folder.
+
+    Raises:
+        OSError: for a user without a home, as some containers' are.
+    """
     own, users = os.environ.get("L2D_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if own:
         return Path(own)
-    return (Path(users) if users else Path.home() / ".cache") / "l2d"
+    try:
+        return (Path(users) if users else Path.home() / ".cache") / "l2d"
+    except RuntimeError as error:
+        raise OSError("You have no home folder to keep drawn pictures and converted networks in; set L2D_CACHE to a folder.") from error
 
 
 def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:

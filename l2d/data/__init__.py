@@ -1,6 +1,7 @@
 """Data sets by name: what `--data` takes, and the reader behind it."""
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,7 +85,8 @@ def read_annotations(spec: str, split: str) -> Index:
     if kind not in READERS or not place:
         known = ", ".join(f"{name}:{'FILE' if name == 'csv' else 'ROOT'}" for name in READERS)
         raise ValueError(f"Expected data as {known}, shapes or shapes:COUNT; got {spec!r}.")
-    index = READERS[kind](Path(place).expanduser(), split)
+    # Not by pathlib, which ends with a RuntimeError where nobody has such a home: here its reader then says what is not there.
+    index = READERS[kind](Path(os.path.expanduser(place)), split)
     if not index.paths:
         raise EmptySplitError(f"{spec} names no picture for {split}; a data set needs at least one.")
     return index

@@ -85,7 +85,9 @@ def read_image(path: Path, size: int | None = None) -> Image.Image:
     except FileNotFoundError:
         raise ValueError(f"There is no picture {path}.") from None
     except Exception as error:  # Pillow's readers meet damaged files with almost any exception
-        raise ValueError(f"{path} cannot be read as a picture: {str(error).removesuffix('.')}.") from error
+        # The system's own errors name the file once more, and a number.
+        reason = getattr(error, "strerror", None) or str(error).removesuffix(".")
+        raise ValueError(f"{path} cannot be read as a picture: {reason}.") from error
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

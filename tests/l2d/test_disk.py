@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from l2d.disk import check_writable, hold_folder, replace_file, sweep_partial
+from l2d.disk import check_writable, find_cache, hold_folder, replace_file, sweep_partial
 
 
 def test_a_folder_is_held_by_one_until_it_lets_go(tmp_path: Path):
@@ -115,3 +115,14 @@ def test_what_killed_writers_left_is_swept_but_nothing_that_may_still_be_written
         os.utime(path, (0, time.time() - 60 * minutes))
     sweep_partial(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, foreign.name, "state.pt"])
+
+
+def test_a_user_without_a_home_is_told_how_to_name_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("HOME", "L2D_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    # No user of this machine has such a number.
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    with pytest.raises(OSError, match="set L2D_CACHE to a folder"):
+        find_cache()
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path))
+    assert find_cache() == tmp_path

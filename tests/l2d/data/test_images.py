@@ -246,6 +246,12 @@ def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
         Pictures([path], 16).read([0])
 
 
+def test_what_the_system_says_of_a_file_stands_beside_its_name_alone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        images.read_image(tmp_path)
+    assert str(error.value) == f"{tmp_path} cannot be read as a picture: Is a directory."
+
+
 def test_pixels_without_a_range_are_refused_in_one_sentence(tmp_path: Path) -> None:
     Image.new("F", (4, 4)).save(tmp_path / "depth.tif")
     with pytest.raises(ValueError, match=r"depth\.tif cannot be read as a picture: Pixels of the kind 'F' have no agreed range here\.$"):

@@ -41,6 +41,8 @@ def test_home_folders_are_found(tmp_path: Path, save_picture: Save, write: Write
     write(tmp_path / "own.csv", "file,labels,split\na.png,dog,train\n")
     save_picture(tmp_path / "a.png")
     assert read_index("csv:~/own.csv", "train").paths == [tmp_path / "a.png"]
+    with pytest.raises(FileNotFoundError, match=r"There is no file ~nobody-of-that-name/own\.csv"):
+        read_index("csv:~nobody-of-that-name/own.csv", "train")
 
 
 def test_shapes_take_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
