@@ -64,7 +64,7 @@ def read_coco(root: Path, split: str, year: int = 2014) -> Index:
 def _parse(source: Path) -> dict[str, Any]:
     try:
         content = json.loads(source.read_bytes())
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the latter of lists within lists without end
         raise ValueError(f"{source} is not valid JSON (cut off while downloading?): {error}.") from error
     for part, kinds in NEEDED.items():
         entries = content.get(part) if isinstance(content, dict) else None

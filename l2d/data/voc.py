@@ -1,5 +1,6 @@
 """PASCAL VOC 2007, as the official archives unpack."""
 
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -73,4 +74,6 @@ def _read_box(thing: ElementTree.Element) -> tuple[float, float, float, float]:
     if absent:
         raise ValueError(f"an object has no {' and no '.join(absent)} in a bndbox")
     left, top, right, bottom = (float(text or "") for text in corners.values())
+    if not all(map(math.isfinite, (left, top, right, bottom))):
+        raise ValueError(f"an object has a bndbox that is not four numbers: {', '.join(map(str, corners.values()))}")
     return left - 1, top - 1, right - left + 1, bottom - top + 1

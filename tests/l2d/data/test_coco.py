@@ -136,13 +136,7 @@ def test_other_json_is_refused(tmp_path: Path, save_picture: Save):
 
 def test_truncated_annotations_are_refused(tmp_path: Path, save_picture: Save):
     source = make_tree(tmp_path, describe(), save_picture) / "annotations" / "instances_train2014.json"
-    source.write_text(source.read_text()[:-20])
-    with pytest.raises(ValueError, match="not valid JSON"):
-        read_coco(tmp_path, "train")
-
-
-def test_annotations_nested_too_deeply_are_refused(tmp_path: Path, save_picture: Save):
-    source = make_tree(tmp_path, describe(), save_picture) / "annotations" / "instances_train2014.json"
-    source.write_text("[" * 100_000)
-    with pytest.raises(ValueError, match="not valid JSON"):
-        read_coco(tmp_path, "train")
+    for text in (source.read_text()[:-20], "[" * 100_000):
+        source.write_text(text)
+        with pytest.raises(ValueError, match="not valid JSON"):
+            read_coco(tmp_path, "train")

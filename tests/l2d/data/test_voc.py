@@ -84,8 +84,9 @@ def test_a_missing_list_is_named(tmp_path: Path):
         describe()[:40],
         "",
         "<annotation><object><name>dog</name></object></annotation>",
+        describe(("dog", 0, (1, 1, 3, 2))).replace(">3<", ">nan<"),
     ],
-    ids=["unknown label", "cut off", "empty", "no box"],
+    ids=["unknown label", "cut off", "empty", "no box", "no number"],
 )
 def test_a_wrong_annotation_is_named(root: Path, write: Write, text: str):
     write(root / "VOCdevkit" / "VOC2007" / "Annotations" / "000007.xml", text)
