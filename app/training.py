@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -271,6 +272,9 @@ def main(job: str, places: Places, attached: bool) -> int:
         attached: started by a worker on this machine, and ends with it.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # Warnings are lines of the log, too: the sentence alone, as commands print it, not where in the program it stands.
+    logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, *_, **__: str(message)
     folder = JobFolder(places.jobs / job)
     task = folder.read_task()
     if attached:

@@ -34,6 +34,10 @@ def test_a_job_ends_as_a_model_with_its_teacher(lab: "Lab"):
     assert sorted(path.name for path in (folder / "probes").glob("*.json")) == ["0001.json", "0002.json", "pictures.json", "teacher.json"]
     maps = json.loads((folder / "probes/0002.json").read_text())["pictures"]
     assert np.shape(maps[0][0]["rows"]) == (1, 1)
+    # No picture shows three labels.
+    doubts = [line.partition(" WARNING ")[2] for line in (folder / "log.txt").read_text().splitlines() if "hardly count" in line]
+    assert len(doubts) == 1
+    assert doubts[0].startswith("The loss id compares labels that a picture shows at once")
     assert [(line["stage"], line["epoch"]) for line in lab.events(job, "epoch")] == [
         ("teacher", 1),
         ("student", 1),
