@@ -93,7 +93,8 @@ def plot_table(report: dict[str, Any]) -> Figure:
         for key, colour, marker in (("paper", PAPER, "D"), ("ours", OURS, "o")):
             _draw_scores(axes, row["methods"], names, key, colour, marker)
         axes.set_xticks(range(len(names)), [TITLES.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
-        axes.set_title(" → ".join(row["networks"]), fontsize=9)
+        # A teacher's folder may be called as anything; two dollars are no formula.
+        axes.set_title(" → ".join(row["networks"]), fontsize=9, parse_math=False)
         axes.set_ylabel("mAP (%)", fontsize=8)
     _explain_marks(figure, panels)
     return figure

@@ -97,6 +97,12 @@ def test_a_table_is_plotted_where_its_numbers_are() -> None:
     assert axes.get_title() == "big → small"
 
 
+def test_names_of_networks_are_written_as_they_are() -> None:
+    figure = plot_table(TABLE | {"rows": [ROW | {"networks": ["run$x_{$", "small"]}]})
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title() == "run$x_{$ → small"
+
+
 def test_a_sweep_is_plotted_over_weights_by_powers_of_ten() -> None:
     figure = plot_sweep(SWEEP)
     mld, other = figure.axes
