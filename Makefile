@@ -21,9 +21,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	L2D_PORT=$(PORT) $(BIN)/python -m app
 
-# Two processes, each with a row of neighbours that share what was prepared for them.
+# Three processes, each with a row of neighbours that share what was prepared for them: on two cores, one works while another waits.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-cluster: install
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[app,dev,ray]"

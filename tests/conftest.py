@@ -7,7 +7,7 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a browser come first: of two processes, only the one that begins there starts a server and a browser for them."""
+    """Tests with a browser come first: of all processes, only the one that begins there starts a server and a browser for them."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/browser/"))
 
 

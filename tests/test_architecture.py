@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -151,15 +151,15 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     science, product = requirements(project["dependencies"]), requirements(project["optional-dependencies"]["app"])
     cluster = requirements(project["optional-dependencies"]["ray"])
-    used = {package: _distributions(package) for package in ("l2d", "app")}
+    owners = packages_distributions()
+    used = {package: _distributions(package, owners) for package in ("l2d", "app")}
     assert used["l2d"] <= science
     assert used["app"] <= science | product | cluster
     assert science | product | cluster == used["l2d"] | used["app"] | set(NEEDED_BY_OTHERS)
 
 
-def _distributions(package: str) -> set[str]:
+def _distributions(package: str, owners: Mapping[str, list[str]]) -> set[str]:
     roots = {name.split(".")[0] for module in FILES if within(module, package) for name in imports(module)}
-    owners = packages_distributions()
     foreign = roots - set(sys.stdlib_module_names) - {"l2d", "app"}
     # An extra that is not installed goes by its module's name.
     return {owners.get(root, [root])[0].lower().replace("_", "-") for root in foreign}
