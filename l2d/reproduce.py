@@ -13,7 +13,7 @@ from l2d.distill import METHODS
 from l2d.published import MEASURES, Row, name_pair, read_recipes
 from l2d.recipe import Recipe
 from l2d.runs import Plan
-from l2d.series import FINISHED, Training, count_pictures
+from l2d.series import FINISHED, Training, count_pictures, find_changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,11 +167,9 @@ def name_networks(row: Row, settings: Settings) -> tuple[str, str]:
 
 
 def collect_row(row: Row, settings: Settings) -> dict[str, dict[str, Any]]:
-    """One row's entries of `collect_table`, by method."""
-    students: dict[str, list[Path]] = {}
-    for (method, _), training in plan_students(row, settings).items():
-        students.setdefault(method, [])
-        students[method] += [training.plan.out] if training.state == FINISHED else []
+    """One row's entries of `collect_table`, by method: those asked for, and those that earlier calls trained in the same way."""
+    students = _find_students(row, settings)
+    students |= _find_others(row, settings, list(chain.from_iterable(students.values())))
     groups = {"teacher": _find_teacher(row, settings, list(chain.from_iterable(students.values()))), **students}
     entries = {method: _compare(folders, row.scores.get(method, {})) for method, folders in groups.items()}
     bases = {
@@ -183,6 +181,32 @@ def collect_row(row: Row, settings: Settings) -> dict[str, dict[str, Any]]:
             if "mAP" in base and "mAP" in entries[method][scores]:
                 entries[method][gain] = entries[method][scores]["mAP"] - base["mAP"]
     return entries
+
+
+def _find_students(row: Row, settings: Settings) -> dict[str, list[Path]]:
+    """Folders of the students that are trained, by method."""
+    students: dict[str, list[Path]] = {method: [] for method in settings.methods}
+    for (method, _), training in plan_students(row, settings).items():
+        students[method] += [training.plan.out] if training.state == FINISHED else []
+    return students
+
+
+def _find_others(row: Row, settings: Settings, students: Sequence[Path]) -> dict[str, list[Path]]:
+    """The same of methods that are not asked for, where the student of every seed may stand beside those that are."""
+    beside, found = [read_card(folder) for folder in students], {}
+    for method in [name for name in METHODS if name not in settings.methods]:
+        trainings = plan_students(row, dataclasses.replace(settings, methods=(method,))).values()
+        if all(training.state == FINISHED and _may_stand_beside(training, settings.kind, beside) for training in trainings):
+            found[method] = [training.plan.out for training in trainings]
+            beside += map(read_card, found[method])
+    return found
+
+
+def _may_stand_beside(training: Training, kind: str, beside: Sequence[ModelCard]) -> bool:
+    """Whether a student was trained as this call would train it, on the pictures of these others, and scored on theirs."""
+    card = read_card(training.plan.out)
+    same = all(card.data == other.data and card.scores.get("checksum") == other.scores.get("checksum") for other in beside)
+    return card.data["source"] == kind and same and not find_changes(training, card)
 
 
 def _find_teacher(row: Row, settings: Settings, students: Sequence[Path]) -> list[Path]:

@@ -85,7 +85,7 @@ def check_trainings(trainings: Sequence[Training], index: Index) -> None:
     for training in trainings:
         if training.teacher is not None and (training.teacher / CARD).exists():
             check_labels(read_card(training.teacher), index)
-        if (training.plan.out / CARD).exists() and (changed := _find_changes(training, read_card(training.plan.out), index)):
+        if (training.plan.out / CARD).exists() and (changed := _compare(training, read_card(training.plan.out), index)):
             raise ValueError(
                 f"{training.plan.out} was trained otherwise than asked for now ({', '.join(changed)}): choose another --out, or remove the "
                 "folder to train it anew."
@@ -102,17 +102,23 @@ def _name_network(plan: Plan) -> tuple[object, ...]:
     return plan.backbone, plan.init, plan.pretrained, plan.recipe.train_size, *read_sizes(plan).values()
 
 
-def _find_changes(training: Training, card: ModelCard, index: Index) -> list[str]:
-    plan = training.plan
-    planned = {"backbone": plan.backbone, "labels": index.labels} | read_sizes(plan)
-    changed = plan.recipe.find_changes(card.recipe) + [name for name, value in planned.items() if getattr(card, name) != value]
-    if (card.mean, card.std) != choose_scaling(plan):
-        changed.append("scaling of pixels")
+def _compare(training: Training, card: ModelCard, index: Index) -> list[str]:
+    changed = find_changes(training, card) + ["labels"] * (card.labels != index.labels)
     if card.data.get("images") != len(index.paths):
         changed.append("number of pictures")
     # Cards that were written before it was kept do not tell.
     elif card.data.get("checksum", index.checksum) != index.checksum:
         changed.append("set of pictures or labels")
+    return changed
+
+
+def find_changes(training: Training, card: ModelCard) -> list[str]:
+    """What of a trained network is not as this training plans it, in words; pictures and labels aside."""
+    plan = training.plan
+    planned = {"backbone": plan.backbone} | read_sizes(plan)
+    changed = plan.recipe.find_changes(card.recipe) + [name for name, value in planned.items() if getattr(card, name) != value]
+    if (card.mean, card.std) != choose_scaling(plan):
+        changed.append("scaling of pixels")
     if (plan.init is None or plan.init.exists()) and name_origin(card.lineage) != name_origin(describe_lineage(plan)):
         changed.append("origin of its initial weights")
     if training.teacher is not None and (training.teacher / CARD).exists():

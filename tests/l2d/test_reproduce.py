@@ -415,6 +415,32 @@ def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_row_keeps_the_methods_that_were_trained_in_the_same_way_before():
+    def read_methods() -> dict[str, Any]:
+        (row,) = json.loads(Path("out/table4.json").read_text())["rows"]
+        return {method: entry for method, entry in row["methods"].items() if method != "teacher"}
+
+    assert reproduce_table4("--epochs", "1", "--methods", "vanilla,l2d")[0] == 0
+    before = read_methods()
+    assert reproduce_table4("--epochs", "1", "--methods", "mld")[0] == 0
+    after = read_methods()
+    assert list(after) == ["mld", "vanilla", "l2d"]
+    assert {method: after[method] for method in before} == before
+    assert after["mld"]["gain"] == pytest.approx(after["mld"]["ours"]["mAP"] - before["vanilla"]["ours"]["mAP"])
+
+    # Not those of other seeds, nor a student of another recipe, of other pictures, or scored on others.
+    assert reproduce_table4("--epochs", "1", "--methods", "mld", "--seeds", "0,1")[0] == 0
+    assert list(read_methods()) == ["mld"]
+    vanilla = Path(before["vanilla"]["runs"][0])
+    card = read_card(vanilla)
+    foreign = {"checksum": 1}
+    for other in ({"recipe": card.recipe | {"epochs": 2}}, {"data": card.data | foreign}, {"scores": card.scores | foreign}):
+        write_card(vanilla, dataclasses.replace(card, **other))
+        assert reproduce_table4("--epochs", "1", "--methods", "mld")[0] == 0
+        assert list(read_methods()) == ["mld", "l2d"]
+
+
+@pytest.mark.usefixtures("tiny")
 def test_rows_made_in_different_ways_do_not_stand_in_one_table():
     write_table(Path("out"), collect_table("table4", read_rows("table4")[:1], make_settings(epochs=1)))
     code, said = reproduce_table4("--epochs", "2", "--dry-run")
