@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from l2d.checkpoint import ModelCard, save_checkpoint
 from l2d.model import create_model
-from tests.browser.test_page import draw_photograph, list_rows, upload
+from tests.browser.desk import draw_photograph, list_rows, upload
 
 LABELS = ("Donaudampfschifffahrtsgesellschaftskapitänsmütze", "a name of several words that are as long as no other", "写真機")
 
