@@ -219,8 +219,9 @@ async def _read_pictures(
     if media_type(request) != JSON:
         raise MediaTypeError(f"Expected {JSON} or {MULTIPART}; got {media_type(request) or 'no content type'!r}.")
     sent = await read_json(request, body)
-    if len(sent.instances) > engine.settings.max_instances:
-        raise ParameterError(f"At most {engine.settings.max_instances} instances can be sent at once; got {len(sent.instances)}.")
+    limit = engine.settings.max_instances
+    if len(sent.instances) > limit:
+        raise ParameterError(f"At most {limit} instance{'s' * (limit > 1)} can be sent at once; got {len(sent.instances)}.")
     pictures = read_each([instance.image.b64 for instance in sent.instances], decode_base64)
     return pictures, parameters.model_validate(sent.parameters.model_dump())
 

@@ -91,7 +91,7 @@ class Catalog:
         if names:
             unique = list(dict.fromkeys(names))
             if len(unique) > limit:
-                raise ParameterError(f"At most {limit} models can be compared at once; got {len(unique)}.")
+                raise ParameterError(f"At most {limit} model{'s' * (limit > 1)} can be compared at once; got {len(unique)}.")
             self._scan()
             return [self._find(name) for name in unique]
         entries = self.entries()

@@ -156,7 +156,7 @@ def _choose_wanted(labels: Sequence[str], threshold: float, entries: Sequence[En
     known = dict.fromkeys(label for entry in entries for label in entry.card.labels)
     wanted = split_labels(labels, known)
     if len(wanted) > limit:
-        raise ParameterError(f"At most {limit} labels can be mapped at once; got {len(wanted)}.")
+        raise ParameterError(f"At most {limit} label{'s' * (limit > 1)} can be mapped at once; got {len(wanted)}.")
     for label in wanted:
         if label not in known:
             raise UnknownLabelError(describe_unknown("label", label, known))

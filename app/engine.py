@@ -77,9 +77,9 @@ class Engine:
         if self._closed:
             raise UnavailableError(CLOSING)
         if not self._places.acquire(blocking=False):
-            raise BusyError(
-                f"All {self.settings.max_requests} places are taken. Ask again in {RETRY_SECONDS} second.", retry_seconds=RETRY_SECONDS
-            )
+            most = self.settings.max_requests
+            places = "The only place is" if most == 1 else f"All {most} places are"
+            raise BusyError(f"{places} taken. Ask again in {RETRY_SECONDS} second.", retry_seconds=RETRY_SECONDS)
         self.metrics.queue_depth.inc()
         try:
             yield ticket or Ticket(self.settings.request_seconds)

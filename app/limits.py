@@ -95,7 +95,8 @@ class _Body:
             with anyio.fail_after(self._due - anyio.current_time()):
                 return await self._read()
         except TimeoutError:
-            return self._refuse(SlowBodyError(f"Expected the whole body within {self._seconds:g} seconds; send it faster, or less."))
+            longest = f"{self._seconds:g} second{'s' * (self._seconds != 1)}"
+            return self._refuse(SlowBodyError(f"Expected the whole body within {longest}; send it faster, or less."))
 
     async def _read(self) -> Message:
         while True:
@@ -159,7 +160,9 @@ class LimitRate:
             await self.app(scope, receive, send)
             return
         seconds = max(1, math.ceil(window.ends - time.monotonic()))
-        error = BusyError(f"At most {self.per_minute} requests a minute from one address. Ask again in {seconds} seconds.", seconds)
+        most = f"{self.per_minute} request{'s' * (self.per_minute > 1)}"
+        sentence = f"At most {most} a minute from one address. Ask again in {seconds} second{'s' * (seconds > 1)}."
+        error = BusyError(sentence, seconds)
         await refuse(error)(scope, receive, send)
 
 

@@ -156,7 +156,8 @@ class Workshop:
         if facts.labels and list(labels) != facts.labels:
             fitting = [entry.name for entry in known.values() if list(entry.card.labels) == facts.labels]
             raise ParameterError(
-                f"The teacher {name!r} knows {len(labels)} labels, and the data set {facts.name!r} has {len(facts.labels)} others. "
+                f"The teacher {name!r} knows {len(labels)} label{'s' * (len(labels) > 1)}, and the data set {facts.name!r} has "
+                f"{len(facts.labels)} other{'s' * (len(facts.labels) > 1)}. "
                 f"Fitting are: {', '.join(fitting) or 'none; give teacher_backbone, and one is trained first'}."
             )
 
@@ -174,6 +175,7 @@ def _check_pictures(order: Order, pictures: int, name: str) -> None:
     left = pictures - count_held_out(pictures, order.holdout)
     if left < least:
         raise ParameterError(
-            f"Of the {pictures} training pictures of {name!r} {left} are left to train on, with a holdout of {order.holdout:g}; "
+            f"Of the {pictures} training picture{'s' * (pictures != 1)} of {name!r} {left} {'is' if left == 1 else 'are'} left "
+            f"to train on, with a holdout of {order.holdout:g}; "
             f"{order.processes} {'process needs' if order.processes == 1 else 'processes need'} {least} at least."
         )

@@ -213,5 +213,6 @@ def _synchronise(device: torch.device) -> None:
 
 def describe_device(device: torch.device) -> dict[str, Any]:
     """What a measurement ran on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    threads = torch.get_num_threads()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} CPU thread{'s' * (threads > 1)}"
     return {"device": name, "torch": torch.__version__}

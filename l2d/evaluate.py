@@ -61,7 +61,8 @@ def compare(ours: Tensor, theirs: Tensor, targets: Tensor, *, progress: Progress
 def check_labels(card: ModelCard, index: Index) -> None:
     """Refuse a data set whose labels are not the network's: scores by position would be meaningless."""
     if differences := describe_differences(card.labels, index.labels):
-        raise ValueError(f"{card.name} was trained for {len(card.labels)} labels; the data set has {len(index.labels)}: {differences}.")
+        labels = f"{len(card.labels)} label{'s' * (len(card.labels) > 1)}"
+        raise ValueError(f"{card.name} was trained for {labels}; the data set has {len(index.labels)}: {differences}.")
 
 
 def _score_draws(scores: Tensor, targets: Tensor) -> Callable[[Tensor], dict[str, float]]:

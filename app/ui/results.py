@@ -85,9 +85,10 @@ def _group_by_data(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 def _render_data(entries: list[Entry]) -> str:
     photographs = sorted({count for entry in entries if isinstance(count := entry.card.scores.get("images"), int)})
-    measured = f" on {' and '.join(f'{count:,}' for count in photographs)} test photographs" if photographs else ""
+    counts = " and ".join(f"{count:,}" for count in photographs)
+    measured = f" on {counts} test photograph{'s' * (photographs != [1])}" if photographs else ""
     title, count = escape(entries[0].data_title), len(entries[0].card.labels)
-    parts = [f"<h2>Measured on {title}</h2><p>These models, {count} labels, scored{measured}.</p>{PROTOCOL}"]
+    parts = [f"<h2>Measured on {title}</h2><p>These models, {count} label{'s' * (count > 1)}, scored{measured}.</p>{PROTOCOL}"]
     parts.append(_render_methods(entries))
     if located := _render_localization(entries):
         parts.append(f"<h2>Do the maps lie on the objects?</h2>{LOCALIZATION}{located}")
@@ -158,7 +159,7 @@ def _render_located(entry: Entry, report: dict[str, Any], sizes: list[str]) -> s
 
 def _count_pairs(reports: Iterable[dict[str, Any]]) -> str:
     counts = sorted({pairs for report in reports if isinstance(pairs := report.get("pairs"), int)})
-    return f"{' or '.join(f'{count:,}' for count in counts)} pairs for every model." if counts else ""
+    return f"{' or '.join(f'{count:,}' for count in counts)} pair{'s' * (counts != [1])} for every model." if counts else ""
 
 
 def _key(entry: Entry) -> str:

@@ -54,7 +54,7 @@ def _read_column(path: Path, count: int) -> Tensor:
     require_annotations(path, "a file of labels for every concept, in TrainTestLabels/ or Groundtruth/TrainTestLabels/")
     values = np.array(path.read_bytes().split(), dtype=np.bytes_)
     if len(values) != count:
-        raise ValueError(f"{path} has {len(values)} labels for {count} pictures.")
+        raise ValueError(f"{path} has {len(values)} label{'s' * (len(values) != 1)} for {count} pictures.")
     if not np.isin(values, [b"0", b"1"]).all():
         raise ValueError(f"{path} must hold 0 or 1 in every line; it also holds {values[~np.isin(values, [b'0', b'1'])][0].decode()!r}.")
     return torch.from_numpy((values == b"1").astype(np.float32))

@@ -58,7 +58,7 @@ def test_named_models_keep_their_order_and_come_once(catalog: Catalog):
 
 
 def test_too_many_models_are_refused(catalog: Catalog):
-    with pytest.raises(ParameterError, match="At most 1 models can be compared at once; got 2"):
+    with pytest.raises(ParameterError, match="At most 1 model can be compared at once; got 2"):
         catalog.choose(["alien", "the-teacher"], limit=1)
 
 

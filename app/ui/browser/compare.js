@@ -164,7 +164,7 @@ function toggleModel(model, on) {
   const full = on && chosen().length >= state.maxModels;
   model.on = on && !full;
   complete();
-  complain(full ? `At most ${state.maxModels} models can be compared at once; take another one away first.` : "");
+  complain(full ? `At most ${state.maxModels} model${state.maxModels > 1 ? "s" : ""} can be compared at once; take another one away first.` : "");
 }
 
 function changeLook() {

@@ -163,6 +163,13 @@ def test_data_of_one_name_and_other_labels_are_told_apart(entry):
     assert re.findall(r"These models, (\d) labels", page) == ["2", "3"]
 
 
+def test_one_of_anything_is_counted_as_one(entry):
+    model = with_card(entry["student-l2d"], labels=("ant",), scores={"images": 1, "localization": {"pairs": 1}})
+    page = render_results([model], {}, NOWHERE)
+    assert "These models, 1 label, scored on 1 test photograph.</p>" in page
+    assert "<p>1 pair for every model.</p>" in page
+
+
 def test_cards_cannot_write_html(entry):
     evil = with_card(entry["student-l2d"], title="<img src=x onerror=alert(1)>", data={"name": "<b>data</b>"})
     page = render_results([evil], {"<i>folder</i>": "<script>"}, NOWHERE)
