@@ -29,7 +29,10 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 REST = "() => ({__type__: 'update', interactive: false, value: 'Being ordered \u2026'})"
 WAKE = "() => new Promise((wake) => setTimeout(() => wake({__type__: 'update', interactive: true, value: 'Start'}), 1000))"
 # The jobs lie beside the form, or far below it.
-SHOW = "() => { document.querySelector('.l2d-jobs').scrollIntoView({behavior: 'smooth'}); }"
+SHOW = (
+    "() => { const jobs = document.querySelector('.l2d-jobs'); jobs.scrollIntoView({behavior: 'smooth'});"
+    " jobs.querySelector(':checked').focus({preventScroll: true}); }"
+)
 # What the delete button does first, in the browser: without a yes no job is named, and nothing is done.
 CONFIRM = (
     "(token, job, told) => [token, confirm(`Delete job ${job}, its log and every model that it trained, a teacher too?"
@@ -71,7 +74,8 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     for verb, button in buttons.items():
         asked = button.click(bench.ask(verb), [token, chosen, answer[0]], list(answer), js=CONFIRM if verb == "delete" else None, **QUIET)
         asked.then(**refresh)
-    chosen.input(**refresh)
+    # Arrows move on before the job that they passed is answered.
+    chosen.input(**refresh, trigger_mode="always_last")
     epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes, looked], **QUIET)
     gr.Timer(POLL_SECONDS).tick(**refresh)
 
@@ -145,7 +149,7 @@ class Bench:
             # Not as a message at the window's edge: that is gone while the form is being mended, and leaves an older order told.
             return [gr.skip(), f'<p class="l2d-refused" role="alert">{escape(error.message)}</p>', gr.update(visible=False)]
         place = "next in line" if before < 1 else f"{before} {'other waits' if before == 1 else 'others wait'} before it"
-        return [gr.update(choices=listed, value=job.id), f"<p>Ordered as job {job.id}: {place}.</p>", gr.update(visible=True)]
+        return [gr.update(choices=listed, value=job.id), f'<p role="status">Ordered as job {job.id}: {place}.</p>', gr.update(visible=True)]
 
     def ask(self, verb: str) -> Callable[[str, str | None, str | None, gr.Request], list[Any]]:
         """The function of a button; what was told about an order, if anything was, goes with its job."""
@@ -184,7 +188,9 @@ class Bench:
             # Whatever comes next is shown in place of it.
             return [gr.skip(), f"<p>{escape(error.message)}</p>", *[gr.skip()] * 8, seen | {"status": "", "chosen": ""}]
         job = next((job for job in listed if job.id == chosen), listed[0] if listed else None)
-        choices = gr.update(choices=[(_describe_choice(job), job.id) for job in listed], value=job.id if job else None)
+        # A choice that stands is not sent back: somebody may have moved on since.
+        moved = {} if job and job.id == chosen else {"value": job.id if job else None}
+        choices = gr.update(choices=[(_describe_choice(job), job.id) for job in listed], **moved)
         shown = {"chosen": choices} | (self._show(job, looked.get(job.id)) if job else NOTHING)
         digests = {name: _digest(value) for name, value in shown.items()}
         return [*(value if seen.get(name) != digests[name] else gr.skip() for name, value in shown.items()), digests]

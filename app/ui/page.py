@@ -40,7 +40,17 @@ CSS = """
 .l2d-header p { margin: 0; color: var(--body-text-color-subdued); }
 .l2d-header nav { margin-left: auto; }
 .l2d-header a { color: var(--body-text-color-subdued); text-decoration: underline; text-underline-offset: 3px; }
-.l2d-header a:focus-visible, .gradio-container [role=tab]:focus-visible { outline: 2px solid var(--color-accent); outline-offset: -2px; }
+/* Where the keyboard is: Gradio marks boxes, sliders and lists not at all. */
+.gradio-container :is(a, button, input, textarea, pre, [role=region]):focus-visible,
+.gradio-container .wrap:has(> .wrap-inner):focus-within {
+  outline: 2px solid var(--color-accent) !important; outline-offset: 2px;
+}
+.gradio-container .wrap-inner input:focus-visible { outline: 0 !important; }
+.gradio-container :is([role=tab], pre):focus-visible { outline-offset: -2px; }
+.gradio-container [type=range]:focus-visible { outline-offset: 6px; }
+/* Gradio's knob is white on white. */
+.gradio-container [type=range]::-webkit-slider-thumb { background: var(--color-accent) !important; }
+.gradio-container [type=range]::-moz-range-thumb { background: var(--color-accent) !important; }
 /* The line below the tab in front is a fill, which such a theme takes away. */
 @media (forced-colors: active) {
   .gradio-container [role=tab][aria-selected=true]::after { forced-color-adjust: none; background: Highlight; }
@@ -89,6 +99,8 @@ def look() -> dict[str, Any]:
         # What is filled in is seen by its edge: 3 to 1 at least.
         input_border_color="*neutral_500",
         input_border_color_dark="*neutral_500",
+        input_border_color_focus="*neutral_500",
+        input_border_color_focus_dark="*neutral_500",
         checkbox_border_color="*neutral_500",
         checkbox_border_color_dark="*neutral_500",
         # On Gradio's own, subdued text falls short of 4.5 to 1.
@@ -106,8 +118,8 @@ def look() -> dict[str, Any]:
         button_primary_border_color_dark="*primary_700",
         # What cannot be undone.
         button_cancel_text_color="#b91c1c",
-        button_cancel_text_color_dark="#fca5a5",
+        button_cancel_text_color_dark="#fecaca",
         button_cancel_text_color_hover="#b91c1c",
-        button_cancel_text_color_hover_dark="#fca5a5",
+        button_cancel_text_color_hover_dark="#fecaca",
     )
     return {"theme": theme, "css": CSS, "footer_links": [], "run_history": False, "ssr_mode": False}

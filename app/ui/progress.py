@@ -10,7 +10,6 @@ CSS = """
 .l2d-jobs .wrap:has(> label) { flex-direction: column; flex-wrap: nowrap; gap: 2px; max-height: 200px; overflow-y: auto; }
 .l2d-jobs .wrap label { flex: none; box-shadow: none; border: 0; padding: 5px 8px; background: none; }
 .l2d-jobs .wrap label.selected { background: var(--background-fill-secondary); }
-.l2d-jobs .wrap label:has(:focus-visible) { outline: 2px solid var(--color-accent); outline-offset: -2px; }
 .l2d-job { display: grid; gap: 6px; }
 .l2d-job h2, .l2d-job p { margin: 0; } .l2d-job h2 { font-size: 16px; }
 .l2d-state { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 13px; font-weight: 700; color: #fff !important; }
@@ -77,4 +76,4 @@ def describe_seconds(seconds: float) -> str:
 
 def show_log(text: str) -> str:
     """The end of a log."""
-    return f'<pre class="l2d-log" tabindex="0" aria-label="log">{escape(text) or "Empty so far."}</pre>'
+    return f'<pre class="l2d-log" tabindex="0" role="region" aria-label="log">{escape(text) or "Empty so far."}</pre>'

@@ -1,8 +1,31 @@
 """The page for those who use it without a pointer, or without seeing it."""
 
+import re
+import time
+
+import pytest
 from playwright.sync_api import expect
 
-from tests.browser.desk import list_rows
+from app.jobs import ENDED
+from app.orders import choose_first_order
+from app.queue import Queue
+from tests.browser.desk import list_rows, set_slider
+
+# Of what has the keyboard, or of the list's field around it.
+OUTLINE = "getComputedStyle(document.activeElement.closest('.wrap:has(> .wrap-inner)') ?? document.activeElement).outlineStyle"
+
+
+@pytest.fixture
+def jobs(url, state):
+    """Three jobs that were cancelled, oldest first."""
+    queue, order = Queue(state), choose_first_order([]).model_dump()
+    jobs = [queue.cancel(queue.submit(order)[0].id).id for _ in range(3)]
+    yield jobs
+    for job in jobs:
+        # One that the worker had begun is ended by it.
+        while queue.find(job).state not in ENDED:
+            time.sleep(0.1)
+        queue.delete(job)
 
 
 def test_every_control_has_a_name(page):
@@ -51,3 +74,73 @@ def test_the_cross_hair_is_told_to_those_who_do_not_see_it(page):
         expect(page.locator(".voice")).to_contain_text(name)
     page.get_by_label("Minus", exact=True).select_option(index=1)
     assert "largest difference" in row.locator(".cell").last.get_attribute("aria-label")
+
+
+def test_what_more_labels_bring_has_the_keyboard_that_their_button_had(page):
+    set_slider(page, "Threshold", 1)
+    before = list_rows(page)
+    page.get_by_role("button", name=re.compile("Show .* more")).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".grid .cells").nth(len(before))).to_be_focused()
+
+
+def test_the_download_menu_opens_and_closes_by_keyboard(page):
+    opener, menu = page.get_by_text("Download", exact=True), page.get_by_role("group", name="Download")
+    opener.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(menu.get_by_role("button").first).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+    expect(opener).to_be_focused()
+    page.keyboard.press("Enter")
+    for _ in range(menu.get_by_role("button").count() + 1):
+        page.keyboard.press("Tab")
+    # It would lie over what the keyboard is in now.
+    expect(page.locator(".grid .cells").first).to_be_focused()
+    expect(menu).to_be_hidden()
+    opener.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    with page.expect_download():
+        page.keyboard.press("Enter")
+    expect(page.locator(".save summary")).to_be_focused()
+
+
+def test_arrows_move_through_the_jobs_and_need_not_wait_for_them(page, jobs):
+    held = []
+    page.get_by_role("tab", name="Distil").click()
+    oldest, _, newest = (page.get_by_role("radio", name=re.compile(job)) for job in jobs)
+    expect(newest).to_be_checked()
+    newest.focus()
+    page.route("**/queue/join*", lambda route: held.append(route))
+    page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(200)
+    page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(200)
+    page.route("**/queue/join*", lambda route: route.continue_())
+    for route in held:
+        route.continue_()
+    expect(page.locator(".l2d-job small")).to_contain_text(jobs[0])
+    expect(oldest).to_be_checked()
+    expect(oldest).to_be_focused()
+    # All of them are one stop.
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Resume")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    expect(oldest).to_be_focused()
+
+
+def test_the_keyboard_goes_through_the_form_field_by_field_and_is_marked(page):
+    page.get_by_role("tab", name="Distil").click()
+    more = page.get_by_role("button", name="More settings")
+    more.focus()
+    page.keyboard.press("Enter")
+    expect(more).to_have_attribute("aria-expanded", "true")
+    page.get_by_label(re.compile(r"^\s*Title")).focus()
+    marks = []
+    while not page.get_by_role("button", name="Start").evaluate("(start) => start === document.activeElement"):
+        page.keyboard.press("Tab")
+        marks.append(page.evaluate(OUTLINE))
+    # Every field but the first one, and two buttons.
+    assert marks == ["solid"] * (page.locator(".l2d-form :is(input, textarea):enabled").filter(visible=True).count() + 1)

@@ -270,7 +270,11 @@ function showMore() {
   const rest = listPredicted();
   if (!differs(find(".more"), rest)) return;
   const button = make("button", { type: "button", class: "button" }, rest.length === 1 ? `Show ${rest[0]} too` : `Show ${rest.length} more predicted labels`);
-  button.addEventListener("click", () => showRows([...state.rows, ...rest]));
+  button.addEventListener("click", () => {
+    showRows([...state.rows, ...rest]);
+    // The button is gone; what it brought begins where it was.
+    [...element.querySelectorAll(".grid .row")].find((row) => row.dataset.label === rest[0])?.querySelector(".cells").focus({ preventScroll: true });
+  });
   find(".more").replaceChildren(...(rest.length ? [button] : []));
 }
 

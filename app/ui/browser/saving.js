@@ -18,15 +18,21 @@ async function save(file) {
   }
 }
 
+/** Close the menu that the keyboard is in. */
+function leaveMenu() {
+  menu.open = false;
+  opener.focus();
+}
+
 for (const button of menu.querySelectorAll("[data-save]"))
   button.addEventListener("click", () => {
-    menu.open = false;
+    leaveMenu();
     if (!chosen().length || !listRows().length) complain("There is nothing to save: choose at least one model and one label.");
     else save(button.dataset.save);
   });
 menu.querySelector(".copy").hidden = !navigator.clipboard;
 menu.querySelector(".copy").addEventListener("click", async () => {
-  menu.open = false;
+  leaveMenu();
   // The address follows a moment later than the view does.
   await new Promise((done) => setTimeout(done, ADDRESS_REST + 50));
   await navigator.clipboard.writeText(location.href).then(
@@ -38,7 +44,9 @@ document.addEventListener("click", (event) => {
   if (!menu.contains(event.target)) menu.open = false;
 });
 menu.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  menu.open = false;
-  opener.focus();
+  if (event.key === "Escape") leaveMenu();
+});
+// Over what the keyboard has gone on to.
+menu.addEventListener("focusout", ({ relatedTarget }) => {
+  if (relatedTarget && !menu.contains(relatedTarget)) menu.open = false;
 });
