@@ -4,6 +4,7 @@ import re
 import time
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from app.jobs import ENDED
@@ -144,3 +145,25 @@ def test_the_keyboard_goes_through_the_form_field_by_field_and_is_marked(page):
         marks.append(page.evaluate(OUTLINE))
     # Every field but the first one, and two buttons.
     assert marks == ["solid"] * (page.locator(".l2d-form :is(input, textarea):enabled").filter(visible=True).count() + 1)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_axe_finds_nothing_wrong(visit, jobs, width, scheme):
+    page = visit(width, 844, scheme)
+    page.get_by_text("Download", exact=True).click()
+    wrong = find_violations(page)
+    page.get_by_role("tab", name="Results").click()
+    expect(page.locator(".l2d-results h2").first).to_be_visible()
+    wrong += find_violations(page)
+    page.get_by_role("tab", name="Distil").click()
+    page.get_by_role("button", name="More settings").click()
+    page.get_by_role("button", name="Log").click()
+    expect(page.locator(".l2d-job h2")).to_be_visible()
+    wrong += find_violations(page)
+    assert wrong == []
+
+
+def find_violations(page):
+    """What axe finds on the tab in front: the rule, and each element that breaks it."""
+    found = Axe().run(page).response["violations"]
+    return [(violation["id"], node["html"]) for violation in found for node in violation["nodes"]]
