@@ -26,12 +26,14 @@ CSS = """
 .l2d-probes { overflow-x: auto; }
 .l2d-probes p { max-width: 62ch; margin: 0 0 6px; font-size: 13px; }
 .l2d-probes p img { display: inline-block; width: 96px; height: 8px; border-radius: 4px; }
-.l2d-probes small { margin-left: 6px; color: var(--body-text-color-subdued); }
+.l2d-probes span { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 6px; }
+.l2d-probes small { white-space: nowrap; color: var(--body-text-color-subdued); }
 .l2d-probes table { border-collapse: collapse; }
 .l2d-probes :is(table, tr, th, td) { border: 0 !important; }
 .l2d-probes tbody tr { border-top: 1px solid var(--border-color-primary) !important; }
 .l2d-probes th, .l2d-probes td { padding: 3px 6px; text-align: left; vertical-align: top; }
-.l2d-probes td img { width: 128px; height: auto; display: block; image-rendering: auto; } .l2d-probes td { font-size: 13px; }
+.l2d-probes td img { width: 128px; min-width: 64px; height: auto; display: block; image-rendering: auto; }
+.l2d-probes td { font-size: 13px; }
 """
 
 
@@ -74,7 +76,8 @@ def _draw_view(folder: Path, epoch: int, changed: int) -> str:
             rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(f"<th>{name}</th>" for name in ("Photograph", "Label", "Student", *(["Teacher"] if teacher else [])))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<div class="l2d-probes">{_explain(bool(teacher))}{table}</div>'
+    # It scrolls where labels are long: by keyboard, too, as tables of scores do.
+    return f'<div class="l2d-probes" tabindex="0" role="region" aria-label="maps">{_explain(bool(teacher))}{table}</div>'
 
 
 def _read(path: Path) -> Any:
