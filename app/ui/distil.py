@@ -31,7 +31,7 @@ WAKE = "() => new Promise((wake) => setTimeout(() => wake({__type__: 'update', i
 # The jobs lie beside the form, or far below it.
 SHOW = (
     "() => { const jobs = document.querySelector('.l2d-jobs'); jobs.scrollIntoView({behavior: 'smooth'});"
-    " jobs.querySelector(':checked').focus({preventScroll: true}); }"
+    " jobs.querySelector(':checked')?.focus({preventScroll: true}); }"
 )
 # What the delete button does first, in the browser: without a yes no job is named, and nothing is done.
 CONFIRM = (
@@ -189,7 +189,7 @@ class Bench:
             return [gr.skip(), f"<p>{escape(error.message)}</p>", *[gr.skip()] * 8, seen | {"status": "", "chosen": ""}]
         job = next((job for job in listed if job.id == chosen), listed[0] if listed else None)
         # A choice that stands is not sent back: somebody may have moved on since.
-        moved = {} if job and job.id == chosen else {"value": job.id if job else None}
+        moved: dict[str, Any] = {} if job and job.id == chosen else {"value": job.id if job else None}
         choices = gr.update(choices=[(_describe_choice(job), job.id) for job in listed], **moved)
         shown = {"chosen": choices} | (self._show(job, looked.get(job.id)) if job else NOTHING)
         digests = {name: _digest(value) for name, value in shown.items()}

@@ -106,6 +106,7 @@ def test_another_student_is_ordered_once_whatever_the_first_one_started_from(con
     listed = page.get_by_role("radio", name=re.compile("First student: (queued|running)"))
     expect(listed).to_be_in_viewport()
     expect(listed).to_be_checked()
+    expect(listed).to_be_focused()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".l2d-state")).to_have_text("cancelled")
     # What was told about the order goes with its job.
