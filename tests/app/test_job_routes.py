@@ -213,7 +213,7 @@ def test_a_job_with_too_few_pictures_to_train_on_is_refused(
 ):
     write_table(places.data / "small")
     sentence = refusal(client.post("/v1/jobs", json=ORDER | {"data": "small"} | changes), 422)
-    assert f"Of the 3 training pictures of 'small' {left} are left" in sentence
+    assert f"Of the 3 training pictures of 'small' {left} {'is' if left == 1 else 'are'} left" in sentence
 
 
 def test_data_sets_are_looked_through_before_a_job_is_accepted(client: TestClient, places: Places, write_table: WriteTable):
