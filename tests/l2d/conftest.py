@@ -1,17 +1,27 @@
-"""Small data sets that a network learns in seconds."""
+"""Small data sets that a network learns in seconds, small networks and recipes, and small series of trainings."""
 
 import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
 from PIL import Image
+from torch import Tensor, nn
 
+from l2d import published, reproduce
+from l2d.checkpoint import ModelCard, Network, write_card
 from l2d.data.images import Index
+from l2d.model import create_model
+from l2d.published import read_recipes
+from l2d.recipe import Recipe
+from l2d.reproduce import Settings
+from l2d.series import Training
+from l2d.train import EpochReport, fit
 
 COLOURS = ("red", "green", "blue")
 SIDE = 40
@@ -82,3 +92,62 @@ def no_hub(move_hub: Callable[[int], None]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         move_hub(free.getsockname()[1])
+
+
+def make_network(seed: int = 0, *, backbone: str = "test_resnet", labels: tuple[str, ...] = COLOURS, width: int = 16) -> Network:
+    torch.manual_seed(seed)
+    model = create_model(backbone, len(labels), image_size=32, width=width, feedforward=24)
+    card = ModelCard(
+        name="tiny", title="Tiny", role="student", method="vanilla", backbone=backbone, labels=labels, image_size=32, width=width,
+        feedforward=24, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+    )  # fmt: skip
+    return Network(model, card)
+
+
+def make_recipe(**changes: Any) -> Recipe:
+    return Recipe(**{"epochs": 2, "batch_size": 8, "lr": 1e-3, "train_size": 32, "teacher_size": 32, **changes})
+
+
+def train_out(index: Index, recipe: Recipe, network: Network | None = None, **options: Any) -> list[EpochReport]:
+    return list(fit(network or make_network(), index, recipe, **options))
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def make_recipes() -> dict[str, Any]:
+    """All networks are tiny ones."""
+    recipes = read_recipes()
+    recipes["backbones"] = dict.fromkeys(recipes["backbones"], "test_resnet") | {"MobileNet v2": "test_efficientnet"}
+    for recipe in recipes["recipes"].values():
+        recipe["network"] = {"image_size": 32, "width": 16, "feedforward": 24}
+    recipes["drawn"] = {"image_size": 32, "pretrained": False}
+    recipes["figure1"]["factors"] = [1]
+    return recipes
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All networks are tiny ones, and 24 pictures are drawn at most."""
+    recipes = make_recipes()
+    for module in (published, reproduce):
+        monkeypatch.setattr(module, "read_recipes", lambda: recipes)
+    monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def make_settings(out: Path = Path("out"), data: str = "shapes:24", **changes: Any) -> Settings:
+    return Settings(data, out, **{"methods": ("vanilla", "l2d"), **changes})
+
+
+def finish(training: Training, score: float) -> None:
+    """Leave a card as if the training had been run and scored."""
+    training.plan.out.mkdir(parents=True)
+    scores = {"mAP": score, "oracle_k": {"OF1": score + 1, "CF1": score + 2}, "held_out": {"images": 2, "mAP": score}}
+    card = ModelCard("a", "A", "student", "l2d", training.plan.backbone, ("x",), 32, recipe=training.plan.recipe.as_dict(), scores=scores)
+    write_card(training.plan.out, card)

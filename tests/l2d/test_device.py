@@ -1,14 +1,24 @@
-"""What training asks of a device."""
+"""What training asks of a device, and that it loses the same on each."""
 
+import copy
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from l2d import graphs, train
+from l2d.checkpoint import Network
+from l2d.data.images import Index
 from l2d.device import choose_memory_format, supports_bfloat16
+from l2d.distill import METHODS
 from l2d.model import create_model
+from l2d.train import fit
+from tests.l2d.conftest import make_network, make_recipe, train_out
 
 CPU = torch.device("cpu")
 
@@ -46,3 +56,51 @@ pages(2**26), print(pages(2**25))
 """
     given_back, kept = map(int, subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
     assert kept < 0.1 * given_back
+
+
+@pytest.fixture(scope="module")
+def trained(bands: Index) -> tuple[Network, Network]:
+    """A student and a teacher that tell labels apart. What untrained ones say of them is so little that rounding changes much of it."""
+    networks = make_network(), make_network(7)
+    for network in networks:
+        train_out(bands, make_recipe(epochs=8, lr=3e-3), network)
+    return networks
+
+
+@pytest.fixture
+def measure(bands: Index, trained: tuple[Network, Network], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, float]]:
+    """The losses of an epoch more, on this device and in mixed precision or not."""
+
+    def measure(method: str, device: str, mixed: bool) -> dict[str, float]:
+        for module in (train, graphs):
+            monkeypatch.setattr(module, "supports_bfloat16", lambda _: mixed)
+        student, teacher = copy.deepcopy(trained)
+        for module in student.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # each device draws its own
+        recipe = make_recipe(method=method, epochs=1, averaging=0.9, freeze_stages=1)
+        return train_out(bands, recipe, student, teacher=teacher, device=device)[0].losses
+
+    return measure
+
+
+@pytest.mark.parametrize("method", ["l2d", "ps", "mse", "rkd", "pkt", "reviewkd"])
+def test_mixed_precision_loses_what_single_precision_does(measure: Callable[..., dict[str, float]], method: str) -> None:
+    assert measure(method, "cpu", True) == pytest.approx(measure(method, "cpu", False), rel=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_trains_as_the_cpu_does(measure: Callable[..., dict[str, float]], method: str, mixed: bool) -> None:
+    assert measure(method, "cuda", mixed) == pytest.approx(measure(method, "cpu", mixed), rel=0.03 if mixed else 0.02)
+
+
+@pytest.mark.gpu
+def test_it_learns_on_a_gpu_and_goes_on_after_a_stop(bands: Index, tmp_path: Path) -> None:
+    recipe = make_recipe(method="mld", epochs=12, lr=3e-3, cutout=0.0, min_area=0.8, averaging=0.5)
+    state = tmp_path / "state.pt"
+    first = next(fit(make_network(), bands, recipe, teacher=make_network(7), device="cuda", state=state))
+    rest = train_out(bands, recipe, teacher=make_network(7), device="cuda", state=state)
+    assert rest[0].losses == first.losses
+    assert rest[-1].losses["bce"] < 0.5 * first.losses["bce"]

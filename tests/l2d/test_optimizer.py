@@ -1,4 +1,4 @@
-"""Adam, its weight decay and its one-cycle schedule, against their formulas."""
+"""Adam, its weight decay and its one-cycle schedule, against their formulas; averaged weights and frozen stages."""
 
 import math
 
@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l2d.optimizer import create_optimizer
+from l2d.data.images import Index
+from l2d.model import LabelNet, create_model
+from l2d.optimizer import create_optimizer, freeze_stages
 from l2d.recipe import Recipe
+from l2d.train import fit
+from tests.l2d.conftest import make_network, make_recipe, train_out, weights
 
 
 def one_cycle(step: int, steps: int, warmup: float, start: float, peak: float, end: float) -> float:
@@ -73,3 +77,72 @@ def test_weight_decay_is_on_matrices_and_kernels_alone() -> None:
     optimizer, _ = create_optimizer(model, Recipe(weight_decay=0.01), 5)
     decays = {parameter: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
     assert decays == {parameter: 0.01 if parameter.ndim > 1 else 0.0 for parameter in model.parameters()}
+
+
+@pytest.mark.parametrize(("decay", "first", "second"), [(0.15, 0.15, 0.15), (0.2, 2 / 11, 0.2), (0.9, 2 / 11, 3 / 12)])
+def test_the_average_is_the_exponential_one_and_forgets_the_first_steps_sooner(
+    bands: Index, decay: float, first: float, second: float
+) -> None:
+    network, seen = make_network(), []
+    recipe = make_recipe(epochs=3, batch_size=24, averaging=decay)
+    for report in fit(network, bands, recipe):
+        assert report.model is not network.model
+        seen.append(weights(network.model))
+        averaged = weights(report.model)
+    for name in ("head.bias", "backbone.bn1.running_mean"):
+        expected = second * (first * seen[0][name] + (1 - first) * seen[1][name]) + (1 - second) * seen[2][name]
+        torch.testing.assert_close(averaged[name], expected)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
+def test_frozen_stages_stay_as_they_were(bands: Index, backbone: str) -> None:
+    network = make_network(backbone=backbone)
+    with torch.no_grad():
+        for parameter in network.model.parameters():  # some start at zero, and would hide what lies before them
+            parameter.add_(0.1)
+    before = weights(network.model)
+    early = stage_of_every_tensor(network.model, 2)
+    train_out(bands, make_recipe(freeze_stages=2, averaging=0.9, holdout=0.25), network)
+    after = weights(network.model)
+    assert any("running_mean" in name for name in early)
+    assert [name for name in early if not torch.equal(before[name], after[name])] == []
+    late = [name for name in before if name.startswith("backbone") and name not in early]
+    assert late
+    assert [name for name in late if torch.equal(before[name], after[name])] == []
+
+
+def test_frozen_stages_drop_no_paths() -> None:
+    torch.manual_seed(0)
+    model, images = create_model("swin_tiny_patch4_window7_224", 3, image_size=64, width=16, feedforward=16), torch.randn(8, 3, 64, 64)
+    frozen = freeze_stages(model, 3, 64)
+    model.train()
+    for module in frozen:
+        module.eval()
+    with torch.no_grad():
+        first, second = model(images).features, model(images).features
+    torch.testing.assert_close(first[2], second[2], rtol=0, atol=0)
+    assert not torch.equal(first[3], second[3]), "the later ones do"
+
+
+def stage_of_every_tensor(model: LabelNet, count: int) -> set[str]:
+    """Names of what the first stages are computed from: changing anything else leaves them as they are."""
+    found, images = set(), torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    model.eval()
+    state = model.state_dict()
+    with torch.no_grad():
+        expected = model(images).features[count - 1]
+        for name, tensor in state.items():
+            kept = tensor.clone()
+            tensor.copy_(tensor + 1)
+            # Counters of batches are read by nothing: they belong to their layer.
+            changed = not torch.equal(model(images).features[count - 1], expected)
+            tensor.copy_(kept)
+            if changed:
+                found.add(name)
+    layers = {name.rpartition(".")[0] for name in found}
+    return {name for name in state if name.rpartition(".")[0] in layers}
+
+
+def test_too_many_frozen_stages_are_refused(bands: Index) -> None:
+    with pytest.raises(ValueError, match="freeze_stages must be at most 5, the number of the backbone's stages; got 6"):
+        train_out(bands, make_recipe(freeze_stages=6))

@@ -24,8 +24,7 @@ from l2d.distill import METHODS, Distiller
 from l2d.evaluate import predict
 from l2d.model import LabelNet
 from l2d.train import fit
-from tests.l2d.test_reproduce import make_recipes
-from tests.l2d.test_train import make_network, make_recipe
+from tests.l2d.conftest import make_network, make_recipe, make_recipes
 
 ROOT = Path(__file__).parents[2]
 IMAGES, SIDE = 64, 32

@@ -5,14 +5,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from l2d import series
-from l2d.checkpoint import CARD, ModelCard, write_card
+from l2d.checkpoint import CARD, ModelCard, read_card, write_card
+from l2d.data import read_index
 from l2d.data.images import Index
+from l2d.published import read_rows
 from l2d.recipe import Recipe
+from l2d.reproduce import plan_rows, plan_teacher
 from l2d.runs import STATE, Plan, create_network
-from l2d.series import FINISHED, INTERRUPTED, MISSING, Estimate, Training, check_trainings, count_pictures, describe_pictures, find_teacher
+from l2d.series import (
+    FINISHED,
+    INTERRUPTED,
+    MISSING,
+    Estimate,
+    Training,
+    check_trainings,
+    count_pictures,
+    describe_pictures,
+    find_teacher,
+    run_training,
+    score_training,
+)
+from tests.l2d.conftest import make_settings
 
 INDEX = Index([Path(f"{number}.jpg") for number in range(40)], torch.eye(2).repeat(20, 1), ("cat", "dog"))
 
@@ -158,3 +176,88 @@ def test_speed_is_measured_on_few_pictures_by_two_steps_of_what_will_train(tmp_p
     wanted = dataclasses.replace(plan.recipe, weights={}, epochs=2, batch_size=8, holdout=0.0, share=1.0)
     assert seen == [(8, dataclasses.replace(wanted, method=name), taught) for name, taught in (("vanilla", False), ("l2d", True))]
     assert not (plan.out / CARD).exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_interrupted_training_ends_as_if_it_had_never_been_stopped():
+    whole, parts = (plan_teacher("test_resnet", make_settings(Path(name), epochs=6)) for name in ("whole", "parts"))
+    assert len(list(run_training(whole))) == whole.epochs == 2
+    first = run_training(parts)
+    next(first)
+    first.close()
+    assert (whole.state, parts.state) == ("finished", "interrupted")
+    list(run_training(parts))
+    assert parts.state == "finished"
+    assert not (parts.plan.out / STATE).exists()
+    assert read_card(whole.plan.out).sha256 == read_card(parts.plan.out).sha256
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_student_of_another_teacher_is_refused():
+    settings = make_settings(epochs=1, methods=("l2d",))
+    trainings = plan_rows(read_rows("table4")[2:3], settings)
+    for training in trainings:
+        list(run_training(training))
+    index = read_index(settings.data, "train")
+    check_trainings(trainings, index)
+    teacher = trainings[0].plan.out
+    write_card(teacher, dataclasses.replace(read_card(teacher), sha256="of another one"))
+    with pytest.raises(ValueError, match=r"l2d-by-test_resnet-seed0 was trained otherwise than asked for now \(teacher\)"):
+        check_trainings(trainings, index)
+    with pytest.raises(ValueError, match=r"otherwise than asked for now \(number of pictures\)"):
+        check_trainings(trainings[:1], index.select(range(8)))
+    with pytest.raises(ValueError, match=r"otherwise than asked for now \(set of pictures or labels\)"):
+        check_trainings(trainings[:1], index._replace(targets=index.targets.flip(0)))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_networks_of_other_initial_weights_are_not_passed_off_as_those_asked_for():
+    for seed, folder in enumerate(("one", "other")):
+        Path(folder).mkdir()
+        torch.manual_seed(seed)
+        save_file(timm.create_model("test_resnet").state_dict(), f"{folder}/test_resnet.safetensors")
+    one, other, absent = (plan_teacher("test_resnet", make_settings(epochs=1, init=Path(name))) for name in ("one", "other", "gone"))
+    list(run_training(one))
+    index = read_index(one.plan.data, "train")
+    check_trainings([one], index)
+    # Who threw them away meanwhile can still have the table written.
+    check_trainings([absent], index)
+    with pytest.raises(ValueError, match=r"otherwise than asked for now \(origin of its initial weights\)"):
+        check_trainings([other], index)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_teacher_of_other_labels_is_refused_before_a_plan_is_printed():
+    settings = make_settings(epochs=1, methods=("l2d",))
+    trainings = plan_rows(read_rows("table4")[2:3], settings)
+    list(run_training(trainings[0]))
+    index = read_index(settings.data, "train")
+    with pytest.raises(ValueError, match=r"was trained for 9 labels; the data set has 9: the same labels in another order"):
+        check_trainings(trainings[1:], index._replace(labels=index.labels[::-1]))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_training_is_scored_anew_on_more_test_pictures_or_with_other_labels_for_them():
+    training = plan_teacher("test_resnet", make_settings(epochs=1))
+    list(run_training(training))
+    index = read_index("shapes:24", "test")
+    told: list[tuple[int, int]] = []
+    for count in (4, 6):
+        scores = score_training(training, index.select(range(count)), progress=lambda done, total: told.append((done, total)))
+        assert scores["images"] == count
+    assert told == [(1, 1), (1, 1)]
+    corrected = index.select(range(6))._replace(targets=index.targets[:6].flip(1))
+    assert score_training(training, corrected)["mAP"] != scores["mAP"]
+    assert score_training(training, index.select(range(6)))["mAP"] == scores["mAP"]
+    assert read_card(training.plan.out).scores["images"] == 6
+
+
+def test_counts_of_pictures_that_are_unknown_or_differ_are_left_out():
+    card = ModelCard("a", "A", "student", "l2d", "test_resnet", ("x",), 32, data={"images": 1200}, recipe={"holdout": 0.25, "share": 0.5})
+    scored, more = (dataclasses.replace(card, scores={"images": count}) for count in (40, 50))
+    assert count_pictures([scored, scored]) == {"trained": 450, "scored": 40}
+    assert count_pictures([scored, more]) == count_pictures([card]) == {"trained": 450}
+    assert count_pictures([dataclasses.replace(scored, data={}), scored]) == {"scored": 40}
+    assert count_pictures([]) == {}
+    told = [describe_pictures(counts) for counts in ({"scored": 2500, "trained": 12000}, {"scored": 40}, {})]
+    assert told == ["Students trained on 12,000 pictures, scored on 2,500.", "Students scored on 40 pictures.", ""]

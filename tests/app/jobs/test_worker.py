@@ -73,7 +73,7 @@ def test_stop_keeps_the_best_student(lab: "Lab"):
     assert card.scores["held_out"]["mAP"] == pytest.approx(ended.best_score, abs=1e-3)
 
 
-# Its twin, of a training without a job around it, is always run: tests/l2d/test_train.py.
+# Its twin, of a training without a job around it, is always run: tests/l2d/test_state.py.
 @pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_bits(lab: "Lab"):
     job = lab.submit(epochs=6)
