@@ -1,14 +1,17 @@
-"""Small checkpoints, photographs and an engine for every test of the app; no trained weight, no network."""
+"""Small checkpoints, photographs, an engine and servers for every test of the app; no trained weight, no network."""
 
+import base64
 import contextlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import httpx
 import numpy as np
@@ -25,6 +28,7 @@ from l2d.checkpoint import ModelCard, save_checkpoint
 from l2d.model import create_model
 
 ROOT = Path(__file__).parents[2]
+START_SECONDS = 120
 LABELS = ("cat", "dog", "car", "cup", "sky")
 # name -> role, method, backbone, labels, image size; names out of the alphabet's order, label sets that differ.
 MODELS = {
@@ -161,3 +165,62 @@ def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def encode_flat(value: int, side: int) -> bytes:
+    return encode(Image.new("RGB", (side, side), (value, 0, 255 - value)), compress_level=1)
+
+
+def post(client: TestClient, data: bytes, path: str = "/v1/compare", **fields: object) -> httpx.Response:
+    return client.post(path, files={"image": ("photo.png", data)}, data=fields)
+
+
+def to_json(*pictures: bytes, **parameters: object) -> dict[str, object]:
+    return {"instances": [{"image": {"b64": base64.b64encode(data).decode()}} for data in pictures], "parameters": parameters}
+
+
+def refusal(response: httpx.Response, status: int, code: str) -> str:
+    """The sentence of an error, after a look at its shape."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert set(error) == {"status", "code", "message", "details"}
+    assert (error["status"], error["code"]) == (status, code)
+    assert error["message"].endswith((".", "?"))
+    return str(error["message"])
+
+
+def start_server(log: IO[str] | int = subprocess.PIPE, code: str = "", **environment: str) -> subprocess.Popen[str]:
+    """A server as a process of its own, after some code of the test's."""
+    foreign = {name for name in os.environ if name.startswith("L2D_") and name != "L2D_CACHE"} | {"PORT"}
+    own = {name: value for name, value in os.environ.items() if name not in foreign}
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{code}\nfrom app.__main__ import main\nmain()"] if code else [sys.executable, "-m", "app"],
+        cwd=ROOT,
+        env=own | {"L2D_WORKERS": "false"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    until = time.monotonic() + START_SECONDS
+    while client.get("/readyz", timeout=60).status_code != 200:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def open_streams(client: httpx.Client) -> Iterator[list[Iterator[str]]]:
+    """The page's stream and a job's, both begun; they would go on for as long as the server does."""
+    job = client.post("/v1/jobs", json={"data": "shapes", "student": "resnet18", "method": "vanilla"}).json()["id"]
+    with client.stream("GET", "/gradio_api/heartbeat/x") as page, client.stream("GET", f"/v1/jobs/{job}/events") as events:
+        streams = [page.iter_text(), events.iter_text()]
+        assert ["ALIVE" in next(streams[0]), "queued" in next(streams[1])] == [True, True]
+        yield streams
+
+
+def check_quiet(log: str) -> None:
+    assert "Application shutdown complete" in log
+    assert not re.search(r'(\[|"level": ")(warning|error)|Traceback', log), log
