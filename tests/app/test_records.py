@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.jobs import Progress
-from app.records import JobFolder, Summary
+from app.records import JobFolder, Summary, Task
 
 
 def write(folder: JobFolder, *lines: dict[str, Any]) -> None:
@@ -58,6 +58,37 @@ def test_from_a_place_where_no_line_starts_all_are_read(tmp_path: Path):
     assert folder.read(lines[1].after) == []
     for place in (3, lines[0].after + 1, 10**6, 2**62):
         assert folder.read(place) == lines
+
+
+def test_a_task_is_read_as_it_was_written_last_and_a_damaged_one_is_told(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    for task in (Task("1f", 1, {"data": "Vögel"}, "cpu"), Task("1f", 2, {}, "cuda:1", stop=True)):
+        folder.write_task(task)
+        assert folder.read_task() == task
+    for damaged in ("", "{", "[1]", "7", '{"job": "1f"}'):
+        folder.order.write_text(damaged)
+        with pytest.raises(OSError, match=r"order\.json is damaged"):
+            folder.read_task()
+
+
+def test_of_the_students_that_were_the_best_once_that_of_one_epoch_stays_or_none(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    for epoch in (1, 2, 12):
+        folder.best(epoch).mkdir()
+    folder.forget_best(but=2)
+    assert list(tmp_path.iterdir()) == [folder.best(2)]
+    folder.forget_best()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_needed_to_resume_is_forgotten_and_what_was_told_stays(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    folder.append({"event": "first"})
+    folder.log.touch()
+    for path in (folder.probes, folder.ready, folder.best(1), tmp_path / "teacher", tmp_path / "student"):
+        path.mkdir()
+    folder.forget_training()
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "log.txt", "probes"}
 
 
 @contextmanager

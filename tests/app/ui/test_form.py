@@ -9,7 +9,8 @@ import gradio as gr
 import pytest
 
 from app.catalog import Catalog
-from app.orders import choose_first_order
+from app.errors import ParameterError
+from app.orders import Order, choose_first_order
 from app.places import Places
 from app.ui.form import BASIS, FITTED, TRAIN, Form, fill_fields
 from app.workshop import Workshop
@@ -44,8 +45,37 @@ def test_every_field_is_asked_for_as_what_it_is(form: Form):
     assert list_names(gr.Textbox, max_length=80) == {"title"}
     assert list_names(gr.Number, precision=None) == {"lr", "min_area", "colour", "cutout", "averaging", "holdout"}
     assert list_names(gr.Number, precision=0) >= {"epochs", "batch_size", "seed"}
+    assert list_names(gr.Number, placeholder="none") == {"freeze_stages"}, "what an empty field says there"
     assert list_names(gr.Dropdown, allow_custom_value=True) == {"start_from", "teacher_start_from"}
     assert list_names(gr.Dropdown, allow_custom_value=False) == {"data", "method", "teacher", "student", "output_stride", "augmentation"}
+
+
+def test_every_field_holds_its_value_beside_its_name_and_its_sentence(form: Form):
+    held = form.choose_first()
+    for name, value in held.items():
+        field = form.build_field(name, held)
+        assert (field.value, field.label.lower()) == (value, name.replace("_", " "))
+        assert field.info.startswith(Order.model_fields[name].description or "" if name != "teacher" else "This one is trained first")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        choose_first_order([("mine", "mobilenetv2_100")]),
+        Order(method="mld", teacher="mine", student="resnet18", start_from="theirs", freeze_stages=1, augmentation="randaugment"),
+        Order(method="vanilla", pretrained=True, output_stride=16, processes=2, seed=7),
+    ],
+    ids=["a teacher trained first", "a teacher that is there", "no teacher"],
+)
+def test_an_order_that_fills_the_form_is_read_from_it_again(form: Form, order: Order):
+    assert form.read(tuple(fill_fields(order).values())) == order
+
+
+def test_where_no_teacher_is_chosen_any_more_the_form_asks_for_one(form: Form):
+    held = form.choose_first() | {"teacher": None}
+    with pytest.raises(ParameterError, match="l2d needs a teacher"):
+        form.read(tuple(held.values()))
+    assert form.read(tuple((held | {"method": "vanilla"}).values())).teacher is None
 
 
 def test_what_fits_is_left_as_it_is(form: Form):
@@ -91,6 +121,7 @@ def test_a_form_that_opened_where_no_model_fits_starts_from_the_first_that_does(
     write_card(folder, dataclasses.replace(read_card(folder), name="new", backbone="mobilenetv2_100"))
     fitted = fit(form, **opened)
     assert [fitted[name]["value"] for name in ("start_from", "teacher_start_from", "freeze_stages")] == ["new", "new", 3]
+    assert [form.choose_first()[name] for name in ("start_from", "teacher_start_from", "freeze_stages")] == ["new", "new", 3]
 
 
 def test_no_frozen_stage_that_somebody_chose_stays_none(form: Form):
