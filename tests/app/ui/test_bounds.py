@@ -1,5 +1,6 @@
 """What strangers can make Gradio keep, write and fail at: asked of a real server, whose log must hold no traceback."""
 
+import asyncio
 import json
 import socket
 import time
@@ -9,7 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from gradio import routes
+from gradio.data_classes import PredictBodyInternal
 
+from app.server import create_app
+from app.settings import Settings
+from app.ui import bounds
 from app.ui.bounds import LONGEST_NAME, MAX_FIELD_BYTES, MAX_UNREAD
 from tests.app.conftest import run_server
 
@@ -98,3 +104,28 @@ def test_what_pages_leave_behind_is_bounded_and_what_names_nothing_is_refused(ad
 
         # The log tells of none of this as a failure; the server's fixture looks.
         assert "session_not_found" in client.get("/gradio_api/queue/data", params={"session_hash": "nobody"}).text
+
+
+def test_of_pages_that_never_read_the_latest_are_remembered_and_so_many_events_wait(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    """In this process, where no event's turn comes."""
+    monkeypatch.setattr(bounds, "MAX_WAITING", 3)
+    monkeypatch.setattr(bounds, "MAX_PAGES", 5)
+
+    async def visit() -> None:
+        app = create_app(settings)
+        (inner,) = [route.app for route in app.routes if isinstance(getattr(route, "app", None), routes.App)]
+        queue, states = inner.get_blocks()._queue, inner.state_holder
+
+        async def join(name: str) -> str:
+            return (await queue.push(PredictBodyInternal(session_hash=name, fn_index=0, data=[]), None, None))[-1]
+
+        assert [await join(f"first {number}") for number in range(4)] == ["success"] * 3 + ["queue_full"]
+        for number in range(7):
+            for events in queue.event_queue_per_concurrency_id.values():
+                events.queue.clear()
+            assert await join(f"then {number}") == "success"
+            states[f"then {number}"]
+        assert list(queue.pending_messages_per_session) == list(states.session_data) == [f"then {number}" for number in range(2, 7)]
+        assert len(queue.pending_event_ids_session) <= 6, "with its messages a page's events are forgotten"
+
+    asyncio.run(visit())
