@@ -92,7 +92,10 @@ def test_the_document_tells_where_a_token_goes(document: dict[str, Any]):
         ("post /v1/jobs", "400 401 403 408 409 413 415 422 429 503"),
         ("get /v1/jobs/{job}", "401 403 404 422 503"),
         ("get /v1/jobs/{job}/log", "401 403 404 422 503"),
-        ("post /v1/jobs/{job}/stop", "401 403 404 409 422 429 503"),
+        *((f"post /v1/jobs/{{job}}/{verb}", "401 403 404 409 422 429 503") for verb in ("cancel", "stop", "resume")),
+        ("delete /v1/jobs/{job}", "401 403 404 409 422 429 503"),
+        ("get /v1/jobs/{job}/events", "401 403 404 422 503"),
+        ("get /v1/jobs/{job}/probes/{name}", "401 403 404 422 503"),
         ("delete /v1/models/{model}", "401 403 404 422 429"),
     ],
 )

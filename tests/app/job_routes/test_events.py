@@ -1,5 +1,6 @@
 """What a client that follows a job is told."""
 
+import itertools
 import json
 import threading
 from pathlib import Path
@@ -114,6 +115,33 @@ def test_whoever_was_told_of_the_end_is_told_to_ask_no_more_until_it_goes_on(cli
     folder.append({"event": "attempt", "attempt": 2})
     workshop.queue.finish(job, "w", "succeeded", "Done.")
     assert [kind for kind, _, _ in read_events(ask(last))] == ["attempt", "state"]
+
+
+def test_a_state_is_told_once_and_again_when_something_is_asked_of_its_job(
+    client: TestClient, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("app.job_routes.POLL_SECONDS", 0.01)
+    job = order(client)
+    workshop.queue.claim("w", job)
+    looks, read = itertools.count(1), workshop.read
+
+    def watch(job: str, place: int) -> list[tuple[dict[str, Any], int]]:
+        look = next(looks)
+        if look == 3:
+            workshop.queue.stop(job)
+        elif look == 6:
+            client.app.state.leaving.set()
+        return read(job, place)
+
+    monkeypatch.setattr(workshop, "read", watch)
+    told = read_events(client.get(f"/v1/jobs/{job}/events"))
+    assert [(kind, data["state"], data["request"]) for kind, _, data in told] == [("state", "running", None), ("state", "running", "stop")]
+
+
+def test_the_document_tells_which_answers_are_no_json_and_when_a_stream_is_told_to_its_end(document: dict[str, Any]):
+    for end, kind in (("log", "text/plain"), ("events", "text/event-stream")):
+        answers = document["paths"][f"/v1/jobs/{{job}}/{end}"]["get"]["responses"]
+        assert ([*answers["200"]["content"]], "204" in answers) == ([kind], end == "events")
 
 
 def test_head_of_a_stream_does_not_wait_for_its_job(client: TestClient):

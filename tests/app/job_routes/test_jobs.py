@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 from fastapi.testclient import TestClient
 
 from app.processes import LocalMachine
@@ -22,12 +23,37 @@ def test_pages_follow_each_other(client: TestClient):
         refusal(client.get("/v1/jobs", params=wrong), 422)
 
 
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        (f"jobs/{'1' * 40}", 404),
+        (f"jobs/{'1' * 41}", 422),
+        ("jobs?limit=200", 200),
+        ("jobs?limit=201", 422),
+        ("jobs?before=0", 200),
+        ("jobs?before=-1", 422),
+        (f"jobs?before={2**62}", 200),
+        ("jobs/0/log?limit=1", 404),
+        ("jobs/0/log?limit=0", 422),
+        (f"jobs/0/log?limit={4 * 2**20}", 404),
+        (f"jobs/0/log?limit={4 * 2**20 + 1}", 422),
+    ],
+)
+def test_what_is_too_long_or_out_of_range_is_refused_before_anybody_looks_for_it(reader: TestClient, address: str, status: int):
+    assert reader.get(f"/v1/{address}").status_code == status
+
+
+def test_a_model_with_too_long_a_name_is_not_looked_for(reader: TestClient):
+    assert [reader.delete(f"/v1/models/{'m' * length}").status_code for length in (200, 201)] == [404, 422]
+
+
 def test_verbs_follow_the_state(client: TestClient):
     job = order(client)
     assert "is queued" in refusal(client.post(f"/v1/jobs/{job}/stop"), 409)
     assert "is queued" in refusal(client.delete(f"/v1/jobs/{job}"), 409)
     assert client.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
-    assert client.post(f"/v1/jobs/{job}/resume").json()["state"] == "queued"
+    resumed = client.post(f"/v1/jobs/{job}/resume")
+    assert (resumed.status_code, resumed.json()["state"]) == (202, "queued")
     client.post(f"/v1/jobs/{job}/cancel")
     assert client.delete(f"/v1/jobs/{job}").status_code == 204
     for answer in (client.get(f"/v1/jobs/{job}"), client.get(f"/v1/jobs/{job}/log"), client.get(f"/v1/jobs/{job}/events")):

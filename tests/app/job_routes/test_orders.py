@@ -73,6 +73,11 @@ def test_an_empty_key_is_refused(client: TestClient):
     refusal(client.post("/v1/jobs", json=ORDER, headers={"Idempotency-Key": ""}), 422)
 
 
+def test_a_key_is_kept_so_it_may_not_be_endless(client: TestClient):
+    sent = [client.post("/v1/jobs", json=ORDER, headers={"Idempotency-Key": "k" * length}) for length in (1, 200, 201)]
+    assert [answer.status_code for answer in sent] == [202, 202, 422]
+
+
 def test_the_same_key_orders_once(client: TestClient):
     first, second = (client.post("/v1/jobs", json=ORDER, headers={"Idempotency-Key": "k"}) for _ in range(2))
     assert first.json()["id"] == second.json()["id"]
