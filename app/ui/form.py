@@ -63,8 +63,8 @@ class Form:
     def choose_first(self) -> dict[str, Any]:
         """What the fields hold when the page is opened, in their order."""
         order = choose_first_order((entry.name, entry.card.backbone) for entry in self.workshop.catalog.entries())
-        # Nothing to start from is no choice, as in `fit`: once a model that fits is there, it is taken.
-        return fill_fields(order) | (dict.fromkeys((*STARTS, "freeze_stages")) if order.start_from is None else {})
+        # No stage to freeze is no choice of 0, as in `fit`: once a model that fits is there, the student starts from it with some frozen.
+        return fill_fields(order) | ({"freeze_stages": None} if order.start_from is None else {})
 
     def build_field(self, name: str, held: dict[str, Any]) -> Any:
         """The component of a field."""
@@ -139,7 +139,7 @@ class Form:
 
 def fill_fields(order: Order) -> dict[str, Any]:
     """What the fields hold for an order."""
-    held = {name: "" if value is None else value for name, value in order.model_dump().items()}
+    held = order.model_dump()
     held["teacher"] = held["teacher"] or f"{TRAIN}{held['teacher_backbone']}"
     return {name: held[name] for name in (*SHOWN, *MORE)}
 

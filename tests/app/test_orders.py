@@ -1,6 +1,6 @@
 """What may be ordered, and what the form begins with."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -44,3 +44,39 @@ def test_what_is_wrong_is_told_with_its_field_or_as_it_is():
     assert refusal.value.message.startswith("title: A title has letters")
     with pytest.raises(ParameterError, match=r"^The method l2d needs a teacher"):
         parse_order({"method": "l2d"})
+
+
+TAUGHT = {"method": "mld", "teacher": "mine"}
+SWIN = {"method": "l2d", "teacher_backbone": "swin_tiny_patch4_window7_224"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (TAUGHT | {"weights": {"mld": -0.5}}, "between 0 and 1000000"),
+        (TAUGHT | {"weights": {"mld": 1000001}}, "between 0 and 1000000"),
+        (TAUGHT | {"weights": {"mld": float("nan")}}, "between 0 and 1000000"),
+        (TAUGHT | {"teacher_start_from": "mine"}, "give its teacher_backbone"),
+        (SWIN | {"output_stride": 16}, "output_stride of 32 alone"),
+        (SWIN | {"image_size": 226}, "image_size that 4 divides"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes: dict[str, Any], sentence: str):
+    with pytest.raises(ParameterError, match=sentence):
+        parse_order(changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        TAUGHT | {"weights": {"mld": 0}},
+        TAUGHT | {"weights": {"mld": 1000000}},
+        TAUGHT | {"pretrained": True, "freeze_stages": 4},
+        TAUGHT | {"start_from": "mine", "freeze_stages": 4},
+        SWIN | {"image_size": 228, "teacher_start_from": "mine"},
+        {"method": "vanilla", "output_stride": 16, "image_size": 225, "batch_size": 6, "processes": 3},
+    ],
+)
+def test_what_just_goes_together_is_an_order(changes: dict[str, Any]):
+    order = parse_order(changes)
+    assert {name: getattr(order, name) for name in changes} == changes

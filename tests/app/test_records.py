@@ -138,6 +138,20 @@ def test_a_log_may_hold_what_is_no_text(tmp_path: Path):
     assert folder.read_log(100) == "caf\ufffd\nend\n"
 
 
+def test_the_end_of_a_log_begins_with_a_line(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    assert folder.read_log(100) == ""
+    folder.log.write_text("first\nsecond\n")
+    assert [folder.read_log(limit) for limit in (13, 12, 8)] == ["first\nsecond\n", "second\n", "second\n"]
+
+
+def test_a_line_is_read_once_it_is_whole(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    assert folder.read() == []
+    folder.metrics.write_text('{"a": 1}\n{"b": 2}')
+    assert [line.record for line in folder.read()] == [{"a": 1}]
+
+
 @pytest.mark.parametrize("damaged", [b'{"event":"ep{"event":"step"}', b"\0\0\0", b"\xff", b"", b"7"])
 def test_a_damaged_line_hides_no_other(tmp_path: Path, damaged: bytes):
     folder, summary = JobFolder(tmp_path), Summary(attempt=1)

@@ -153,10 +153,17 @@ def test_a_teacher_whose_kind_nobody_trained_starts_from_other_weights(form: For
 
 
 def test_a_method_without_a_teacher_says_so(form: Form):
-    assert fit(form, method="vanilla")["teacher"]["info"] == "The method vanilla learns without one."
+    alone = {name: update["info"] for name, update in fit(form, method="vanilla").items()}
+    assert [name for name, told in alone.items() if told == "The method vanilla learns without one."] == ["teacher"]
     assert fit(form)["teacher"]["info"] == fit(form, method="mld")["teacher"]["info"] != fit(form, method="vanilla")["teacher"]["info"]
+
+
+def test_a_teacher_that_is_there_is_told_as_what_it_is(form: Form):
+    assert fit(form, teacher="the-teacher")["teacher"]["info"] == Order.model_fields["teacher"].description
 
 
 def test_what_is_gone_is_not_chosen_any_more(form: Form):
     fitted = fit(form, data="gone", teacher="gone", start_from="gone")
     assert (fitted["data"]["value"], fitted["teacher"]["value"], fitted["start_from"]["value"]) == (None, None, "student-l2d")
+    again = fit(form, data=None, teacher=None)
+    assert (again["data"]["value"], again["teacher"]["value"]) == (None, None), "nor is anything in its place"
