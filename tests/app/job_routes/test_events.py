@@ -111,6 +111,9 @@ def test_whoever_was_told_of_the_end_is_told_to_ask_no_more_until_it_goes_on(cli
     ended = ask(last)
     assert (ended.status_code, ended.content) == (204, b"")
     workshop.queue.resume(job)
+    client.app.state.leaving.set()
+    assert [data["state"] for _, _, data in read_events(ask(last))] == ["queued"], "it goes on, though nothing of it is written yet"
+    client.app.state.leaving.clear()
     workshop.queue.claim("w", job)
     folder.append({"event": "attempt", "attempt": 2})
     workshop.queue.finish(job, "w", "succeeded", "Done.")
