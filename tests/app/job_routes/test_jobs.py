@@ -28,6 +28,7 @@ def test_pages_follow_each_other(client: TestClient):
     [
         (f"jobs/{'1' * 40}", 404),
         (f"jobs/{'1' * 41}", 422),
+        ("jobs?limit=1", 200),
         ("jobs?limit=200", 200),
         ("jobs?limit=201", 422),
         ("jobs?before=0", 200),
@@ -58,6 +59,14 @@ def test_verbs_follow_the_state(client: TestClient):
     assert client.delete(f"/v1/jobs/{job}").status_code == 204
     for answer in (client.get(f"/v1/jobs/{job}"), client.get(f"/v1/jobs/{job}/log"), client.get(f"/v1/jobs/{job}/events")):
         assert "There is no job" in refusal(answer, 404)
+
+
+def test_what_is_asked_of_a_running_job_waits_for_its_worker(client: TestClient, workshop: Workshop):
+    job = order(client)
+    workshop.queue.claim("w", job)
+    for verb in ("stop", "cancel"):
+        answer = client.post(f"/v1/jobs/{job}/{verb}")
+        assert (answer.status_code, answer.json()["state"], answer.json()["request"]) == (202, "running", verb)
 
 
 def finish(workshop: Workshop, job: str, model: str) -> None:
