@@ -12,7 +12,7 @@ from app.catalog import Catalog
 from app.errors import ParameterError
 from app.orders import Order, choose_first_order
 from app.places import Places
-from app.ui.form import BASIS, FITTED, TRAIN, Form, fill_fields
+from app.ui.form import BASIS, FITTED, LONG, STARTS, TRAIN, Form, fill_fields
 from app.workshop import Workshop
 from l2d.checkpoint import read_card, write_card
 
@@ -55,6 +55,7 @@ def test_every_field_holds_its_value_beside_its_name_and_its_sentence(form: Form
     for name, value in held.items():
         field = form.build_field(name, held)
         assert (field.value, field.label.lower()) == (value, name.replace("_", " "))
+        assert ("l2d-long" in field.elem_classes) == (name in LONG)
         assert field.info.startswith(Order.model_fields[name].description or "" if name != "teacher" else "This one is trained first")
 
 
@@ -136,6 +137,8 @@ def test_imagenet_weights_can_be_frozen_too(form: Form):
 
 def test_none_stays_none(form: Form):
     assert fit(form, student="test_byobnet", start_from="")["start_from"]["value"] == ""
+    alone = choose_first_order([])
+    assert form.read(tuple((fill_fields(alone) | dict.fromkeys(STARTS, "")).values())) == alone
 
 
 def test_a_teacher_that_is_trained_first_starts_from_its_kind_as_well(form: Form, monkeypatch: pytest.MonkeyPatch):
