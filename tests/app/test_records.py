@@ -32,6 +32,12 @@ def test_the_best_score_is_the_students(tmp_path: Path):
     assert (progress.stage, progress.epoch, progress.best_score, progress.best_epoch) == ("student", 2, 40.0, 1)
 
 
+def test_a_line_tells_of_the_progress_what_it_knows(tmp_path: Path):
+    folder, summary = JobFolder(tmp_path), Summary(attempt=1)
+    write(folder, epoch("teacher", 3, 90.0, best=True), {"event": "stage", "stage": "scores"}, {"event": "scored", "stage": "teacher"})
+    assert summary.update(folder) == Progress(0.5, 3.0, "scores", 3)
+
+
 def test_why_an_earlier_attempt_failed_is_not_why_this_one_did(tmp_path: Path):
     folder, first, second = JobFolder(tmp_path), Summary(attempt=1), Summary(attempt=2)
     write(folder, {"event": "failed", "attempt": 1, "reason": "The disk is full."})

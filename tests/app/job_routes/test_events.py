@@ -89,9 +89,24 @@ def test_a_stream_of_a_job_that_is_deleted_just_ends(client: TestClient, worksho
 
     thread = threading.Thread(target=delete)
     thread.start()
-    events = read_events(client.get(f"/v1/jobs/{job}/events"))
+    # A failure within the stream is raised here.
+    events = read_events(TestClient(client.app, base_url="http://127.0.0.1:7860").get(f"/v1/jobs/{job}/events"))
     thread.join()
     assert [kind for kind, _, _ in events][:1] == ["state"]
+
+
+def test_of_a_job_with_more_lines_than_are_read_at_once_all_are_told_before_its_end(
+    client: TestClient, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("app.records.MAX_BYTES_READ", 10)
+    job = order(client)
+    workshop.queue.claim("w", job)
+    folder = JobFolder(workshop.places.jobs / job)
+    folder.prepare()
+    for epoch in (1, 2, 3):
+        folder.append({"event": "epoch", "epoch": epoch})
+    workshop.queue.finish(job, "w", "succeeded", "Done.")
+    assert [kind for kind, _, _ in read_events(client.get(f"/v1/jobs/{job}/events"))] == ["epoch"] * 3 + ["state"]
 
 
 def test_whoever_was_told_of_the_end_is_told_to_ask_no_more_until_it_goes_on(client: TestClient, workshop: Workshop):
@@ -139,6 +154,7 @@ def test_a_state_is_told_once_and_again_when_something_is_asked_of_its_job(
     monkeypatch.setattr(workshop, "read", watch)
     told = read_events(client.get(f"/v1/jobs/{job}/events"))
     assert [(kind, data["state"], data["request"]) for kind, _, data in told] == [("state", "running", None), ("state", "running", "stop")]
+    assert [place for _, place, _ in told] == ["0", "0"], "neither told of the end"
 
 
 def test_the_document_tells_which_answers_are_no_json_and_when_a_stream_is_told_to_its_end(document: dict[str, Any]):
