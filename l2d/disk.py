@@ -19,7 +19,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: naming the folder.
     """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    place = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=place):
             pass

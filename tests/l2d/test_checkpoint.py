@@ -189,6 +189,7 @@ def test_a_card_that_is_none(folder: Path, content: bytes) -> None:
         ({"labels": []}, "labels must be names"),
         ({"labels": ["cat", "cat", "dog"]}, "none twice"),
         ({"labels": ["cat", 3, "dog"]}, "labels must be names"),
+        ({"labels": ["cat", "", "dog"]}, "labels must be names"),
         ({"labels": "cat"}, "labels must be a list"),
         ({"image_size": "48"}, "image_size must be a positive whole number; it is '48'"),
         ({"width": -8}, "width must be a positive whole number; it is -8"),
@@ -265,6 +266,7 @@ def test_a_card_of_a_network_that_cannot_be_built(folder: Path, changes: dict[st
 
 
 def test_scores_of_other_test_pictures_do_not_stay_beside_new_ones(folder: Path) -> None:
+    add_scores(folder, {"mAP": 40.0, "checksum": 0})
     add_scores(folder, {"held_out": {"mAP": 70.0}, "localization": {"pairs": 3}})
     add_scores(folder, {"mAP": 50.0, "threshold_tuned": {"OF1": 40.0}, "checksum": 1})
     add_scores(folder, {"mAP": 51.0, "checksum": 1})

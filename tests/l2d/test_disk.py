@@ -22,7 +22,8 @@ def test_a_folder_is_held_by_one_until_it_lets_go(tmp_path: Path):
     assert not folder.exists(), "nobody filled it"
     with hold_folder(folder):
         (folder / "weights").touch()
-    assert folder.exists()
+    with hold_folder(folder):
+        assert [file.name for file in folder.iterdir()] == ["weights"]
 
 
 def test_where_the_file_system_knows_no_locks_a_folder_is_held_by_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
