@@ -1,13 +1,14 @@
 """The figure: every cell, word, colour and scale where it belongs, written as PNG and PDF, from any number of threads."""
 
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib import colormaps
+from matplotlib import colormaps, rcParams
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -99,6 +100,16 @@ def test_colour_bars_are_in_evidence_per_picture_area(scale: str, ticks: list[st
     figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale)
     assert ticks_of(figure) == ticks
     assert len(boxes_of(figure, bars=True)) == ticks.count("0")
+
+
+@pytest.mark.parametrize(("scale", "rows"), [("row", [(0, 0), (1, 1)]), ("grid", [(0, 1)])])
+def test_a_colour_bar_is_as_high_as_the_rows_whose_scale_it_is(scale: str, rows: list[tuple[int, int]]) -> None:
+    figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale)
+    cells = boxes_of(figure, bars=False)[::3]
+    found = [(bottom + height, bottom) for _, bottom, _, height in boxes_of(figure, bars=True)]
+    assert [end for ends in found for end in ends] == pytest.approx(
+        [end for first, last in rows for end in (cells[first][1] + cells[first][3], cells[last][1])]
+    )
 
 
 def test_probabilities_are_bold_from_the_threshold_on() -> None:
@@ -197,6 +208,31 @@ def test_pdf_is_a_page_with_text(tmp_path: Path) -> None:
     assert b"DejaVuSans-Bold" in written
 
 
+def test_a_pdf_has_its_pictures_in_their_cells_as_fine_as_they_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rcParams, "pdf.compression", 0)
+    buffer, figure = io.BytesIO(), draw_figure(WHITE, make_columns(), LABELS)
+    save_figure(figure, buffer, "pdf")
+    drawn = re.findall(rb"1 0 0 1 (\S+) (\S+) cm (\S+) 0 0 (\S+) 0 0 cm /I\d+ Do", buffer.getvalue())
+    boxes = [np.multiply(tile.box, np.tile(figure.get_size_inches() * 72, 2)) for tile in figure.findobj(Tile)]
+    np.testing.assert_allclose(np.array(drawn, dtype=float), boxes, atol=0.01)
+    # Of a cell of 1.7 by 1.275 inches: the photograph, and maps, which are smooth; and of a bar.
+    sizes = re.findall(rb"/Width (\d+) /Height (\d+)", buffer.getvalue())
+    assert {(int(width), int(height)) for width, height in sizes} == {(510, 383), (255, 191), (13, 191)}
+
+
+def test_the_photograph_is_shown_as_it_is_but_grey_below_a_map_and_pale_where_there_is_none() -> None:
+    y, x = np.mgrid[0:30, 0:40] * 6
+    image = Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))
+    columns = [Column("Seeing", {"cat": fill(1)}, {}), Column("Blind", {"cat": fill(0)}, {})]
+    plain, below, pale = pictures_of(draw_figure(image, columns, ["cat"], opacity=0.0))
+    expected = np.asarray(image.resize(plain.shape[1::-1], Image.Resampling.LANCZOS), dtype=float)
+    np.testing.assert_allclose(plain, expected, atol=3)
+    grey = np.broadcast_to(expected.mean(-1, keepdims=True), expected.shape)
+    np.testing.assert_allclose(below, grey, atol=3)
+    # Above the words.
+    np.testing.assert_allclose(pale[:40], 0.72 * 255 + 0.28 * grey[:40], atol=3)
+
+
 @pytest.mark.parametrize("format", ["png", "pdf"])
 def test_threads_draw_the_same_figure_as_one(format: str) -> None:
     def draw(turn: int) -> bytes:
@@ -247,6 +283,12 @@ def test_a_figure_of_differences_is_signed_and_names_what_is_subtracted(scale: s
     assert ticks_of(figure) == ticks
     assert [" ".join(text.get_text().split()) for text in figure.texts][:3] == ["Photograph", "Vanilla", "L2D − Vanilla"]
     assert texts_of(figure).count("no difference") == (2 if scale == "map" else 0)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_network_alone_may_be_the_one_that_is_subtracted(scale: str) -> None:
+    figure = draw_figure(WHITE, make_columns()[:1], LABELS, scale=scale, minus=0)
+    assert ticks_of(figure) == ["0", "0.20", "0", "0.60"]
 
 
 def test_the_same_evidence_on_a_finer_grid_has_the_same_colours() -> None:
@@ -327,6 +369,26 @@ def test_the_caption_stands_below_everything_else(size: tuple[int, int]) -> None
     caption = extents.pop(caption_of(figure))
     assert 0 < caption.y0 < caption.y1 < min(other.y0 for other in extents.values())
     assert 0 < caption.x0 < caption.x1 < figure.bbox.width
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("size", [(40, 30), (10, 90), (90, 10)])
+def test_nothing_covers_anything_else_and_names_stand_at_the_middle_of_their_cells(size: tuple[int, int], scale: str) -> None:
+    labels = ["some words that take as many as four lines", "and other words that take four lines"]
+    maps = dict.fromkeys(labels, fill(1))
+    columns = [Column(name, maps, {}) for name in ("MobileNetV2 distilled by L2D from a ResNet-101", "Vanilla")]
+    figure = draw_figure(Image.new("RGB", size), columns, labels, scale=scale)
+    figure.canvas.draw()
+    cells, bars = (boxes_of(figure, bars) for bars in (False, True))
+    assert len(cells) == 6
+    placed = [(box[0], box[1], box[0] + box[2], box[1] + box[3]) for box in cells + bars]
+    placed += [tuple(text.get_window_extent().transformed(figure.transFigure.inverted()).extents) for text in figure.texts]
+    for number, (left, bottom, right, top) in enumerate(placed):
+        assert min(left, bottom, 1 - right, 1 - top) >= 0
+        assert all(left >= other[2] or right <= other[0] or bottom >= other[3] or top <= other[1] for other in placed[:number])
+    middles = [(left + width / 2, bottom + height / 2) for left, bottom, width, height in cells]
+    assert [text.get_position()[0] for text in figure.texts[:3]] == pytest.approx([x for x, _ in middles[:3]])
+    assert [text.get_position()[1] for text in figure.texts[3:5]] == pytest.approx([middles[0][1], middles[3][1]])
 
 
 @pytest.mark.parametrize(
