@@ -26,6 +26,13 @@ def test_bounds(name: str) -> None:
             Recipe(**{name: outside})
 
 
+def test_a_share_is_no_more_than_the_whole_and_some_are_less() -> None:
+    for names, above in ((("min_area", "cutout", "share"), 1.001), (("warmup", "averaging", "holdout"), 1.0)):
+        for name in names:
+            with pytest.raises(ValueError, match=f"^{name} must lie between"):
+                Recipe(**{name: above})
+
+
 def test_every_number_has_bounds() -> None:
     numbers = {field.name for field in dataclasses.fields(Recipe) if isinstance(field.default, int | float)}
     assert numbers == BOUNDS.keys()
@@ -92,6 +99,7 @@ def test_too_few_labels_a_picture_are_doubted_where_id_would_teach_nothing(shown
     assert doubt.startswith(
         "The loss id compares labels that a picture shows at once, and learns where there are at least 3: a batch of 64 has 0"
     )
+    assert Recipe(method="l2d", weights={"id": 0.5}).find_doubts(targets) == [doubt]
     assert Recipe(method="l2d", weights={"id": 0.0}).find_doubts(targets) == []
 
 
@@ -116,6 +124,13 @@ def test_pictures_without_a_label_and_another_that_is_absent_are_doubted_where_p
     (doubt,) = Recipe(method="ps", batch_size=16).find_doubts(targets)
     assert doubt.startswith("The loss ps compares labels that a picture shows with labels that it does not: a batch of 16 has 0 pictures")
     assert Recipe(method="ps", weights={"ps": 0.0}).find_doubts(targets) == Recipe(method="mld").find_doubts(targets) == []
+
+
+def test_how_few_pictures_of_a_batch_teach_ps_is_told() -> None:
+    targets = torch.cat([torch.eye(2), torch.ones(198, 2)])
+    (doubt,) = Recipe(method="ps", batch_size=16, weights={"ps": 0.5}).find_doubts(targets)
+    assert "a batch of 16 has 0.16 pictures with both on average" in doubt
+    assert Recipe(method="ps", batch_size=64).find_doubts(targets) == []
 
 
 def test_one_label_in_each_picture_and_another_that_is_absent_raise_no_doubt_of_ps() -> None:
@@ -163,3 +178,4 @@ def test_pictures_held_out_and_trained_on(pictures: int, holdout: float, share: 
 def test_the_defaults_are_the_papers() -> None:
     recipe = Recipe()
     assert (recipe.lr, recipe.batch_size, recipe.epochs, recipe.weight_decay, recipe.warmup) == (1e-4, 64, 80, 1e-4, 0.2)
+    assert recipe.train_size == recipe.teacher_size == 224
