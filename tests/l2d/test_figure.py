@@ -112,6 +112,18 @@ def test_a_colour_bar_is_as_high_as_the_rows_whose_scale_it_is(scale: str, rows:
     )
 
 
+@pytest.mark.parametrize(("scale", "minus", "colormap"), [("grid", None, "inferno"), ("map", None, "inferno"), ("grid", 0, "coolwarm")])
+def test_a_colour_bar_goes_from_low_to_high(scale: str, minus: int | None, colormap: str) -> None:
+    figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale, minus=minus)
+    figure.canvas.draw()
+    canvas = np.asarray(figure.canvas.buffer_rgba())[::-1]
+    left, bottom, width, height = np.multiply(boxes_of(figure, bars=True)[-1], np.tile(figure.bbox.size, 2))
+    middle = canvas[round(bottom) : round(bottom + height), round(left + width / 2)]
+    along = middle if height > width else canvas[round(bottom + height / 2), round(left) : round(left + width)]
+    for share in (0.0, 0.25, 1.0):
+        np.testing.assert_allclose(along[round(share * (len(along) - 1))], colormaps[colormap](share, bytes=True), atol=6)
+
+
 def test_probabilities_are_bold_from_the_threshold_on() -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS, threshold=0.5)
     written = [(text.get_text(), text.get_weight()) for text in figure.texts if text.get_fontsize() == 8.5]
