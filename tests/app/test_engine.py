@@ -288,6 +288,21 @@ def test_a_folder_without_a_model_is_told_in_the_log(settings: Settings, tmp_pat
     engine.close()
 
 
+def test_models_that_nobody_asked_for_are_checked_until_it_closes(engine: Engine, checkpoints: Path, caplog: pytest.LogCaptureFixture):
+    for name in ("alien", "student-l2d"):
+        (checkpoints / name / "model.safetensors").write_bytes(b"damaged")
+    engine.check_others()
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "The model 'student-l2d' cannot be loaded",
+        "The model 'alien' cannot be loaded",
+    ]
+    assert [entry.name for entry in engine.catalog.entries()] == ["the-teacher", "student-vanilla"]
+    (checkpoints / "the-teacher" / "model.safetensors").write_bytes(b"damaged")
+    engine.close()
+    engine.check_others()
+    assert len(caplog.records) == 2
+
+
 def test_a_model_that_fails_keeps_nobody_from_being_ready(engine: Engine, upload: bytes, monkeypatch: pytest.MonkeyPatch):
     real, asked = Catalog.load, set[str]()
 

@@ -1,6 +1,7 @@
 """The state of a training: written whole, and taken up by the training that it belongs to, which ends as if it had never been stopped."""
 
 import dataclasses
+import resource
 import signal
 import subprocess
 import sys
@@ -182,3 +183,31 @@ def test_a_full_disk_keeps_the_last_good_state(bands: Index, tmp_path: Path, mon
         next(reports)
     assert state.read_bytes() == before
     assert list(tmp_path.iterdir()) == [state]
+
+
+def test_what_the_disk_said_amid_a_write_is_told(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*state\.pt"):
+            save_state(tmp_path / "state.pt", {"student": nn.Linear(300, 300)}, Recipe(), {}, **PROGRESS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Surprise:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, made: Path):
+        self.made = made
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.made,)
+
+
+def test_nothing_runs_that_a_file_brings(tmp_path: Path) -> None:
+    torch.save({"surprise": Surprise(tmp_path / "made")}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="Cannot resume from"):
+        load_state(tmp_path / "state.pt", {}, Recipe(), {})
+    assert not (tmp_path / "made").exists()
