@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from l2d.published import read_rows
 from l2d.report import OURS, PAPER, plot_sweep, plot_table, sweep_as_markdown, table_as_markdown, write_sweep, write_table
@@ -99,7 +101,30 @@ def test_a_table_is_plotted_where_its_numbers_are() -> None:
     assert find_bars(axes) == {PAPER: [(0, 80.0, 0), (1, 85.71, 0)], OURS: [(1, 83.5, 1.5), (2, 82.0, 0)]}
     teachers = {line.get_color(): line.get_ydata()[0] for line in axes.lines if line.get_label().startswith("teacher")}
     assert teachers == {PAPER: 88.0, OURS: 90.0}
-    assert axes.get_title() == "big → small"
+    assert [points.get_linestyle() for points, *_ in axes.containers] == ["None", "None"]
+    assert (axes.get_title(), axes.get_ylabel()) == ("big → small", "mAP (%)")
+
+
+def read_legend(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_marks_are_explained_once_and_a_teacher_that_was_not_scored_has_none() -> None:
+    assert sorted(read_legend(plot_table(TABLE))) == ["ours", "paper", "teacher, ours", "teacher, paper"]
+    without = ROW | {"methods": METHODS | {"teacher": NOTHING}}
+    assert sorted(read_legend(plot_table(TABLE | {"rows": [without]}))) == ["ours", "paper"]
+    assert read_legend(plot_sweep(SWEEP)) == ["published"]
+
+
+def test_panels_and_the_legend_cover_no_part_of_each_other() -> None:
+    for figure in (plot_table(TABLE), plot_sweep(SWEEP)):
+        figure.draw_without_rendering()
+        boxes = [axes.get_tightbbox() for axes in figure.axes] + [legend.get_window_extent() for legend in figure.legends]
+        assert len(boxes) == 3
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+        assert all(figure.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
+        # Inches.
+        assert all(3 < axes.get_window_extent().width / figure.dpi < 4.2 for axes in figure.axes)
 
 
 def test_names_of_networks_are_written_as_they_are() -> None:
@@ -111,6 +136,10 @@ def test_names_of_networks_are_written_as_they_are() -> None:
 def test_a_sweep_is_plotted_over_weights_by_powers_of_ten() -> None:
     figure = plot_sweep(SWEEP)
     mld, other = figure.axes
+    # What hardly matters looks flat.
+    assert mld.get_ylim() == other.get_ylim()
+    assert [axes.get_title() for axes in figure.axes] == ["weight of mld", "weight of id"]
+    assert {axes.get_ylabel() for axes in figure.axes} == {"mAP, held out (%)"}
     for axes, points, published, weights in ((mld, [[1, 61.5], [10, 60]], 10, [1, 10]), (other, [], 1000, [500, 1000])):
         curve, line = axes.lines
         assert curve.get_xydata().tolist() == points
