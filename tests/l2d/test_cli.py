@@ -60,8 +60,6 @@ def test_train_leaves_a_checkpoint_and_says_how_it_went(teacher: Path, coco: Pat
     assert "Wrote" in result.stderr
 
 
-# Few of the fixture's pictures show all three labels.
-@pytest.mark.filterwarnings("ignore:The loss id compares")
 def test_distill(teacher: Path, coco: Path, tmp_path: Path) -> None:
     words = ("--teacher", teacher, "--student", "test_efficientnet", "--method", "l2d", "--data", f"coco:{coco}", "--out", tmp_path / "s")
     result = run("distill", *words, *SMALL, *HEAD, "--weight", "mld=5", "--weight", "cd=50", "--seed", "2", "--resume")

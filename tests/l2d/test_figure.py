@@ -137,6 +137,9 @@ def test_no_evidence_is_said_and_not_coloured(scale: str, nothing: NDArray[np.fl
     columns = [make_columns()[0], Column("Blind", {"cat": nothing, "traffic light": nothing}, {})]
     figure = draw_figure(Image.new("RGB", (40, 30), "red"), columns, LABELS, scale=scale)
     assert texts_of(figure).count("no evidence") == 2
+    left, bottom, width, height = boxes_of(figure, bars=False)[2]
+    (middle, *_) = [text.get_position() for text in figure.texts if text.get_text() == "no evidence"]
+    assert middle == pytest.approx((left + width / 2, bottom + height / 2))
     # Above the words.
     blind = pictures_of(figure)[2][:40]
     assert (blind == blind[0, 0, 0]).all()

@@ -18,7 +18,18 @@ from l2d.data import read_index
 from l2d.evaluate import evaluate
 from l2d.model import create_model
 from l2d.recipe import Recipe
-from l2d.runs import STATE, UNIT_PIXELS, Plan, choose_device, choose_scaling, create_network, describe_lineage, execute, load_network
+from l2d.runs import (
+    STATE,
+    UNIT_PIXELS,
+    Plan,
+    check_start,
+    choose_device,
+    choose_scaling,
+    create_network,
+    describe_lineage,
+    execute,
+    load_network,
+)
 from l2d.series import Training, check_trainings
 
 
@@ -89,8 +100,6 @@ def test_pixels_are_left_alone_where_the_plan_or_the_network_to_go_on_from_says_
         check_trainings([Training(dataclasses.replace(plan, unit_pixels=False))], read_index(plan.data, "train"))
 
 
-# Few of the fixture's pictures show all three labels.
-@pytest.mark.filterwarnings("ignore:The loss id compares")
 def test_a_distilled_student_names_its_teacher(coco: Path, tmp_path: Path, teacher: Path) -> None:
     list(execute(make_plan(coco, tmp_path / "l2d", recipe={"method": "l2d", "epochs": 1}, teacher=teacher), device="cpu"))
     card = read_card(tmp_path / "l2d")
@@ -181,7 +190,6 @@ def test_a_finished_checkpoint_is_not_trained_over(coco: Path, teacher: Path, re
     assert (teacher / CARD).read_bytes() == before
 
 
-@pytest.mark.filterwarnings("ignore:The loss id compares")
 def test_a_teacher_of_other_labels_is_refused_before_anything_is_written(coco: Path, tmp_path: Path, teacher: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -204,6 +212,10 @@ def test_a_start_that_makes_no_sense_is_refused(coco: Path, tmp_path: Path, chan
     with pytest.raises(ValueError, match=sentence):
         next(execute(make_plan(coco, tmp_path / "one", **changes), device="cpu"))
     assert not (tmp_path / "one").exists()
+
+
+def test_stages_may_be_frozen_that_start_from_weights_of_the_hub(coco: Path, tmp_path: Path) -> None:
+    check_start(make_plan(coco, tmp_path / "one", pretrained=True, recipe={"freeze_stages": 1}))
 
 
 @pytest.mark.parametrize("changes", [{"backbone": "resnet19"}, {"width": 12}, {"output_stride": 5}, {"init": Path("nowhere")}])
