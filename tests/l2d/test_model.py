@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from l2d.model import BACKBONES, LabelNet, create_model, load_backbone, merge_branches
+from l2d.model import BACKBONES, LabelNet, check_maps, create_model, load_backbone, merge_branches
 
 TINY = ("test_resnet", "test_efficientnet", "test_byobnet", "test_convnext", "mobilenetv3_small_050")
 
@@ -103,6 +103,16 @@ def test_what_cannot_be_built_is_refused(backbone: str, options: dict[str, int],
         make_model(backbone, **options)
 
 
+def test_a_network_that_timm_gives_no_features_of_is_refused() -> None:
+    with pytest.raises(ValueError, match="plain gives no spatial feature maps"):
+        check_maps(nn.Conv2d(3, 8, 1), "plain", 64)
+
+
+def test_the_smallest_input_is_taken() -> None:
+    with torch.device("meta"):
+        assert make_model(image_size=32)(torch.empty(1, 3, 32, 32)).features[-1].shape[-2:] == (1, 1)
+
+
 def make_weights(path: Path, **changes: Tensor) -> dict[str, Tensor]:
     """A file as timm's hub has them: with the classifier."""
     torch.manual_seed(7)
@@ -117,6 +127,16 @@ def test_initial_weights_from_a_file(tmp_path: Path) -> None:
     loaded = create_model("test_resnet", 5, width=16, feedforward=24, init=tmp_path / "weights.safetensors").backbone.state_dict()
     assert loaded.keys() == {name for name in state if not name.startswith("fc.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())
+
+
+@pytest.mark.parametrize("classifiers", ["head", ("head", "head_dist"), None])
+def test_every_classifier_of_a_file_is_left_out(tmp_path: Path, classifiers: str | tuple[str, ...] | None) -> None:
+    network, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    network.pretrained_cfg = {"classifier": classifiers}
+    named = [classifiers] if isinstance(classifiers, str) else classifiers or []
+    save_file(other.state_dict() | {f"{name}.weight": torch.zeros(4) for name in named}, tmp_path / "weights.safetensors")
+    load_backbone(network, tmp_path / "weights.safetensors")
+    assert torch.equal(network.weight, other.weight)
 
 
 def test_weights_that_do_not_fit_are_named_and_change_nothing(tmp_path: Path) -> None:
