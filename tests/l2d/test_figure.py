@@ -1,14 +1,13 @@
 """The figure: every cell, word, colour and scale where it belongs, written as PNG and PDF, from any number of threads."""
 
 import io
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib import colormaps, rcParams
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -102,28 +101,6 @@ def test_colour_bars_are_in_evidence_per_picture_area(scale: str, ticks: list[st
     assert len(boxes_of(figure, bars=True)) == ticks.count("0")
 
 
-@pytest.mark.parametrize(("scale", "rows"), [("row", [(0, 0), (1, 1)]), ("grid", [(0, 1)])])
-def test_a_colour_bar_is_as_high_as_the_rows_whose_scale_it_is(scale: str, rows: list[tuple[int, int]]) -> None:
-    figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale)
-    cells = boxes_of(figure, bars=False)[::3]
-    found = [(bottom + height, bottom) for _, bottom, _, height in boxes_of(figure, bars=True)]
-    assert [end for ends in found for end in ends] == pytest.approx(
-        [end for first, last in rows for end in (cells[first][1] + cells[first][3], cells[last][1])]
-    )
-
-
-@pytest.mark.parametrize(("scale", "minus", "colormap"), [("grid", None, "inferno"), ("map", None, "inferno"), ("grid", 0, "coolwarm")])
-def test_a_colour_bar_goes_from_low_to_high(scale: str, minus: int | None, colormap: str) -> None:
-    figure = draw_figure(WHITE, make_columns(), LABELS, scale=scale, minus=minus)
-    figure.canvas.draw()
-    canvas = np.asarray(figure.canvas.buffer_rgba())[::-1]
-    left, bottom, width, height = np.multiply(boxes_of(figure, bars=True)[-1], np.tile(figure.bbox.size, 2))
-    middle = canvas[round(bottom) : round(bottom + height), round(left + width / 2)]
-    along = middle if height > width else canvas[round(bottom + height / 2), round(left) : round(left + width)]
-    for share in (0.0, 0.25, 1.0):
-        np.testing.assert_allclose(along[round(share * (len(along) - 1))], colormaps[colormap](share, bytes=True), atol=6)
-
-
 def test_probabilities_are_bold_from_the_threshold_on() -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS, threshold=0.5)
     written = [(text.get_text(), text.get_weight()) for text in figure.texts if text.get_fontsize() == 8.5]
@@ -196,18 +173,6 @@ def test_wide_letters_have_twice_the_room_and_fonts_that_hold_them(monkeypatch: 
     assert wide == pytest.approx(narrow)
 
 
-def test_titles_above_narrow_columns_break_between_words_and_before_a_minus() -> None:
-    columns = [column._replace(title=f"MobileNetV2 {column.title}") for column in make_columns()]
-    figure = draw_figure(Image.new("RGB", (20, 60)), columns, LABELS, minus=0)
-    assert texts_of(figure)[1:3] == ["MobileNetV2\nVanilla", "MobileNetV2\nL2D\n−\N{NO-BREAK SPACE}MobileNetV2\nVanilla"]
-
-
-def test_a_panorama_has_hardly_more_height_than_its_picture() -> None:
-    figure = draw_figure(Image.new("RGB", (400, 100)), make_columns(), LABELS)
-    (_, upper, _, height), (_, lower, _, _) = boxes_of(figure, bars=False)[0], boxes_of(figure, bars=False)[3]
-    assert height < upper - lower < 1.4 * height
-
-
 def test_png_has_the_resolution_asked_for(tmp_path: Path) -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS)
     save_figure(figure, tmp_path / "figure.png", "png")
@@ -221,31 +186,6 @@ def test_pdf_is_a_page_with_text(tmp_path: Path) -> None:
     written = (tmp_path / "figure.pdf").read_bytes()
     assert written.startswith(b"%PDF-")
     assert b"DejaVuSans-Bold" in written
-
-
-def test_a_pdf_has_its_pictures_in_their_cells_as_fine_as_they_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(rcParams, "pdf.compression", 0)
-    buffer, figure = io.BytesIO(), draw_figure(WHITE, make_columns(), LABELS)
-    save_figure(figure, buffer, "pdf")
-    drawn = re.findall(rb"1 0 0 1 (\S+) (\S+) cm (\S+) 0 0 (\S+) 0 0 cm /I\d+ Do", buffer.getvalue())
-    boxes = [np.multiply(tile.box, np.tile(figure.get_size_inches() * 72, 2)) for tile in figure.findobj(Tile)]
-    np.testing.assert_allclose(np.array(drawn, dtype=float), boxes, atol=0.01)
-    # Of a cell of 1.7 by 1.275 inches: the photograph, and maps, which are smooth; and of a bar.
-    sizes = re.findall(rb"/Width (\d+) /Height (\d+)", buffer.getvalue())
-    assert {(int(width), int(height)) for width, height in sizes} == {(510, 383), (255, 191), (13, 191)}
-
-
-def test_the_photograph_is_shown_as_it_is_but_grey_below_a_map_and_pale_where_there_is_none() -> None:
-    y, x = np.mgrid[0:30, 0:40] * 6
-    image = Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))
-    columns = [Column("Seeing", {"cat": fill(1)}, {}), Column("Blind", {"cat": fill(0)}, {})]
-    plain, below, pale = pictures_of(draw_figure(image, columns, ["cat"], opacity=0.0))
-    expected = np.asarray(image.resize(plain.shape[1::-1], Image.Resampling.LANCZOS), dtype=float)
-    np.testing.assert_allclose(plain, expected, atol=3)
-    grey = np.broadcast_to(expected.mean(-1, keepdims=True), expected.shape)
-    np.testing.assert_allclose(below, grey, atol=3)
-    # Above the words.
-    np.testing.assert_allclose(pale[:40], 0.72 * 255 + 0.28 * grey[:40], atol=3)
 
 
 @pytest.mark.parametrize("format", ["png", "pdf"])
@@ -374,65 +314,3 @@ def test_the_caption_says_what_the_colours_mean() -> None:
         "Colours: the head's attention in multiples of an even spread, whether the label is there or not; one scale for the whole grid. "
         "In each map its probability, bold from 0.25; maps of improbable labels fade."
     )
-
-
-@pytest.mark.parametrize("size", [(40, 30), (10, 90), (90, 10)])
-def test_the_caption_stands_below_everything_else(size: tuple[int, int]) -> None:
-    figure = draw_figure(Image.new("RGB", size), make_columns()[:1], LABELS, scale="map")
-    figure.canvas.draw()
-    extents = {text.get_text(): text.get_window_extent() for text in figure.texts}
-    caption = extents.pop(caption_of(figure))
-    assert 0 < caption.y0 < caption.y1 < min(other.y0 for other in extents.values())
-    assert 0 < caption.x0 < caption.x1 < figure.bbox.width
-
-
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("size", [(40, 30), (10, 90), (90, 10)])
-def test_nothing_covers_anything_else_and_names_stand_at_the_middle_of_their_cells(size: tuple[int, int], scale: str) -> None:
-    labels = ["some words that take as many as four lines", "and other words that take four lines"]
-    maps = dict.fromkeys(labels, fill(1))
-    columns = [Column(name, maps, {}) for name in ("MobileNetV2 distilled by L2D from a ResNet-101", "Vanilla")]
-    figure = draw_figure(Image.new("RGB", size), columns, labels, scale=scale)
-    figure.canvas.draw()
-    cells, bars = (boxes_of(figure, bars) for bars in (False, True))
-    assert len(cells) == 6
-    placed = [(box[0], box[1], box[0] + box[2], box[1] + box[3]) for box in cells + bars]
-    placed += [tuple(text.get_window_extent().transformed(figure.transFigure.inverted()).extents) for text in figure.texts]
-    for number, (left, bottom, right, top) in enumerate(placed):
-        assert min(left, bottom, 1 - right, 1 - top) >= 0
-        assert all(left >= other[2] or right <= other[0] or bottom >= other[3] or top <= other[1] for other in placed[:number])
-    middles = [(left + width / 2, bottom + height / 2) for left, bottom, width, height in cells]
-    assert [text.get_position()[0] for text in figure.texts[:3]] == pytest.approx([x for x, _ in middles[:3]])
-    assert [text.get_position()[1] for text in figure.texts[3:5]] == pytest.approx([middles[0][1], middles[3][1]])
-
-
-@pytest.mark.parametrize(
-    ("colormap", "share", "probability", "cover"),
-    [
-        ("inferno", 1.0, 0.9, 0.8),
-        # Less paint where there is less evidence, but in jet.
-        ("inferno", 0.25, 0.9, 0.8 * 1.6 * 0.25),
-        ("jet", 0.25, 0.9, 0.8),
-        # And where the label is improbable, in any.
-        ("inferno", 1.0, 0.3, 0.8 * (0.3 + 0.5 * 0.3 / 0.6)),
-        ("jet", 1.0, 0.0, 0.8 * 0.3),
-        ("inferno", 1.0, None, 0.8 * 0.3),
-    ],
-)
-def test_with_an_opacity_maps_are_painted_as_on_the_page(colormap: str, share: float, probability: float | None, cover: float) -> None:
-    columns = [
-        Column("One", {"cat": fill(share)}, {} if probability is None else {"cat": probability}),
-        Column("Two", {"cat": fill(1)}, {}),
-    ]
-    figure = draw_figure(WHITE, columns, ["cat"], colormap=colormap, opacity=0.8, threshold=0.6)
-    expected = 255 * (1 - cover + cover * np.array(colormaps[colormap](share)[:3]))
-    np.testing.assert_allclose(pictures_of(figure)[1][20, 100], expected, atol=4)
-
-
-def test_with_an_opacity_differences_are_painted_as_on_the_page() -> None:
-    columns = [Column("A", {"cat": fill(1)}, {}), Column("B", {"cat": np.array([[1.0, 1.2, 2.0]]) / 3}, {"cat": 1.0})]
-    painted = pictures_of(draw_figure(WHITE, columns, ["cat"], colormap="jet", smooth=False, opacity=1.0, minus=0))[2]
-    # No difference, no paint; its own colour map, whichever the evidence has.
-    np.testing.assert_allclose(painted[20, 20], (255, 255, 255), atol=2)
-    cover = 1.6 * 0.2
-    np.testing.assert_allclose(painted[20, 85], 255 * (1 - cover + cover * np.array(colormaps["coolwarm"](0.6)[:3])), atol=4)
