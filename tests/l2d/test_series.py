@@ -261,3 +261,11 @@ def test_counts_of_pictures_that_are_unknown_or_differ_are_left_out():
     assert count_pictures([]) == {}
     told = [describe_pictures(counts) for counts in ({"scored": 2500, "trained": 12000}, {"scored": 40}, {})]
     assert told == ["Students trained on 12,000 pictures, scored on 2,500.", "Students scored on 40 pictures.", ""]
+
+
+def test_a_student_that_had_no_teacher_is_refused_where_it_shall_have_one(tmp_path: Path) -> None:
+    teacher = make_plan(tmp_path / "teacher")
+    finish(teacher)
+    finish(make_plan(tmp_path / "one"))
+    with pytest.raises(ValueError, match=r"one was trained otherwise than asked for now \(method, weights, teacher\)"):
+        check_trainings([Training(make_plan(tmp_path / "one", {"method": "mld"}, teacher=teacher.out))], INDEX)
