@@ -133,7 +133,7 @@ def score_training(training: Training, index: Index, *, device: str = "auto", pr
     Several processes must all ask: each looks at a part of the pictures.
     """
     card = read_card(training.plan.out)
-    if "mAP" not in card.scores or card.scores.get("checksum") != index.checksum:
+    if card.scores.get("checksum") != index.checksum:
         model, card = load_network(training.plan.out, choose_device(device))
         scores = evaluate(model, card, index, progress=progress) | {"checksum": index.checksum}
         card = dataclasses.replace(card, scores=merge_scores(card.scores, scores))
