@@ -48,10 +48,11 @@ def save_tiny(folder: Path, name: str) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each network is converted once, for all tests and the servers that they start."""
+def shared_cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
+    """Each network is converted once, and `shapes` drawn once, for all tests, their processes, and the servers that they start."""
+    own = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("L2D_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("L2D_CACHE", str((own if worker_id == "master" else own.parent) / "cache"))
         yield
 
 
