@@ -116,9 +116,11 @@ def test_terminate_ends_streams_at_once_lets_a_running_request_end_and_tells_of_
     process = start_server(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
     assert process.stdout is not None
     url = process.stdout.readline().split()[3]
-    instances = [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(3)]
+    instances = [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(6)]
     with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(1) as other:
         wait_until_ready(client)
+        # Read by now: on a busy machine that alone may take longer than a server that is told to end waits.
+        client.post("/v1/models/alien:predict", files={"image": encode_flat(0, 8)}).raise_for_status()
         with open_streams(client) as streams:
             running = other.submit(httpx.post, f"{url}/v1/models/alien:predict", json={"instances": instances}, timeout=60)
             while "l2d_queue_depth 1.0" not in client.get("/metrics").text:
@@ -131,7 +133,7 @@ def test_terminate_ends_streams_at_once_lets_a_running_request_end_and_tells_of_
             assert (ready.status_code, ready.json()["error"]["code"], alive.status_code) == (503, "unavailable", 200)
             # Raises where one is cut off in the middle; a server that waited for one, until its patience ended, says so in its log.
             assert [list(stream) for stream in streams] == [[], []]
-        assert len(running.result(60).json()["predictions"]) == 3
+        assert len(running.result(60).json()["predictions"]) == 6
         _, log = process.communicate(timeout=30)
         assert time.monotonic() - began < 10
     check_quiet(log)
