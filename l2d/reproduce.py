@@ -206,7 +206,7 @@ def _may_stand_beside(training: Training, kind: str, beside: Sequence[ModelCard]
     """Whether a student was trained as this call would train it, on the pictures of these others, and scored on theirs."""
     card = read_card(training.plan.out)
     same = all(card.data == other.data and card.scores.get("checksum") == other.scores.get("checksum") for other in beside)
-    return card.data["source"] == kind and same and not find_changes(training, card)
+    return card.data.get("source") == kind and same and not find_changes(training, card)
 
 
 def _find_teacher(row: Row, settings: Settings, students: Sequence[Path]) -> list[Path]:

@@ -1,6 +1,5 @@
 """`python -m app`: how it starts, what it refuses to start with, and how it ends."""
 
-import base64
 import errno
 import os
 import re
@@ -112,18 +111,20 @@ def test_a_server_that_others_can_reach_tells_the_token_that_it_wants_and_an_add
     assert (token is None) == (host == "127.0.0.1")
 
 
-@pytest.mark.slow
+# Decoding that takes its time, but not the processor's: others may need it, and a server that is told to end waits for five seconds.
+SLOW = "import time; from app import engine; read = engine.read_inputs; engine.read_inputs = lambda *sent: (time.sleep(2), read(*sent))[1]"
+
+
 def test_terminate_ends_streams_at_once_lets_a_running_request_end_and_tells_of_no_error(made_checkpoints: Path, tmp_path: Path):
-    process = start_server(PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
+    process = start_server(code=SLOW, PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
     assert process.stdout is not None
     url = process.stdout.readline().split()[3]
-    instances = [{"image": {"b64": base64.b64encode(encode_flat(value, 4000)).decode()}} for value in range(4)]
     with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(1) as other:
         wait_until_ready(client)
-        # Read by now: on a busy machine that alone may take longer than a server that is told to end waits.
-        client.post("/v1/models/alien:predict", files={"image": encode_flat(0, 8)}).raise_for_status()
+        # Reads the network, which alone may take as long on a busy machine.
+        ask(url, value=0)
         with open_streams(client) as streams:
-            running = other.submit(httpx.post, f"{url}/v1/models/alien:predict", json={"instances": instances}, timeout=60)
+            running = other.submit(ask, url, value=1)
             while "l2d_queue_depth 1.0" not in client.get("/metrics").text:
                 assert not running.done()
             began = time.monotonic()
@@ -134,14 +135,19 @@ def test_terminate_ends_streams_at_once_lets_a_running_request_end_and_tells_of_
             assert (ready.status_code, ready.json()["error"]["code"], alive.status_code) == (503, "unavailable", 200)
             # Raises where one is cut off in the middle; a server that waited for one, until its patience ended, says so in its log.
             assert [list(stream) for stream in streams] == [[], []]
-        answer = running.result(60)
-        assert answer.status_code == 200, answer.text
-        assert len(answer.json()["predictions"]) == 4
+        assert running.result(60)["predictions"]
         _, log = process.communicate(timeout=30)
         assert time.monotonic() - began < 10
     check_quiet(log)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz")
+
+
+def ask(url: str, value: int) -> dict[str, Any]:
+    answer = httpx.post(f"{url}/v1/models/alien:predict", files={"image": encode_flat(value, 8)}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
 
 
 # A worker that does not leave, which tells its number.
