@@ -18,7 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that a launcher started, if one did; leave them at the end. Ray Train has joined them already."""
+    """Join the processes that a launcher started, if one did; leave them at the end. Ray Train has joined them already.
+
+    Raises:
+        ConnectionError: if they do not find each other.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
         yield
         return
@@ -26,7 +30,13 @@ def joined() -> Iterator[None]:
         # From here on "cuda" is this process's own GPU.
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     # On machines with GPUs torch takes NCCL for what lies on them and Gloo for what lies on the host.
-    distributed.init_process_group()
+    try:
+        distributed.init_process_group()
+    except RuntimeError as error:
+        raise ConnectionError(
+            f"The processes do not find each other ({error}). Hosts whose own name stands for 127.0.0.1 or 127.0.1.1 are found by none: "
+            "name the network that joins them on each, such as GLOO_SOCKET_IFNAME=eth0 (and NCCL_SOCKET_IFNAME=eth0 for their GPUs)."
+        ) from error
     try:
         yield
     finally:

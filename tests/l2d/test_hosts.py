@@ -20,8 +20,7 @@ ALONE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--uts", "-
 HOSTS = """
 set -e
 mount -t tmpfs none /run
-printf '127.0.0.1 localhost\\n10.0.0.1 first\\n10.0.0.2 second\\n' > /run/hosts
-mount --bind /run/hosts /etc/hosts
+mount --bind ./names /etc/hosts
 hostname first
 ip netns add second
 ip link add eth0 type veth peer name eth0 netns second
@@ -36,30 +35,55 @@ wait $!
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
-def run_on_hosts(first: str, second: str, folder: Path) -> tuple[str, str]:
-    """What a command says on each of two hosts that share this machine's disk and processors; both succeed."""
-    (folder / "first.sh").write_text(first)
-    (folder / "second.sh").write_text(second)
+def run_on_hosts(folder: Path, first: str, second: str = "true", names: tuple[str, str] = ("10.0.0.1", "10.0.0.2")) -> tuple[int, str, str]:
+    """Whether a command ends well on each of two hosts that share this machine's disk and processors, and what it says there.
+
+    Args:
+        names: the address that each host's name stands for.
+    """
+    for file, content in {
+        "first.sh": first,
+        "second.sh": second,
+        "names": "127.0.0.1 localhost\n{} first\n{} second\n".format(*names),
+    }.items():
+        (folder / file).write_text(content)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "L2D_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*ALONE, HOSTS], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    first, second = (log.read_text() if log.exists() else "" for log in (folder / "first.log", folder / "second.log"))
-    assert done.returncode == 0, done.stderr + first + second
-    return first, second
+    done = subprocess.run([*ALONE, HOSTS], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert not done.stderr
+    return done.returncode, *(" ".join((folder / log).read_text().split()) for log in ("first.log", "second.log"))
 
 
 def launch(*words: str, out: str) -> str:
-    """The README's command, of one of two processes or hosts."""
+    """The README's command, for two processes or one of two hosts."""
     command = ["l2d", "distill", "--teacher", "teacher", "--student", "test_resnet", "--method", "l2d", "--out", out]
     command += ["--data", "shapes:24", "--epochs", "2", "--batch-size", "8", "--image-size", "32", "--width", "16", "--feedforward", "24"]
     return shlex.join([sys.executable, "-m", "torch.distributed.run", *words, "-m", *command, "--device", "cpu"])
 
 
+def launch_both() -> list[str]:
+    hosts = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "10.0.0.1", "--node-rank"]
+    return [launch(*hosts, rank, out="hosts") for rank in "01"]
+
+
 def test_two_hosts_train_what_two_processes_of_one_host_do(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "teacher", *make_network(labels=LABELS))
-    hosts = ["--nnodes", "2", "--master-addr", "first", "--nproc-per-node", "1", "--node-rank"]
-    first, second = run_on_hosts(launch(*hosts, "0", out="hosts"), launch(*hosts, "1", out="hosts"), tmp_path)
+    status, first, second = run_on_hosts(tmp_path, *launch_both())
+    assert status == 0, first + second
     assert first.count("epoch 2/2") == first.count("Wrote hosts") == 1
     assert "epoch" not in second
-    run_on_hosts(launch("--nproc-per-node", "2", out="processes"), "true", tmp_path)
+    status, first, _ = run_on_hosts(tmp_path, launch("--nproc-per-node", "2", out="processes"))
+    assert status == 0, first
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("hosts", "processes"))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_hosts_whose_names_stand_for_themselves_alone_are_told_what_to_set(tmp_path: Path) -> None:
+    status, first, _ = run_on_hosts(tmp_path, *launch_both(), names=("127.0.1.1", "127.0.1.1"))
+    assert status == 1
+    assert "Error: The processes do not find each other" in first
+    assert "such as GLOO_SOCKET_IFNAME=eth0" in first
+    # It is right.
+    save_checkpoint(tmp_path / "teacher", *make_network(labels=LABELS))
+    commands = [f"GLOO_SOCKET_IFNAME=eth0 {command}" for command in launch_both()]
+    status, first, second = run_on_hosts(tmp_path, *commands, names=("127.0.1.1", "127.0.1.1"))
+    assert status == 0, first + second
