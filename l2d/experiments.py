@@ -100,19 +100,22 @@ def reproduce(
 
 
 def _reproduce_table(table: str, rows: "Sequence[Row]", settings: "Settings", device: str, dry_run: bool) -> None:
+    from l2d.data import read_index
     from l2d.report import keep_rows, write_table
     from l2d.reproduce import collect_table, plan_rows
 
+    index = read_index(settings.data, "train")
     # Refused before hours of training, not after.
-    keep_rows(settings.out, collect_table(table, rows, settings))
+    keep_rows(settings.out, collect_table(table, rows, settings, index))
 
     def write() -> list[Path]:
-        return write_table(settings.out, collect_table(table, rows, settings))
+        return write_table(settings.out, collect_table(table, rows, settings, index))
 
-    _work_through(plan_rows(rows, settings), settings.data, write, device, dry_run, scored=True)
+    _work_through(plan_rows(rows, settings), index, write, device, dry_run, scored=True)
 
 
 def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
+    from l2d.data import read_index
     from l2d.published import read_recipes
     from l2d.report import write_sweep
     from l2d.reproduce import describe_deviations, plan_figure1
@@ -122,13 +125,14 @@ def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
         raise ValueError("figure1 has its own teacher and student; the curves of others are drawn by l2d sweep.")
     figure = read_recipes()[FIGURE]
     teacher, student = plan_figure1(settings)
+    index = read_index(settings.data, "train")
     # Every curve is around the published weights.
-    notes = [*describe_deviations(figure["data"], settings, weights=False), "The paper shows these curves without numbers."]
+    notes = [*describe_deviations(figure["data"], settings, index, weights=False), "The paper shows these curves without numbers."]
 
     def write() -> list[Path]:
         return write_sweep(student.out, collect_sweep(student, figure["factors"]) | {"notes": notes})
 
-    _work_through([teacher, *plan_sweep(student, figure["factors"])], settings.data, write, device, dry_run)
+    _work_through([teacher, *plan_sweep(student, figure["factors"])], index, write, device, dry_run)
 
 
 def sweep(
@@ -151,6 +155,7 @@ def sweep(
 ) -> None:
     """Vary each loss weight, the others as published, and draw the scores on pictures held out as curves."""
     from l2d.checkpoint import read_card
+    from l2d.data import read_index
     from l2d.recipe import Recipe
     from l2d.report import write_sweep
     from l2d.runs import Plan
@@ -170,7 +175,8 @@ def sweep(
         )
         plan = Plan(student, data, out, recipe, teacher, init, pretrained, image_size, width=card.width, feedforward=card.feedforward)
         multiples = _parse_numbers(factors, float)
-        _work_through(plan_sweep(plan, multiples), data, lambda: write_sweep(out, collect_sweep(plan, multiples)), device, dry_run)
+        trainings, index = plan_sweep(plan, multiples), read_index(data, "train")
+        _work_through(trainings, index, lambda: write_sweep(out, collect_sweep(plan, multiples)), device, dry_run)
 
 
 def bench(
@@ -236,20 +242,21 @@ def _parse_numbers(text: str, kind: Callable[[str], Any] = int) -> tuple[Any, ..
 
 
 def _work_through(
-    trainings: "Sequence[Training]", data: str, write: Callable[[], list[Path]], device: str, dry_run: bool, scored: bool = False
+    trainings: "Sequence[Training]", index: "Index", write: Callable[[], list[Path]], device: str, dry_run: bool, scored: bool = False
 ) -> None:
     """Train what is missing, one after the other, and write the results anew after each; or only say what there is to do.
 
     Several processes train and score together; the main one writes.
 
     Args:
+        index: the training pictures of all.
         scored: measure every finished network on the test pictures.
     """
     from l2d import processes
     from l2d.data import check_splits, read_index
     from l2d.series import FINISHED, check_trainings, score_training
 
-    index = read_index(data, "train")
+    data = trainings[0].plan.data
     check_splits(data, index.labels)
     test = read_index(data, "test") if scored else None
     check_trainings(trainings, index)

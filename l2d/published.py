@@ -3,7 +3,10 @@
 import json
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # torch would be imported with it
+    from l2d.data.images import Index
 
 TABLES = ("table1", "table2", "table3", "table4")
 MEASURES = ("mAP", "OF1", "CF1")
@@ -71,6 +74,22 @@ def name_pair(row: Row) -> tuple[str, str]:
     """Teacher and student by timm name."""
     backbones = read_recipes()["backbones"]
     return backbones[row.teacher], backbones[row.student]
+
+
+def describe_data(name: str, kind: str, index: "Index") -> list[str]:
+    """In a sentence, how training pictures differ from those of the paper's data set `name`, if they do: one's own may be laid out alike.
+
+    Args:
+        kind: the layout, one of `l2d.data.READERS`, or shapes.
+    """
+    recipes = read_recipes()
+    (labels, pictures), compare = recipes["sizes"][name], "compare the order and gains of methods, not numbers."
+    if recipes["data"][name] != kind:
+        return [f"The data set is {kind}, the paper's is {name}: {compare}"]
+    if (len(index.labels), len(index.paths)) == (labels, pictures):
+        return []
+    found = f"{len(index.labels):,} instead of {labels:,} labels, {len(index.paths):,} instead of {pictures:,} training pictures"
+    return [f"The pictures are not those of {name} ({found}): {compare}"]
 
 
 def _is_called(row: Row, name: str) -> bool:

@@ -2,15 +2,16 @@
 
 import dataclasses
 import statistics
+import warnings
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from l2d.checkpoint import ModelCard, read_card
-from l2d.data import READERS
+from l2d.checkpoint import CheckpointError, ModelCard, read_card
+from l2d.data import READERS, Index
 from l2d.distill import METHODS
-from l2d.published import MEASURES, Row, name_pair, read_recipes
+from l2d.published import MEASURES, Row, describe_data, name_pair, read_recipes
 from l2d.recipe import Recipe
 from l2d.runs import Plan
 from l2d.series import FINISHED, Training, count_pictures, find_changes
@@ -141,8 +142,11 @@ def plan_figure1(settings: Settings) -> tuple[Training, Plan]:
     return teacher, dataclasses.replace(plan, teacher=teacher.plan.out)
 
 
-def collect_table(table: str, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
+def collect_table(table: str, rows: Sequence[Row], settings: Settings, index: Index) -> dict[str, Any]:
     """What is measured so far, beside the paper's numbers; ready for JSON.
+
+    Args:
+        index: the training pictures.
 
     Returns:
         `table`, `data`, `recipe` (its name), `notes` (sentences on what differs from the paper), `source`, and `rows`: per row the
@@ -156,7 +160,8 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings) -> dict[s
         | {"networks": name_networks(row, settings), "methods": collect_row(row, settings)}
         for row in rows
     ]
-    settled = {"table": table, "data": settings.data, "recipe": settings.recipe, "notes": describe_deviations(rows[0].data, settings)}
+    notes = describe_deviations(rows[0].data, settings, index)
+    settled = {"table": table, "data": settings.data, "recipe": settings.recipe, "notes": notes}
     return settled | {"rows": results, "source": read_recipes()["source"]}
 
 
@@ -196,7 +201,13 @@ def _find_others(row: Row, settings: Settings, students: Sequence[Path]) -> dict
     beside, found = [read_card(folder) for folder in students], {}
     for method in [name for name in METHODS if name not in settings.methods]:
         trainings = plan_students(row, dataclasses.replace(settings, methods=(method,))).values()
-        if all(training.state == FINISHED and _may_stand_beside(training, settings.kind, beside) for training in trainings):
+        try:
+            fits = all(training.state == FINISHED and _may_stand_beside(training, settings.kind, beside) for training in trainings)
+        except CheckpointError as error:
+            # Nobody asked for it: that is no reason to refuse what was asked for.
+            warnings.warn(f"The table is without {method}, which was trained before: {error}", stacklevel=2)
+            continue
+        if fits:
             found[method] = [training.plan.out for training in trainings]
             beside += map(read_card, found[method])
     return found
@@ -236,13 +247,11 @@ def read_scores(folder: Path) -> dict[str, float]:
     return {"mAP": scores["mAP"], **{name: scores["oracle_k"][name] for name in ("OF1", "CF1")}} if scores.get("mAP") is not None else {}
 
 
-def describe_deviations(data: str, settings: Settings, weights: bool = True) -> list[str]:
-    """In sentences, where these trainings differ from the paper's, whose data set is `data`; with or without the losses' weights."""
+def describe_deviations(data: str, settings: Settings, index: Index, weights: bool = True) -> list[str]:
+    """In sentences, where these trainings on the pictures of `index` differ from the paper's on `data`; with or without losses' weights."""
     recipes = read_recipes()
     paper, plan = recipes["recipes"]["paper"], _plan("any", "any", settings)
-    notes = []
-    if recipes["data"][data] != settings.kind:
-        notes.append(f"The data set is {settings.kind}, the paper's is {data}: compare the order and gains of methods, not numbers.")
+    notes = describe_data(data, settings.kind, index)
     if settings.share < 1:
         notes.append(f"Trained on {settings.share:.0%} of the training pictures.")
     if settings.teacher is not None:
@@ -263,7 +272,9 @@ def describe_deviations(data: str, settings: Settings, weights: bool = True) -> 
     else:
         notes.append("Networks start from weights that were given as files; the cards tell which (lineage).")
     notes += _describe_recipe(recipes, settings.recipe, weights) + recipes["deviations"]
-    return notes + [recipes["unlabelled"]["note"]] * (settings.kind in recipes["unlabelled"]["data"])
+    # Other pictures may be laid out like MS-COCO's.
+    coco = settings.kind in recipes["unlabelled"]["data"] and len(index.labels) == recipes["sizes"]["MS-COCO"][0]
+    return notes + [recipes["unlabelled"]["note"]] * coco
 
 
 def _describe_recipe(recipes: dict[str, Any], name: str, weights: bool) -> list[str]:

@@ -17,7 +17,7 @@ from l2d.published import read_rows
 from l2d.report import write_table
 from l2d.reproduce import collect_table, plan_rows, plan_teacher
 from l2d.series import run_training
-from tests.l2d.conftest import make_settings
+from tests.l2d.conftest import make_index, make_settings
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -170,7 +170,7 @@ def test_a_row_keeps_the_methods_that_were_trained_in_the_same_way_before():
 
 @pytest.mark.usefixtures("tiny")
 def test_rows_made_in_different_ways_do_not_stand_in_one_table():
-    write_table(Path("out"), collect_table("table4", read_rows("table4")[:1], make_settings(epochs=1)))
+    write_table(Path("out"), collect_table("table4", read_rows("table4")[:1], make_settings(epochs=1), make_index()))
     code, said = reproduce_table4("--epochs", "2", "--dry-run")
     assert (code, "table4.json has other rows, made otherwise than asked for now (notes): choose another --out" in said) == (1, True)
     assert reproduce_table4("--epochs", "1", "--methods", "vanilla", "--dry-run")[0] == 0

@@ -15,7 +15,7 @@ from l2d.published import read_rows
 from l2d.report import OURS, PAPER, plot_sweep, plot_table, sweep_as_markdown, table_as_markdown, write_sweep, write_table
 from l2d.reproduce import collect_table, plan_figure1, plan_rows
 from l2d.sweep import collect_sweep, plan_sweep
-from tests.l2d.conftest import finish, make_settings
+from tests.l2d.conftest import finish, make_index, make_settings
 
 NOTHING: dict[str, Any] = {"ours": {}, "spread": {}, "paper": {}, "difference": {}, "runs": [], "pictures": {}}
 SEEN = {"trained": 1000, "scored": 20}
@@ -160,21 +160,21 @@ def test_files_hold_the_report(tmp_path: Path) -> None:
 
 def test_nothing_measured_yet_is_a_table_too(tmp_path: Path):
     settings = make_settings(tmp_path / "none", data="coco:ROOT")
-    files = write_table(tmp_path, collect_table("table2", read_rows("table2"), settings))
+    files = write_table(tmp_path, collect_table("table2", read_rows("table2"), settings, make_index()))
     assert [file.name for file in files] == ["table2.json", "table2.md", "table2.png"]
 
 
 def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
     rows, settings = read_rows("table4"), make_settings(tmp_path, data="voc:ROOT")
     for number in (3, 1, 3):
-        files = write_table(tmp_path, collect_table("table4", [rows[number - 1]], settings))
+        files = write_table(tmp_path, collect_table("table4", [rows[number - 1]], settings, make_index()))
         # The row that is asked for again is written anew.
         settings = dataclasses.replace(settings, methods=("vanilla", "mld"))
     whole = json.loads(files[0].read_text())["rows"]
     assert [(row["number"], list(row["methods"])[1:]) for row in whole] == [(1, ["vanilla", "mld"]), (3, ["vanilla", "mld"])]
     assert files[1].read_text(encoding="utf-8").count("\n## ") == 2
     # Another student of the same row is a row of its own.
-    write_table(tmp_path, collect_table("table4", rows[:1], dataclasses.replace(settings, student="test_resnet")))
+    write_table(tmp_path, collect_table("table4", rows[:1], dataclasses.replace(settings, student="test_resnet"), make_index()))
     assert [row["number"] for row in json.loads(files[0].read_text())["rows"]] == [1, 1, 3]
 
 
@@ -183,7 +183,7 @@ def test_the_legend_of_a_plot_explains_every_line_and_covers_no_score(tmp_path: 
     settings = make_settings(tmp_path, data="voc:ROOT")
     for training in plan_rows([row], settings):
         finish(training, 70.0)
-    figure = plot_table(collect_table("table3", [row], settings))
+    figure = plot_table(collect_table("table3", [row], settings, make_index()))
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["teacher, paper", "teacher, ours", "paper", "ours"]

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import timm
 
-from l2d.checkpoint import ModelCard, read_card, write_card
+from l2d.checkpoint import CheckpointError, ModelCard, read_card, write_card
 from l2d.distill import METHODS
 from l2d.model import BACKBONES
 from l2d.published import TABLES, choose_rows, name_pair, read_recipes, read_rows
 from l2d.report import table_as_markdown
 from l2d.reproduce import collect_row, collect_table, describe_deviations, plan_figure1, plan_rows, plan_students, plan_teacher, read_scores
 from l2d.sweep import plan_sweep
-from tests.l2d.conftest import finish, make_settings
+from tests.l2d.conftest import finish, make_index, make_settings
 
 PUBLISHED = {"epochs": 80, "batch_size": 64, "lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.2, "train_size": 224}
 PUBLISHED |= {"augmentation": "randaugment", "cutout": 0.5}
@@ -91,7 +91,7 @@ def test_seeds_give_mean_and_spread(tmp_path: Path):
     assert entries["l2d"]["difference"]["mAP"] == pytest.approx(83.0 - 85.71)
     # Neither measured nor in the paper.
     assert entries["led"] == {"ours": {}, "spread": {}, "paper": {}, "difference": {}, "runs": [], "pictures": {}}
-    text = table_as_markdown(collect_table("table3", [row], settings))
+    text = table_as_markdown(collect_table("table3", [row], settings, make_index()))
     assert "| L2D | 83.00 ± 3.61 | 85.71 | 84.00 ± 3.61 | 85.70 | 85.00 ± 3.61 | 82.11 | -2.71 | +13.00 | +1.70 |" in text
     assert "| LED (CD + ID) | – | – |" in text
 
@@ -115,16 +115,17 @@ def test_a_given_teachers_scores_on_other_pictures_are_not_laid_beside_its_stude
 
 def test_the_notes_of_figure1_tell_no_weights_that_it_does_not_use():
     settings = make_settings(recipe="short")
-    assert any(note.startswith("Loss weights") for note in describe_deviations("VOC 2007", settings))
-    instead = describe_deviations("VOC 2007", settings, weights=False)
+    assert any(note.startswith("Loss weights") for note in describe_deviations("VOC 2007", settings, make_index()))
+    instead = describe_deviations("VOC 2007", settings, make_index(), weights=False)
     assert not any(note.startswith("Loss weights") for note in instead)
     assert "The curves are around the published weights, not those of the recipe short." in instead
-    assert not any("curves" in note for note in describe_deviations("VOC 2007", make_settings(), weights=False))
+    assert not any("curves" in note for note in describe_deviations("VOC 2007", make_settings(), make_index(), weights=False))
 
 
 def test_notes_tell_the_size_that_is_really_trained_at():
     usual, smaller = (
-        describe_deviations("VOC 2007", make_settings(data="voc:ROOT", recipe="shipped", image_size=size)) for size in (None, 96)
+        describe_deviations("VOC 2007", make_settings(data="voc:ROOT", recipe="shipped", image_size=size), make_index())
+        for size in (None, 96)
     )
     assert any("192 pixels" in note for note in usual)
     assert not any("192" in note for note in smaller if "mld" not in note)
@@ -132,7 +133,7 @@ def test_notes_tell_the_size_that_is_really_trained_at():
 
 def test_notes_tell_which_weights_networks_really_start_from(tmp_path: Path):
     told = {
-        name: describe_deviations("VOC 2007", make_settings(data="voc:ROOT", **changes))
+        name: describe_deviations("VOC 2007", make_settings(data="voc:ROOT", **changes), make_index())
         for name, changes in {"timm's": {}, "files": {"init": tmp_path}, "random": {"pretrained": False}}.items()
     }
     for name, notes in told.items():
@@ -140,10 +141,28 @@ def test_notes_tell_which_weights_networks_really_start_from(tmp_path: Path):
         assert name in note
 
 
-@pytest.mark.parametrize(("data", "told"), [("coco:ROOT", True), ("coco2017:ROOT", True), ("voc:ROOT", False), ("csv:FILE", False)])
-def test_notes_tell_of_the_pictures_of_coco_where_there_are_any(data: str, told: bool):
-    notes = describe_deviations("VOC 2007", make_settings(data=data, student="test_resnet"))
+@pytest.mark.parametrize(
+    ("data", "labels", "told"),
+    [("coco:ROOT", 80, True), ("coco2017:ROOT", 80, True), ("coco:ROOT", 3, False), ("voc:ROOT", 20, False), ("csv:FILE", 80, False)],
+)
+def test_notes_tell_of_the_pictures_of_coco_where_there_are_any(data: str, labels: int, told: bool):
+    notes = describe_deviations("VOC 2007", make_settings(data=data, student="test_resnet"), make_index(labels))
     assert any("MS-COCO" in note for note in notes) is told
+
+
+def test_a_damaged_card_of_a_method_that_is_not_asked_for_is_told_and_left_out(tmp_path: Path):
+    row = read_rows("table3")[1]
+    settings = make_settings(tmp_path, data="voc:ROOT", methods=("vanilla", "l2d", "mld"))
+    students = plan_students(row, settings)
+    for student in students.values():
+        finish(student, 70.0)
+    card = students["l2d", 0].plan.out / "card.json"
+    card.write_text("{")
+    asked = dataclasses.replace(settings, methods=("vanilla",))
+    with pytest.warns(UserWarning, match=f"without l2d, which was trained before: {card} is not a model card"):
+        assert "l2d" not in collect_row(row, asked)
+    with pytest.raises(CheckpointError, match="is not a model card"):
+        collect_row(row, settings)
 
 
 def test_scores_that_are_not_defined_are_not_compared(tmp_path: Path):

@@ -1,9 +1,11 @@
 import json
 
 import pytest
+import torch
 
 from app.ui.evidence import render_evidence
 from app.ui.tables import find_best
+from l2d.data import Index
 from l2d.published import choose_rows, read_rows
 from l2d.reproduce import Settings, collect_table
 
@@ -70,7 +72,8 @@ def test_the_best_leads_by_more_than_its_seeds_differ(spreads, best):
 
 def test_what_the_command_writes_can_be_shown(tmp_path):
     settings = Settings("shapes", tmp_path, ("vanilla", "l2d"))
-    report = collect_table("table4", choose_rows(read_rows("table4"), []), settings)
+    index = Index([tmp_path], torch.zeros(1, 1), ("cat",))
+    report = collect_table("table4", choose_rows(read_rows("table4"), []), settings, index)
     page = render(tmp_path, report)
     assert page.count("<h2>") == len(report["rows"])
     assert "cannot be shown" not in page
