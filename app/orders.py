@@ -65,7 +65,7 @@ class Order(BaseModel):
     )
     epochs: int = Field(default=80, ge=1, le=1000, description="Passes over the training pictures.")
     batch_size: int = Field(default=64, ge=2, le=1024, description="Pictures per step.")
-    lr: float = Field(default=1e-4, ge=1e-6, le=1.0, description="Highest learning rate; it rises, then falls.")
+    lr: float = Field(default=1e-4, ge=1e-6, le=1.0, title="Learning rate", description="The highest one; it rises, then falls.")
     image_size: int = Field(default=224, ge=32, le=640, description="Side of the input in pixels.")
     output_stride: Literal[8, 16, 32] = Field(default=32, description="Pixels per cell of the maps; fewer show more, and cost more.")
     freeze_stages: int = Field(

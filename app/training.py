@@ -141,7 +141,9 @@ class _Work:
         self.tell({"event": "epoch", **place, **numbers, "at": time.time(), **self.clock.measure(stage.name, report.epoch)})
         if keep:
             self.folder.forget_best(but=report.epoch)
-        logger.info("%s epoch %d/%d: %s, held-out mAP %s", stage.name, report.epoch, place["epochs"], numbers["losses"], numbers["mAP"])
+        told = [f"{name} {value:.3f}" for name, value in report.losses.items()]
+        told += [] if score is None else [f"held-out mAP {score:.2f}"]
+        logger.info("%s epoch %d/%d: %s", stage.name.capitalize(), report.epoch, place["epochs"], ", ".join(told))
 
     def _write_steps(self, stage: Stage) -> Callable[[StepReport], None]:
         last = 0.0

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
+from app.errors import ParameterError
 from app.orders import FIRST_FROZEN, OFFERED, Order, choose_first_order, parse_order
 from app.workshop import Workshop
 from l2d.distill import METHODS
@@ -70,7 +71,7 @@ class Form:
         """The component of a field."""
         field = Order.model_fields[name]
         offered = self._list_choices(held)
-        about: dict[str, Any] = {"label": name.replace("_", " ").capitalize(), "info": _describe_field(name, held), "value": held[name]}
+        about: dict[str, Any] = {"label": _label_field(name), "info": _describe_field(name, held), "value": held[name]}
         about["elem_classes"] = ["l2d-long"] if name in LONG else []
         if name in offered:
             # Two quick changes of the student: the second one still sends what the first one has taken off the list.
@@ -110,15 +111,23 @@ class Form:
         """The order that the fields make.
 
         Raises:
-            ParameterError: if they make none.
+            ParameterError: if they make none; it names the field as the form does.
         """
+        try:
+            return parse_order(self._collect(values))
+        except ParameterError as error:
+            name, colon, reason = error.message.partition(":")
+            raise ParameterError(f"{_label_field(name)}{colon}{reason}" if name in Order.model_fields else error.message) from error
+
+    def _collect(self, values: tuple[Any, ...]) -> dict[str, Any]:
+        """An order's values from those of the fields."""
         named = dict(zip((*SHOWN, *MORE), values, strict=True))
         named |= {name: named[name] or None for name in STARTS} | {"freeze_stages": named["freeze_stages"] or 0}
         teacher = named.pop("teacher") or ""
         if METHODS.get(named["method"]) and teacher.startswith(TRAIN):
-            return parse_order(named | {"teacher_backbone": teacher.removeprefix(TRAIN)})
+            return named | {"teacher_backbone": teacher.removeprefix(TRAIN)}
         named["teacher_start_from"] = None
-        return parse_order(named | {"teacher": teacher if METHODS.get(named["method"]) else None})
+        return named | {"teacher": teacher if METHODS.get(named["method"]) else None}
 
     def _list_choices(self, held: dict[str, Any]) -> dict[str, list[Any]]:
         """What can be chosen; to start from, only models whose backbone fits."""
@@ -142,6 +151,10 @@ def fill_fields(order: Order) -> dict[str, Any]:
     held = order.model_dump()
     held["teacher"] = held["teacher"] or f"{TRAIN}{held['teacher_backbone']}"
     return {name: held[name] for name in (*SHOWN, *MORE)}
+
+
+def _label_field(name: str) -> str:
+    return Order.model_fields[name].title or name.replace("_", " ").capitalize()
 
 
 def _describe_field(name: str, held: dict[str, Any]) -> str:

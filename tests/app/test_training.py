@@ -1,6 +1,7 @@
 """What a job's training leaves on the disk, whatever that allows and whenever it is ended; trainings as real processes are in jobs/."""
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -87,8 +88,10 @@ def list_best(folder: JobFolder) -> list[str]:
     return sorted(path.name for path in folder.path.glob("best-*"))
 
 
-def test_the_best_student_alone_is_kept_beside_the_last(training: Callable[..., JobFolder]):
+def test_the_best_student_alone_is_kept_beside_the_last(training: Callable[..., JobFolder], caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
     folder = training(epochs=3, holdout=0, batch_size=2)
+    assert re.search(r"Student epoch 3/3: bce \d+\.\d{3}$", caplog.text, re.MULTILINE)
     # Nothing is held out here, so that every epoch counts as the best one.
     assert list_best(folder) == ["best-student-0003"]
     folder.forget_training()

@@ -42,7 +42,7 @@ def test_a_number_that_is_being_typed_is_read_as_a_whole(page: Page):
     epochs.press_sequentially("25")
     expect(command).to_have_value(re.compile("--epochs 25 "))
     epochs.fill("0")
-    expect(command).to_have_value(re.compile("^# epochs: "))
+    expect(command).to_have_value(re.compile("^# Epochs: "))
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
 
 

@@ -64,9 +64,9 @@ def test_the_form_as_it_opens_orders_the_first_job(bench: Bench, workshop: Works
 
 def test_a_wrong_form_says_why_in_preview_and_on_start(bench: Bench, workshop: Workshop):
     wrong = list((HELD | {"epochs": 0}).values())
-    assert bench.preview(*wrong).startswith("# epochs: ")
+    assert bench.preview(*wrong).startswith("# Epochs: ")
     _, told, way = bench.start("", OWN, *wrong)
-    assert ("epochs: " in told, way["visible"]) == (True, False)
+    assert ("Epochs: " in told, way["visible"]) == (True, False)
     assert workshop.queue.page(10) == []
 
 

@@ -1,6 +1,7 @@
 """The form of an order without a browser: what goes together in it, and what it tells."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_every_field_holds_its_value_beside_its_name_and_its_sentence(form: Form
     held = form.choose_first()
     for name, value in held.items():
         field = form.build_field(name, held)
-        assert (field.value, field.label.lower()) == (value, name.replace("_", " "))
+        assert (field.value, field.label.lower()) == (value, "learning rate" if name == "lr" else name.replace("_", " "))
         assert ("l2d-long" in field.elem_classes) == (name in LONG)
         assert field.info.startswith(Order.model_fields[name].description or "" if name != "teacher" else "This one is trained first")
 
@@ -77,6 +78,19 @@ def test_where_no_teacher_is_chosen_any_more_the_form_asks_for_one(form: Form):
     with pytest.raises(ParameterError, match="l2d needs a teacher"):
         form.read(tuple(held.values()))
     assert form.read(tuple((held | {"method": "vanilla"}).values())).teacher is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"lr": 7}, "Learning rate: Input should be less than or equal to 1"),
+        ({"batch_size": None}, "Batch size: Input should be a valid integer"),
+        ({"batch_size": 3, "processes": 2}, "2 processes share every batch evenly: give a batch_size that 2 divides."),
+    ],
+)
+def test_what_is_wrong_is_told_by_the_name_that_the_field_has_here(form: Form, changes: dict[str, object], sentence: str):
+    with pytest.raises(ParameterError, match=f"^{re.escape(sentence)}$"):
+        form.read(tuple((form.choose_first() | changes).values()))
 
 
 def test_what_fits_is_left_as_it_is(form: Form):
