@@ -88,8 +88,8 @@ def _describe_limits(settings: Settings) -> str:
     """What a request may hold, as this server is set."""
     return f"""
 Limits of this server: a body of {settings.max_upload_bytes / 2**20:g} MiB; a picture of {settings.max_pixels:,} pixels, at least {MIN_SIDE}
-on each side, still, as one of {", ".join(FORMATS)}; {settings.max_models} models and {settings.max_labels} labels in a request;
-{settings.max_instances} pictures in one of JSON; {settings.request_seconds:g} seconds for a body to come, and again for its answer.
+on each side, still, as one of {", ".join(FORMATS)}; models in a request: {settings.max_models}, labels: {settings.max_labels};
+pictures in one of JSON: {settings.max_instances}; seconds for a body to come, and again for its answer: {settings.request_seconds:g}.
 """
 
 

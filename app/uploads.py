@@ -116,7 +116,8 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             _check_exif(image)
             yield image
     except UnidentifiedImageError:
-        raise PictureFormatError(f"Expected a picture as {_KNOWN}; these {len(data)} bytes are none of them. {_CONVERT}") from None
+        size = f"{len(data)} byte{'s' * (len(data) > 1)}"
+        raise PictureFormatError(f"Expected a picture as {_KNOWN}; this file of {size} is none of them. {_CONVERT}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's sentence begins: Image size (123 pixels) exceeds ...
         raise TooLargeError(_too_many_pixels(str(error).split(" (")[1].split(" ")[0], max_pixels)) from None

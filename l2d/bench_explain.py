@@ -72,7 +72,7 @@ def bench_explain(
     fewest = min(len(subject.network.head.queries) for subject in subjects)
     report: dict[str, Any] = {"setting": _describe(subjects, folders, device, rounds)}
     for labels in sorted({min(count, fewest) for count in LABELS}):
-        report[f"{labels} labels"] = _compare(subjects, labels, rounds, device, progress)
+        report[f"{labels} label{'s' * (labels > 1)}"] = _compare(subjects, labels, rounds, device, progress)
     return report
 
 

@@ -130,7 +130,7 @@ def _build_on_cpu(loaded: Sequence[Network], batches: Sequence[int]) -> Bare:
     if openvino is None:
         return Bare(ways, {1: ways["one by one"]})
     wide = {count: [_compile(openvino, Whole(*one).eval(), count, cores) for one in loaded] for count in {1, *batches}}
-    ways[f"one by one, {cores} threads each"] = partial(_run_each, wide[1])
+    ways[f"one by one, {cores} thread{'s' * (cores > 1)} each"] = partial(_run_each, wide[1])
     return Bare(ways, {count: partial(_run_each, wide[count]) for count in batches})
 
 

@@ -222,9 +222,9 @@ def _check(columns: Sequence[Column], labels: Sequence[str], kind: str, scale: s
     if look.opacity is not None and not 0 <= look.opacity <= 1:
         raise ValueError(f"The opacity must be between 0 and 1; got {look.opacity}.")
     if not labels or not columns:
-        raise ValueError(f"A figure needs at least one label and one network; got {len(labels)} labels and {len(columns)} networks.")
+        raise ValueError(f"A figure needs at least one label and one network; got labels: {len(labels)}, networks: {len(columns)}.")
     if minus is not None and not 0 <= minus < len(columns):
-        raise ValueError(f"The column to subtract must be one of the {len(columns)} networks, from 0; got {minus}.")
+        raise ValueError(f"The column to subtract must be the number of a network, from 0 to {len(columns) - 1}; got {minus}.")
     for column in columns:
         for label, evidence in column.maps.items():
             if np.ndim(evidence) != 2:

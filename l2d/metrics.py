@@ -44,7 +44,7 @@ def score_report(scores: Tensor, targets: Tensor, labels: Sequence[str], thresho
     """
     _check(scores, targets)
     if len(labels) != scores.shape[1]:
-        raise ValueError(f"Expected one name per column of the scores, {scores.shape[1]}; got {len(labels)} labels.")
+        raise ValueError(f"Expected one label per column of the scores, {scores.shape[1]}; got {len(labels)}.")
     precisions = average_precisions(scores, targets)
     report: Report = {
         "images": len(scores),

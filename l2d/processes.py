@@ -72,7 +72,8 @@ def choose_batch_size(wanted: int, pictures: int) -> int:
     """
     size = min(wanted, pictures) // count() * count()
     if wanted % count() or not size:
-        raise ValueError(f"{count()} processes share every batch evenly; a batch_size of {wanted} of {pictures} pictures cannot be shared.")
+        there = f"{pictures} picture{'s' * (pictures > 1)}"
+        raise ValueError(f"{count()} processes share every batch evenly; a batch_size of {wanted} of {there} cannot be shared.")
     return size
 
 

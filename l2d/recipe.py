@@ -116,14 +116,14 @@ class Recipe:
         weights = choose_weights(self.method, self.weights)
         doubts = [
             f"The loss {name} compares {things}, and learns where there are at least {SMALLEST_GROUP}: "
-            f"a batch of {size} has {groups[name]:.2g} such groups on average, so it will hardly count."
+            f"of such groups a batch of {size} has {groups[name]:.2g} on average, so it will hardly count."
             for name, things in GROUPED.items()
             if weights.get(name, 0.0) > 0 and groups[name] < FEWEST_GROUPS
         ]
         if weights.get("ps", 0.0) > 0 and both < FEWEST_GROUPS:
             doubts.append(
-                f"The loss ps compares labels that a picture shows with labels that it does not: a batch of {size} has {both:.2g} pictures "
-                "with both on average, so it will hardly count."
+                f"The loss ps compares labels that a picture shows with labels that it does not: of pictures with both a batch of "
+                f"{size} has {both:.2g} on average, so it will hardly count."
             )
         return doubts
 

@@ -54,7 +54,7 @@ def _read_column(path: Path, count: int) -> Tensor:
     require_annotations(path, "a file of labels for every concept, in TrainTestLabels/ or Groundtruth/TrainTestLabels/")
     values = np.array(path.read_bytes().split(), dtype=np.bytes_)
     if len(values) != count:
-        raise ValueError(f"{path} has {len(values)} label{'s' * (len(values) != 1)} for {count} pictures.")
+        raise ValueError(f"{path} has {len(values)} label{'s' * (len(values) != 1)} for {count} picture{'s' * (count != 1)}.")
     if not np.isin(values, [b"0", b"1"]).all():
         raise ValueError(f"{path} must hold 0 or 1 in every line; it also holds {values[~np.isin(values, [b'0', b'1'])][0].decode()!r}.")
     return torch.from_numpy((values == b"1").astype(np.float32))
@@ -63,7 +63,7 @@ def _read_column(path: Path, count: int) -> Tensor:
 def _keep_present(index: Index, source: Path) -> Index:
     missing = set(find_missing(index.paths))
     if missing and len(missing) == len(set(index.paths)):
-        raise FileNotFoundError(f"None of the {len(index.paths)} pictures named in {source} is there, for example {index.paths[0]}.")
+        raise FileNotFoundError(f"No picture named in {source} is there, of {len(index.paths)} in all, for example {index.paths[0]}.")
     if not missing:
         return index
     gone = f"{len(missing)} of {len(index.paths)}: {name_some(sorted(missing))}"

@@ -82,8 +82,8 @@ def _check_names(names: list[str], path: Path) -> list[str]:
 def _name_cells(cells: Sequence[str], names: Sequence[str], line: str) -> dict[str, str]:
     if len(cells) != len(names):
         raise ValueError(
-            f"{line} has {len(cells)} columns; expected {len(names)} columns, as in the first line. Labels are separated by ; or |, and a "
-            "name with a comma stands in quotes."
+            f"{line} has {len(cells)} column{'s' * (len(cells) != 1)}; expected {len(names)}, as in the first line. "
+            "Labels are separated by ; or |, and a name with a comma stands in quotes."
         )
     row = dict(zip(names, cells, strict=True))
     if not row["file"]:

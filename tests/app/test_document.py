@@ -42,7 +42,7 @@ def test_document_describes_every_route_with_bodies_and_errors(client: TestClien
 
 def test_document_tells_the_limits_of_its_server_and_what_an_npz_holds(settings: Settings):
     document = create_api(settings.model_copy(update={"max_instances": 5, "max_upload_bytes": 3 * 2**20})).openapi()
-    for limit in ("3 MiB", "50,000,000 pixels", "8 models", "128 labels", "5 pictures", "JPEG, PNG, WEBP"):
+    for limit in ("3 MiB", "50,000,000 pixels", "models in a request: 8", "labels: 128", "pictures in one of JSON: 5", "JPEG, PNG, WEBP"):
         assert limit in document["info"]["description"].replace("\n", " ")
     told = document["paths"]["/v1/compare"]["post"]["description"].replace("\n", " ")
     assert "`NAME/maps` (L, h, w): NaN for labels that the model does not know" in told

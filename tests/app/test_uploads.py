@@ -143,8 +143,13 @@ def test_nothing_is_refused():
     "data", [b"hello", b"%PDF-1.7 ...", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"PK\x03\x04" + bytes(90), bytes(5000)]
 )
 def test_what_is_not_a_picture_is_refused(data: bytes):
-    with pytest.raises(PictureFormatError, match="Expected a picture as JPEG, PNG, WebP, GIF, BMP or TIFF"):
+    with pytest.raises(PictureFormatError, match=f"as JPEG, PNG, WebP, GIF, BMP or TIFF; this file of {len(data)} bytes is none"):
         read(data)
+
+
+def test_a_single_byte_is_told_as_one():
+    with pytest.raises(PictureFormatError, match="this file of 1 byte is none of them"):
+        read(b"0")
 
 
 @pytest.mark.parametrize("kind", ["EPS", "ICO", "PPM", "TGA"])

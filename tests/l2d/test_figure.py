@@ -207,8 +207,8 @@ def test_threads_draw_the_same_figure_as_one(format: str) -> None:
         ({"kind": "magic"}, "Unknown kind of map 'magic'; known are layercam, attention"),
         ({"opacity": 1.5}, "opacity must be between 0 and 1; got 1.5"),
         ({"colormap": "rainbows"}, "Unknown colour map 'rainbows'; use inferno, .*jet"),
-        ({"labels": []}, "got 0 labels and 2 networks"),
-        ({"columns": []}, "got 2 labels and 0 networks"),
+        ({"labels": []}, "got labels: 0, networks: 2"),
+        ({"columns": []}, "got labels: 2, networks: 0"),
         ({"columns": [Column("Flat", {"cat": np.ones(4)}, {})]}, r"Flat's map of cat must be a table \(h, w\); it has the shape \(4,\)"),
     ],
 )

@@ -223,7 +223,7 @@ def test_a_report_without_any_positive_has_no_map():
         (torch.full((2, 6), math.nan), torch.zeros(2, 6), "finite"),
         (torch.full((2, 6), 1.5), torch.zeros(2, 6), "sigmoid"),
         (torch.rand(2, 6), torch.full((2, 6), -1.0), "0 or 1"),
-        (torch.rand(2, 5), torch.zeros(2, 5), "one name per column"),
+        (torch.rand(2, 5), torch.zeros(2, 5), "one label per column"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_words(scores: Tensor, targets: Tensor, sentence: str):
