@@ -101,7 +101,7 @@ def test_too_few_labels_a_picture_are_doubted_where_id_would_teach_nothing(shown
     assert learn("id", targets) == (0, 0)
     (doubt,) = Recipe(method="l2d").find_doubts(targets)
     assert doubt.startswith(
-        "The loss id compares labels that a picture shows at once, and learns where there are at least 3: of such groups a batch of 64 has 0"
+        "The loss id compares labels that a picture shows at once, and learns where there are at least 3: of such groups a batch"
     )
     assert Recipe(method="l2d", weights={"id": 0.5}).find_doubts(targets) == [doubt]
     assert Recipe(method="l2d", weights={"id": 0.0}).find_doubts(targets) == []
