@@ -33,6 +33,11 @@ SHOW = (
     "() => { const jobs = document.querySelector('.l2d-jobs'); jobs.scrollIntoView({behavior: 'smooth'});"
     " jobs.querySelector(':checked')?.focus({preventScroll: true}); }"
 )
+# A button that has done its work is hidden, and the keyboard would be nowhere: it goes on with the job that is shown, or the next order.
+GO_ON = (
+    "() => setTimeout(() => { if (document.activeElement === document.body)"
+    " (document.querySelector('.l2d-jobs :checked') ?? document.querySelector('.l2d-form button.primary')).focus(); })"
+)
 # What the delete button does first, in the browser: without a yes no job is named, and nothing is done.
 CONFIRM = (
     "(token, job, told) => [token, confirm(`Delete job ${job}, its log and every model that it trained, a teacher too?"
@@ -73,7 +78,7 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     answer[1].click(None, js=SHOW, **QUIET)
     for verb, button in buttons.items():
         asked = button.click(bench.ask(verb), [token, chosen, answer[0]], list(answer), js=CONFIRM if verb == "delete" else None, **QUIET)
-        asked.then(**refresh)
+        asked.then(**refresh).then(None, js=GO_ON, **QUIET)
     # Arrows move on before the job that they passed is answered.
     chosen.input(**refresh, trigger_mode="always_last")
     epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes, looked], **QUIET)

@@ -3,6 +3,8 @@
 function mendFields() {
   // Each radio button has a name of its own there. Those of one name are one stop of the tab key, and arrows move the choice.
   for (const radio of document.querySelectorAll(".l2d-jobs input")) radio.name = "l2d-jobs";
+  // Its title is text like any other there.
+  for (const group of document.querySelectorAll(".l2d-jobs")) [group.role, group.ariaLabel] = ["radiogroup", "Jobs"];
   // A list that scrolls is a stop, too, but goes as soon as its field is left, and the keyboard would be nowhere.
   for (const list of document.querySelectorAll(".option-list")) list.tabIndex = -1;
   for (const opener of document.querySelectorAll(".gr-accordion > .label-wrap")) opener.ariaExpanded = String(opener.classList.contains("open"));
