@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from l2d.layers import KINDS, SCALES, Layer, build_layers, find_limits, format_number, format_probability
-from l2d.layout import Box, Layout, count_letters
+from l2d.layout import Box, Layout
 from l2d.tiles import DIVERGING, DPI, MAP_DPI, Look, Photographs, Tile, paint_map, paint_ramp
 
 FORMATS = ("png", "pdf")
@@ -30,11 +30,12 @@ MOST_INCHES = 200
 COMPRESSION = 2
 INK, PALE = "#1c1c1e", "#48484a"
 # matplotlib brings the first one; it has no Chinese, Japanese and Korean letters. The others have them, and are used where installed.
+# The last one, also matplotlib's, has a sign for whatever no other has: else every such letter is a warning.
 FONTS = (
     "DejaVu Sans",
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
     *("Droid Sans Fallback", "Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans"),
-    *("Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS", "Last Resort High-Efficiency"),
 )
 
 
@@ -201,8 +202,14 @@ def _draw_bar(figure: Figure, layout: Layout, box: Box, limit: float, colormap: 
 def _write(figure: Figure, place: tuple[float, float], lines: Sequence[str], **look: Any) -> None:
     # Names are text: a label with two dollar signs is no formula.
     text = "\n".join(lines)
-    family = find_fonts() if count_letters(text) > len(text) else FONTS[0]
+    family = FONTS[0] if _list_letters().issuperset(map(ord, "".join(lines))) else find_fonts()
     figure.text(*place, text, parse_math=False, linespacing=1.15, family=family, **{"color": INK, "size": 9.5, **look})
+
+
+@cache
+def _list_letters() -> frozenset[int]:
+    """Those of the first of `FONTS`."""
+    return frozenset(font_manager.get_font(font_manager.findfont(FONTS[0])).get_charmap())
 
 
 @cache

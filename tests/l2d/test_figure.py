@@ -164,13 +164,22 @@ def test_wide_letters_have_twice_the_room_and_fonts_that_hold_them(monkeypatch: 
     find_fonts.cache_clear()
     columns = [Column("学生 one", {"交通信号灯和红绿灯": fill(1), "cat": fill(1)}, {})]
     figure = draw_figure(WHITE, columns, ["交通信号灯和红绿灯", "cat"])
-    find_fonts.cache_clear()
     assert {"交通信号灯和红\n绿灯", "学生 one"} <= set(texts_of(figure))
     families = {text.get_text()[0]: text.get_fontfamily() for text in figure.texts}
     assert families["交"] == families["学"] == ["DejaVu Sans", "Noto Sans CJK SC"]
     assert families["c"] == ["DejaVu Sans"]
     wide, narrow = (draw_figure(WHITE, make_columns()[:1], [label]).get_size_inches()[0] for label in ("交通信号灯和红", "abcdefghijklmn"))
+    find_fonts.cache_clear()
     assert wide == pytest.approx(narrow)
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf"])
+def test_letters_that_no_font_has_do_not_end_a_figure_where_warnings_are_errors(kind: str) -> None:
+    # Of Egypt, in the first plane beyond the basic one.
+    label = "\U00013000"
+    figure = draw_figure(WHITE, [Column(label, {label: fill(1)}, {})], [label])
+    save_figure(figure, file := io.BytesIO(), kind)
+    assert file.getvalue()
 
 
 def test_png_has_the_resolution_asked_for(tmp_path: Path) -> None:
