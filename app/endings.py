@@ -39,5 +39,5 @@ def _describe_student(progress: Progress, stopped: bool) -> str:
     if stopped:
         return f"Stopped as asked; the student of epoch {epoch} is kept{measured or ', its last finished one'}."
     if score is None:
-        return "Trained to the end, which is kept."
-    return f"Trained to the end, which is kept; the best epoch was {epoch}{measured}."
+        return "Trained to the end; the student of the last epoch is kept."
+    return f"Trained to the end; the student of the last epoch is kept. The best epoch was {epoch}{measured}."

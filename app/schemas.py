@@ -178,7 +178,9 @@ class JobAnswer(BaseModel):
     id: str = Field(examples=["3f9a2c41b0d7"])
     title: str = Field(examples=["resnet18, l2d, on shapes"])
     state: State
-    reason: str = Field(description="why it ended as it did", examples=["Trained to the end, which is kept; the best epoch was 6."])
+    reason: str = Field(
+        description="why it ended as it did", examples=["Trained to the end; the student of the last epoch is kept. The best epoch was 6."]
+    )
     request: str | None = Field(description="cancel or stop, while the worker has yet to obey")
     stage: str = Field(description="teacher, student or scores; empty before the first one", examples=["student"])
     epoch: int = Field(description="of the stage, from 1", examples=[3])

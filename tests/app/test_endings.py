@@ -11,9 +11,13 @@ from app.records import Summary
 @pytest.mark.parametrize(
     ("score", "stopped", "reason"),
     [
-        (40.0, False, "Trained to the end, which is kept; the best epoch was 3 (mAP 40.0 on the pictures held out)."),
+        (
+            40.0,
+            False,
+            "Trained to the end; the student of the last epoch is kept. The best epoch was 3 (mAP 40.0 on the pictures held out).",
+        ),
         (40.0, True, "Stopped as asked; the student of epoch 3 is kept (mAP 40.0 on the pictures held out)."),
-        (None, False, "Trained to the end, which is kept."),
+        (None, False, "Trained to the end; the student of the last epoch is kept."),
         (None, True, "Stopped as asked; the student of epoch 3 is kept, its last finished one."),
     ],
 )
