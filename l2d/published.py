@@ -86,10 +86,9 @@ def describe_data(name: str, kind: str, index: "Index") -> list[str]:
     (labels, pictures), compare = recipes["sizes"][name], "compare the order and gains of methods, not numbers."
     if recipes["data"][name] != kind:
         return [f"The data set is {kind}, the paper's is {name}: {compare}"]
-    if (len(index.labels), len(index.paths)) == (labels, pictures):
-        return []
-    found = f"{len(index.labels):,} instead of {labels:,} labels, {len(index.paths):,} instead of {pictures:,} training pictures"
-    return [f"The pictures are not those of {name} ({found}): {compare}"]
+    sizes = {"labels": (len(index.labels), labels), "training pictures": (len(index.paths), pictures)}
+    others = [f"{found:,} instead of {expected:,} {things}" for things, (found, expected) in sizes.items() if found != expected]
+    return [f"The pictures are not those of {name} ({', '.join(others)}): {compare}"] if others else []
 
 
 def _is_called(row: Row, name: str) -> bool:

@@ -35,8 +35,8 @@ def test_rows_by_number_or_by_the_beginning_of_their_names(names: list[str], num
     [
         ("voc", 20, 5011, None),
         ("voc-easy", 20, 5011, "The data set is voc-easy, the paper's is VOC 2007: "),
-        ("voc", 20, 1, "The pictures are not those of VOC 2007 (20 instead of 20 labels, 1 instead of 5,011 training pictures): "),
-        ("voc", 3, 5011, "The pictures are not those of VOC 2007 (3 instead of 20 labels, "),
+        ("voc", 20, 1, "The pictures are not those of VOC 2007 (1 instead of 5,011 training pictures): "),
+        ("voc", 3, 5011, "The pictures are not those of VOC 2007 (3 instead of 20 labels): "),
     ],
 )
 def test_data_laid_out_like_the_papers_are_not_taken_for_them(kind: str, labels: int, pictures: int, told: str | None):
