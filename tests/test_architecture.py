@@ -1,6 +1,7 @@
 """The import picture of the README, held: who may import whom, and that importing does nothing."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -46,10 +47,15 @@ NEEDED_BY_OTHERS = {
 }
 
 
-def imports(module: str, *, at_import: bool = False) -> set[str]:
+@functools.cache
+def parse(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports(module: str, *, at_import: bool = False) -> frozenset[str]:
     """Full names of what a module imports; with `at_import` only what runs as soon as it is imported."""
-    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
-    return {name for node in _statements(tree, at_import) for name in _imported(node, module)}
+    return frozenset(name for node in _statements(parse(module), at_import) for name in _imported(node, module))
 
 
 def _statements(tree: ast.Module, at_import: bool) -> Iterator[ast.AST]:
@@ -126,7 +132,7 @@ def test_imports_go_in_no_circle():
 def test_module_body_only_defines(module: str):
     """A call whose result nobody keeps, a loop or a `with` at the top of a module is an effect of importing it."""
     defines = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
-    body = ast.parse(FILES[module].read_text(encoding="utf-8")).body
+    body = parse(module).body
     rest = [node for node in body if not isinstance(node, defines) and not _is_docstring(node) and not _is_guard(node)]
     assert [f"{FILES[module].name}:{node.lineno}" for node in rest] == []
 

@@ -4,10 +4,10 @@ import json
 import math
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve, precision_score, recall_score
 from torch import Tensor
 
 from l2d.metrics import (
@@ -22,6 +22,14 @@ from l2d.metrics import (
 )
 
 NAMES = ("cat", "dog", "bird", "boat", "bus", "car")
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """scikit-learn's metrics, imported by the process that needs them: it takes a second."""
+    import sklearn.metrics
+
+    return sklearn.metrics
 
 
 def draw(seed: int, images: int = 50, *, steps: int = 0, rate: float = 0.3) -> tuple[Tensor, Tensor]:
@@ -39,10 +47,10 @@ def keep_label_present(targets: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 10])
 @pytest.mark.parametrize("seed", range(5))
-def test_average_precision_is_scikit_learns_ties_included(seed: int, steps: int):
+def test_average_precision_is_scikit_learns_ties_included(reference: ModuleType, seed: int, steps: int):
     scores, targets = draw(seed, steps=steps)
     targets = keep_label_present(targets)
-    expected = [100 * average_precision_score(targets[:, c], scores[:, c]) for c in range(len(NAMES))]
+    expected = [100 * reference.average_precision_score(targets[:, c], scores[:, c]) for c in range(len(NAMES))]
     assert average_precisions(scores, targets).tolist() == pytest.approx(expected, abs=1e-10)
     assert score_report(scores, targets, NAMES)["mAP"] == pytest.approx(sum(expected) / len(expected), abs=1e-10)
 
@@ -88,16 +96,17 @@ def test_labels_without_positives_are_left_out_and_counted():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_f1s_are_scikit_learns(seed: int):
+def test_f1s_are_scikit_learns(reference: ModuleType, seed: int):
     scores, targets = draw(seed, images=12)
     targets = keep_label_present(targets)
     predicted = predict_above(scores, 0.6)
+    functions = {"P": reference.precision_score, "R": reference.recall_score, "F1": reference.f1_score}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn warns about 0 / 0, which both count as 0
         expected = {
             f"{letter}{name}": 100 * function(targets.numpy(), predicted.numpy(), average=average, zero_division=0)
             for letter, average in (("O", "micro"), ("C", "macro"))
-            for name, function in (("P", precision_score), ("R", recall_score), ("F1", f1_score))
+            for name, function in functions.items()
         }
     expected["CF1_of_means"] = 2 * expected["CP"] * expected["CR"] / (expected["CP"] + expected["CR"])
     assert f1_scores(predicted, targets) == pytest.approx(expected, abs=1e-10)
@@ -156,14 +165,14 @@ def test_a_probability_at_the_threshold_is_predicted():
 
 @pytest.mark.parametrize("steps", [0, 5])
 @pytest.mark.parametrize("seed", range(4))
-def test_tuned_thresholds_give_each_label_its_best_f1(seed: int, steps: int):
+def test_tuned_thresholds_give_each_label_its_best_f1(reference: ModuleType, seed: int, steps: int):
     scores, targets = draw(seed, steps=steps)
     targets = keep_label_present(targets)
     chosen = predict_above(scores, tune_thresholds(scores, targets))
     for c in range(len(NAMES)):
-        precision, recall, _ = precision_recall_curve(targets[:, c], scores[:, c])
+        precision, recall, _ = reference.precision_recall_curve(targets[:, c], scores[:, c])
         best = max(2 * precision * recall / (precision + recall).clip(1e-9))
-        assert f1_score(targets[:, c], chosen[:, c]) == pytest.approx(best)
+        assert reference.f1_score(targets[:, c], chosen[:, c]) == pytest.approx(best)
 
 
 def test_tuned_thresholds_at_the_edges():
