@@ -109,22 +109,35 @@ def visit(context: BrowserContext, url: str, problems: list[str]) -> Iterator[Ca
     pages = []
 
     def open_page(width: int = 1280, height: int = 900, scheme: str = "light") -> Page:
-        page = context.new_page()
-        pages.append(page)
-        page.set_viewport_size({"width": width, "height": height})
-        page.emulate_media(color_scheme=scheme)
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: None if request.url.startswith((url, "data:", "blob:")) else problems.append(request.url))
-        page.goto(url)
-        page.wait_for_selector(".grid .row")
-        page.wait_for_selector(".desk[data-busy=false]")
-        return page
+        pages.append(context.new_page())
+        pages[-1].set_viewport_size({"width": width, "height": height})
+        pages[-1].emulate_media(color_scheme=scheme)
+        _open(pages[-1], url, problems)
+        return pages[-1]
 
     yield open_page
     for page in pages:
         page.close()
+    assert problems == []
+
+
+def _open(page: Page, url: str, problems: list[str]) -> None:
+    page.set_default_timeout(PATIENCE_MS)
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith((url, "data:", "blob:")) else problems.append(request.url))
+    page.goto(url)
+    page.wait_for_selector(".grid .row")
+    page.wait_for_selector(".desk[data-busy=false]")
+
+
+@pytest.fixture(scope="package")
+def opened(context: BrowserContext, url: str) -> Iterator[Page]:
+    """As `page`, opened once for all tests that only look at what it opens with, and leave it so."""
+    page, problems = context.new_page(), []
+    _open(page, url, problems)
+    yield page
+    page.close()
     assert problems == []
 
 

@@ -29,8 +29,8 @@ def jobs(url, state):
         queue.delete(job)
 
 
-def test_every_control_has_a_name(page):
-    nameless = page.locator(".desk").evaluate(
+def test_every_control_has_a_name(opened):
+    nameless = opened.locator(".desk").evaluate(
         """(desk) => [...desk.querySelectorAll("input, select, button, summary, dialog, [tabindex]")].filter((control) =>
             !control.getAttribute("aria-label") && !control.labels?.length && !control.textContent.trim() && !control.closest("dialog")
         ).map((control) => control.outerHTML)"""

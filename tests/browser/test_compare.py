@@ -8,8 +8,8 @@ from playwright.sync_api import expect
 from tests.browser.desk import PAINTED, count_requests, draw_photograph, list_rows, read_pixels, upload
 
 
-def test_headers_name_every_model_its_score_and_what_it_cost(page):
-    for column in page.locator(".head .column").all()[1:]:
+def test_headers_name_every_model_its_score_and_what_it_cost(opened):
+    for column in opened.locator(".head .column").all()[1:]:
         assert re.fullmatch(r".+\s+mAP \d+\.\d\s+(\d+(\.\d)? ms|from memory)", column.inner_text())
 
 

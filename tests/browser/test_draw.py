@@ -10,9 +10,9 @@ from l2d.layers import format_number, measure_by_area
 DRAW = (resources.files("app.ui") / "browser" / "draw.js").read_text(encoding="utf-8")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(context):
-    """Evaluate an expression with the drawing functions on an empty page."""
+    """Evaluate an expression with the drawing functions on an empty page, which it leaves empty."""
     page = context.new_page()
     yield lambda expression: page.evaluate(f"(() => {{ {DRAW}\n return {expression}; }})()")
     page.close()

@@ -59,26 +59,26 @@ def test_values_are_the_raw_ones_per_picture_area(page):
         assert float(row.locator("header .bar span").last.inner_text()) == pytest.approx(highest, rel=0.05)
 
 
-def test_one_cross_hair_reads_every_model_of_the_row(page):
-    row = page.locator(".grid .row").first
+def test_one_cross_hair_reads_every_model_of_the_row(opened):
+    row = opened.locator(".grid .row").first
     resting = row.locator(".value").all_inner_texts()
     row.locator(".frame").nth(1).hover(position={"x": 40, "y": 30})
     expect(row).to_have_class("row crossed")
     assert row.locator(".cells").evaluate("(cells) => cells.style.getPropertyValue('--x')")
     pointed = row.locator(".value").all_inner_texts()
-    assert len(pointed) == page.locator(".models input:checked").count()
+    assert len(pointed) == opened.locator(".models input:checked").count()
     assert [each for each in pointed if each.startswith("max")] == []
-    page.mouse.move(0, 0)
+    opened.mouse.move(0, 0)
     assert row.locator(".value").all_inner_texts() == resting
 
 
-def test_press_and_hold_shows_the_bare_photograph(page):
-    frame = page.locator(".grid .row .frame").nth(1)
+def test_press_and_hold_shows_the_bare_photograph(opened):
+    frame = opened.locator(".grid .row .frame").nth(1)
     frame.hover()
-    page.mouse.down()
-    expect(page.locator(".grid canvas").last).not_to_be_visible()
-    page.mouse.up()
-    expect(page.locator(".grid")).not_to_have_class("grid bare")
+    opened.mouse.down()
+    expect(opened.locator(".grid canvas").last).not_to_be_visible()
+    opened.mouse.up()
+    expect(opened.locator(".grid")).not_to_have_class("grid bare")
 
 
 def test_what_is_shown_can_be_downloaded(page):

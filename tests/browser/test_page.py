@@ -8,14 +8,14 @@ from playwright.sync_api import expect
 from tests.browser.desk import PAINTED, draw_photograph, upload
 
 
-def test_it_opens_with_an_example_already_compared(page):
-    chosen = page.locator(".models input:checked").count()
+def test_it_opens_with_an_example_already_compared(opened):
+    chosen = opened.locator(".models input:checked").count()
     assert chosen >= 1
-    assert page.locator(".head .column").count() == chosen + 1
-    assert page.locator(".grid .row").count() >= 1
-    assert page.locator(".grid .row").first.locator(".cell").count() == chosen + 1
-    assert page.evaluate(f"{PAINTED}.length") > 0
-    expect(page.locator(".photo-name")).to_have_text("Grace Hopper")
+    assert opened.locator(".head .column").count() == chosen + 1
+    assert opened.locator(".grid .row").count() >= 1
+    assert opened.locator(".grid .row").first.locator(".cell").count() == chosen + 1
+    assert opened.evaluate(f"{PAINTED}.length") > 0
+    expect(opened.locator(".photo-name")).to_have_text("Grace Hopper")
 
 
 def test_results_stand_beside_the_papers(page):
@@ -52,8 +52,8 @@ def test_column_names_stay_in_sight(page):
     assert page.evaluate("document.querySelector('.head').getBoundingClientRect().top") >= 0
 
 
-def test_controls_stand_in_line(page):
-    tops = [page.locator(control).bounding_box()["y"] for control in ("#l2d-colour", "#l2d-opacity", ".save summary")]
+def test_controls_stand_in_line(opened):
+    tops = [opened.locator(control).bounding_box()["y"] for control in ("#l2d-colour", "#l2d-opacity", ".save summary")]
     assert max(tops) - min(tops) < 1
 
 
