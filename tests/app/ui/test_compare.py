@@ -10,14 +10,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.catalog import Catalog
+from app.engine import Engine
 from app.schemas import CompareAnswer
 from app.ui.compare import Desk, Request, name_file
 from app.ui.examples import EXAMPLES
 from app.uploads import read_picture
+from tests.app.conftest import configure
+
+
+@pytest.fixture(scope="module")
+def desk(made_checkpoints):
+    """Shared: a test that changes a model, or minds what the engine remembers, takes its own."""
+    settings = configure(made_checkpoints)
+    engine = Engine(Catalog(settings.checkpoints, settings.default_models, cache=settings.cache), settings)
+    yield Desk(engine)
+    engine.close()
 
 
 @pytest.fixture
-def desk(engine):
+def own_desk(engine):
     return Desk(engine)
 
 
@@ -35,7 +47,7 @@ def test_a_fresh_page_gets_models_examples_and_the_first_example_compared(desk):
     assert opening["first"]["preview"].startswith("data:image/jpeg;base64,")
 
 
-def test_the_page_decodes_and_draws_where_the_api_does(desk, upload, monkeypatch):
+def test_the_page_decodes_and_draws_where_the_api_does(own_desk, upload, monkeypatch):
     """Two at a time, however many ask, and within the time of a request."""
     threads = []
 
@@ -45,15 +57,15 @@ def test_the_page_decodes_and_draws_where_the_api_does(desk, upload, monkeypatch
 
     for module in ("app.ui.compare", "app.export"):
         monkeypatch.setattr(f"{module}.read_picture", read)
-    desk.answer(desk.compare, send(upload, preview=True))
-    desk.answer(desk.save, send(upload, file="png"))
+    own_desk.answer(own_desk.compare, send(upload, preview=True))
+    own_desk.answer(own_desk.save, send(upload, file="png"))
     assert [name.partition("_")[0] for name in threads] == ["decode", "decode"]
 
 
-def test_without_models_the_page_says_so(desk, checkpoints):
+def test_without_models_the_page_says_so(own_desk, checkpoints):
     for card in checkpoints.glob("*/card.json"):
         card.write_text("no card")
-    opening = desk.open(None)
+    opening = own_desk.open(None)
     assert opening["first"] is None
     assert "There is no model" in opening["error"]
 
@@ -110,10 +122,10 @@ def test_for_a_forgotten_photograph_the_first_example_stands_in(desk):
     assert ([model["name"] for model in answer["models"]], answer["kind"]) == (["student-l2d"], "attention")
 
 
-def test_the_photograph_travels_once_and_another_label_costs_only_the_head(desk, upload):
-    first = desk.answer(desk.compare, send(upload, labels=["cat"], preview=True))
+def test_the_photograph_travels_once_and_another_label_costs_only_the_head(own_desk, upload):
+    first = own_desk.answer(own_desk.compare, send(upload, labels=["cat"], preview=True))
     sha256 = first["answer"]["image"]["sha256"]
-    second = desk.answer(desk.compare, {"sha256": sha256, "labels": ["dog"]})
+    second = own_desk.answer(own_desk.compare, {"sha256": sha256, "labels": ["dog"]})
     assert "preview" in first
     assert "preview" not in second
     for model in second["answer"]["models"]:
