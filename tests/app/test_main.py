@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -116,7 +117,9 @@ SLOW = "import time; from app import engine; read = engine.read_inputs; engine.r
 
 
 def test_terminate_ends_streams_at_once_lets_a_running_request_end_and_tells_of_no_error(made_checkpoints: Path, tmp_path: Path):
-    process = start_server(code=SLOW, PORT="0", L2D_CHECKPOINTS=str(made_checkpoints), L2D_STATE=str(tmp_path))
+    # One model, which is all that the server reads before it is ready.
+    shutil.copytree(made_checkpoints / "alien", tmp_path / "checkpoints" / "alien")
+    process = start_server(code=SLOW, PORT="0", L2D_CHECKPOINTS=str(tmp_path / "checkpoints"), L2D_STATE=str(tmp_path / "state"))
     assert process.stdout is not None
     url = process.stdout.readline().split()[3]
     with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(1) as other:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import timm
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -25,6 +26,12 @@ def run(*words: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, words)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plot is drawn anew after every training, which takes longer than a tiny training does."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
 
 
 def reproduce_table4(*words: str) -> tuple[int, str]:
@@ -119,7 +126,7 @@ def test_a_training_that_was_interrupted_and_planned_otherwise_is_refused_before
     assert list(Path("out").iterdir()) == [student.plan.out]
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny", "no_plots")
 def test_students_of_a_teacher_that_is_gone_are_not_passed_off_as_the_next_ones():
     assert reproduce_table4("--epochs", "1", "--methods", "mld")[0] == 0
     shutil.rmtree("out/teacher-test_resnet")
@@ -142,7 +149,7 @@ def test_test_pictures_of_other_labels_are_refused_before_a_plan_is_printed(coco
     assert not Path("out").exists()
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny", "no_plots")
 def test_a_row_keeps_the_methods_that_were_trained_in_the_same_way_before():
     def read_methods() -> dict[str, Any]:
         (row,) = json.loads(Path("out/table4.json").read_text())["rows"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -30,7 +31,10 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(made_checkpoints: Path, temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with run_server(made_checkpoints, tmp_path_factory.mktemp("server"), TMPDIR=str(temporary)) as address:
+    # One model, which is all that the server reads before it is ready.
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copytree(made_checkpoints / "student-l2d", folder / "checkpoints" / "student-l2d")
+    with run_server(folder / "checkpoints", folder, TMPDIR=str(temporary)) as address:
         yield address
 
 
