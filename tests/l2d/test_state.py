@@ -2,6 +2,7 @@
 
 import dataclasses
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,19 @@ from l2d.train import StepReport, fit
 from tests.l2d.conftest import make_network, make_recipe, same, train_out, weights
 
 PROGRESS = {"epoch": 2, "seconds": 1.5, "report": {"losses": {"bce": 3.0}}}
+
+
+@pytest.fixture(scope="module")
+def begun(bands: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("begun") / "state.pt"
+    next(fit(make_network(), bands, make_recipe(), state=path))
+    return path
+
+
+@pytest.fixture
+def state(begun: Path, tmp_path: Path) -> Path:
+    """A training after its first epoch, for a test that may change it."""
+    return Path(shutil.copy(begun, tmp_path))
 
 
 def test_what_was_told_comes_back_and_parts_are_as_they_were(tmp_path: Path) -> None:
@@ -109,17 +123,13 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_bits(bands: Index, tmp_
         (lambda content: b"text", "Cannot resume from .*state.pt"),
     ],
 )
-def test_a_damaged_state_is_refused_in_a_sentence(bands: Index, tmp_path: Path, damage: Callable[[bytes], bytes], sentence: str) -> None:
-    state = tmp_path / "state.pt"
-    next(fit(make_network(), bands, make_recipe(), state=state))
+def test_a_damaged_state_is_refused_in_a_sentence(bands: Index, state: Path, damage: Callable[[bytes], bytes], sentence: str) -> None:
     state.write_bytes(damage(state.read_bytes()))
     with pytest.raises(ValueError, match=sentence):
         train_out(bands, make_recipe(), state=state)
 
 
-def test_the_state_of_another_run_is_refused(bands: Index, tmp_path: Path) -> None:
-    state = tmp_path / "state.pt"
-    next(fit(make_network(), bands, make_recipe(), state=state))
+def test_the_state_of_another_run_is_refused(bands: Index, state: Path) -> None:
     with pytest.raises(ValueError, match=r"a run with other settings \(lr, seed\)"):
         train_out(bands, make_recipe(lr=2e-3, seed=4), state=state)
     with pytest.raises(ValueError, match="a run with another set of pictures"):
@@ -131,13 +141,11 @@ def test_the_state_of_another_run_is_refused(bands: Index, tmp_path: Path) -> No
         train_out(bands, make_recipe(), state=state)
 
 
-def test_a_state_from_before_something_told_runs_apart_is_gone_on_from(bands: Index, tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    next(fit(make_network(), bands, make_recipe(), state=path))
-    state = torch.load(path, weights_only=True)
-    del state["identity"]["scaling of pixels"], state["recipe"]["augmentation"]
-    torch.save(state, path)
-    assert next(fit(make_network(), bands, make_recipe(), state=path)).epoch == 1
+def test_a_state_from_before_something_told_runs_apart_is_gone_on_from(bands: Index, state: Path) -> None:
+    content = torch.load(state, weights_only=True)
+    del content["identity"]["scaling of pixels"], content["recipe"]["augmentation"]
+    torch.save(content, state)
+    assert next(fit(make_network(), bands, make_recipe(), state=state)).epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -152,10 +160,9 @@ def test_a_state_from_before_something_told_runs_apart_is_gone_on_from(bands: In
         ({"lineage": {"init": "other.safetensors", "sha256": "0"}}, "origin of its initial weights"),
     ],
 )
-def test_the_state_of_another_network_is_refused(bands: Index, tmp_path: Path, changes: dict[str, Any], name: str) -> None:
+def test_the_state_of_another_network_is_refused(bands: Index, state: Path, changes: dict[str, Any], name: str) -> None:
     """What the card would tell of the network that comes out."""
-    state, student = tmp_path / "state.pt", make_network()
-    next(fit(make_network(), bands, make_recipe(), state=state))
+    student = make_network()
     with pytest.raises(ValueError, match=f"a run with another {name}"):
         train_out(bands, make_recipe(), student._replace(card=dataclasses.replace(student.card, **changes)), state=state)
 
