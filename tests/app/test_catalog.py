@@ -23,7 +23,7 @@ from app.entries import Entry, read_entry
 from app.errors import ParameterError, UnavailableError, UnknownModelError
 from l2d.checkpoint import CheckpointError, ModelCard, save_checkpoint
 from l2d.model import LabelNet, create_model
-from l2d.runtime import draw_pixels, prepare
+from l2d.runtime import draw_pixels
 
 Card = dict[str, object]
 
@@ -148,7 +148,7 @@ def test_a_network_that_is_asked_has_its_branches_merged(checkpoints: Path, monk
     card = ModelCard("merged", "Merged", "student", "vanilla", "repvgg_a0", ("cat", "zebra"), 32, width=16, feedforward=24)
     save_checkpoint(checkpoints / "merged", model, card)
     prepared: list[LabelNet] = []
-    monkeypatch.setattr(catalogs, "prepare", lambda network, *rest: (prepared.append(network), prepare(network, *rest))[1])
+    monkeypatch.setattr(catalogs, "prepare", lambda network, *rest: prepared.append(network))
     catalog.load(catalog.find("merged"))
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in prepared[0].modules())

@@ -46,6 +46,14 @@ def teacher(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def undisturbed(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hash of the weights that a run ends with which nothing stopped."""
+    plan = make_plan(coco, tmp_path_factory.mktemp("runs") / "whole")
+    list(execute(plan, device="cpu"))
+    return hash_file(plan.out / WEIGHTS)
+
+
 def test_a_run_leaves_card_and_weights_and_nothing_else(coco: Path, tmp_path: Path) -> None:
     plan = make_plan(coco, tmp_path / "one", recipe={"averaging": 0.9, "holdout": 0.25})
     reports = list(execute(plan, device="cpu"))
@@ -152,20 +160,20 @@ def test_a_network_that_knows_unit_pixels_anyway_is_taken_for_what_it_is() -> No
     assert choose_scaling(plan) == choose_scaling(dataclasses.replace(plan, unit_pixels=True)) == UNIT_PIXELS
 
 
-def test_an_interrupted_run_goes_on_to_the_same_result(coco: Path, tmp_path: Path) -> None:
-    list(execute(make_plan(coco, tmp_path / "whole"), device="cpu"))
+def test_an_interrupted_run_goes_on_to_the_same_result(coco: Path, tmp_path: Path, undisturbed: str) -> None:
     plan = make_plan(coco, tmp_path / "stopped")
     next(execute(plan, device="cpu"))
     assert (plan.out / STATE).exists()
     with pytest.raises(ValueError, match=r"stopped holds an unfinished run: add --resume .* or remove the folder to start over"):
         next(execute(plan, device="cpu"))
     list(execute(plan, device="cpu", resume=True))
-    assert hash_file(plan.out / WEIGHTS) == hash_file(tmp_path / "whole" / WEIGHTS)
+    assert hash_file(plan.out / WEIGHTS) == undisturbed
     assert not (plan.out / STATE).exists()
 
 
-def test_a_run_killed_before_its_last_checkpoint_was_written(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    list(execute(make_plan(coco, tmp_path / "whole"), device="cpu"))
+def test_a_run_killed_before_its_last_checkpoint_was_written(
+    coco: Path, tmp_path: Path, undisturbed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = make_plan(coco, tmp_path / "killed")
 
     def die(*args: Any) -> None:
@@ -178,7 +186,7 @@ def test_a_run_killed_before_its_last_checkpoint_was_written(coco: Path, tmp_pat
         with pytest.raises(KeyboardInterrupt):
             next(run)
     list(execute(plan, device="cpu", resume=True))
-    assert hash_file(plan.out / WEIGHTS) == hash_file(tmp_path / "whole" / WEIGHTS)
+    assert hash_file(plan.out / WEIGHTS) == undisturbed
     assert not (plan.out / STATE).exists()
 
 
