@@ -79,6 +79,7 @@ def test_press_and_hold_shows_the_bare_photograph(opened):
     expect(opened.locator(".grid canvas").last).not_to_be_visible()
     opened.mouse.up()
     expect(opened.locator(".grid")).not_to_have_class("grid bare")
+    opened.mouse.move(0, 0)
 
 
 def test_what_is_shown_can_be_downloaded(page):
