@@ -147,14 +147,21 @@ def test_bad_json_gets_a_sentence(client: TestClient, body: object, sentence: st
     assert sentence in refusal(client.post("/v1/models/alien:predict", json=body), 422, "bad_parameter")
 
 
+def test_of_many_faults_the_first_three_are_told_in_the_sentence_and_all_in_the_details(client: TestClient):
+    response = client.post("/v1/models/alien:predict", json={"instances": [{"image": "abc"}] * 4})
+    sentence, details = refusal(response, 422, "bad_parameter"), response.json()["error"]["details"]
+    assert [detail.partition(":")[0] for detail in details] == [f"instances.{row}.image" for row in range(4)]
+    assert sentence.endswith(": " + " ".join(details[:3]))
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 50_000])
 def test_what_is_not_json_gets_a_sentence(client: TestClient, body: bytes):
     response = client.post("/v1/models/alien:predict", content=body, headers={"Content-Type": "application/json"})
     assert "body: Invalid JSON" in refusal(response, 422, "bad_parameter")
 
 
-@pytest.mark.parametrize("text", ["data:image/png;base64,AAAA", "AAAA\nAAAA"])
-def test_data_url_and_line_breaks_are_not_base64(client: TestClient, text: str):
+@pytest.mark.parametrize("text", ["data:image/png;base64,AAAA", "AAAA\nAAAA", "AAAé"])
+def test_data_url_line_breaks_and_letters_with_accents_are_not_base64(client: TestClient, text: str):
     body = {"instances": [{"image": {"b64": text}}]}
     assert "without a 'data:' prefix" in refusal(client.post("/v1/models/alien:predict", json=body), 400, "bad_picture")
 

@@ -23,7 +23,8 @@ from app.entries import Entry, read_entry
 from app.errors import ParameterError, UnavailableError, UnknownModelError
 from l2d.checkpoint import CheckpointError, ModelCard, save_checkpoint
 from l2d.model import LabelNet, create_model
-from l2d.runtime import draw_pixels
+from l2d.processes import count_processors
+from l2d.runtime import OpenVino, draw_pixels, prepare
 
 Card = dict[str, object]
 
@@ -303,13 +304,33 @@ def test_network_is_read_once_and_is_ready_to_be_asked(catalog: Catalog):
 
 
 def test_of_a_network_that_was_converted_before_the_head_alone_is_read(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    first, second = (Catalog(checkpoints, cache=tmp_path / "cache") for _ in range(2))
+    streams = min(2, count_processors())  # OpenVINO takes no more
+    first, second = (Catalog(checkpoints, cache=tmp_path / "cache", streams=streams) for _ in range(2))
     before = first.load(first.find("alien"))
     monkeypatch.setattr(catalogs, "load_checkpoint", lambda _: pytest.fail("the backbone was built"))
     after = second.load(second.find("alien"))
     torch.testing.assert_close(after.head.state_dict(), before.head.state_dict())
     pixels = draw_pixels(1, second.find("alien").card.image_size)
     torch.testing.assert_close(after.read(pixels).scores, before.read(pixels).scores)
+    for read in (before.read, after.read):
+        assert isinstance(read, OpenVino)
+        assert read._compiled.get_property("NUM_STREAMS") == streams, "so many pictures are read side by side"
+
+
+def test_as_many_pictures_are_read_at_once_as_torch_would_use_threads(checkpoints: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    for there, expected in ((False, 5), (True, 1)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert Catalog(checkpoints).streams == expected
+
+
+def test_of_too_many_networks_the_one_that_nobody_asked_for_longest_goes(checkpoints: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(catalogs, "MAX_LOADED", 2)
+    catalog = Catalog(checkpoints, cache=Path(os.environ["L2D_CACHE"]))
+    first, second, third, _ = catalog.entries()
+    for entry in (first, second, first, third):
+        catalog.load(entry)
+    assert [catalog.has_loaded(entry) for entry in (first, second, third)] == [True, False, True]
 
 
 def test_replaced_network_is_read_again(catalog: Catalog, checkpoints: Path):

@@ -11,7 +11,8 @@ from PIL import Image
 
 from app.compare import compare, explain, predict, round_floats
 from app.engine import Engine
-from app.errors import ParameterError, PictureFormatError, RequestError, UnknownLabelError, UnknownModelError
+from app.errors import ParameterError, PictureFormatError, RequestError, TooLargeError, UnknownLabelError, UnknownModelError
+from tests.app.conftest import encode_flat
 
 
 def test_default_models_are_compared_in_their_order(engine: Engine, upload: bytes):
@@ -41,11 +42,14 @@ def test_of_several_pictures_each_is_looked_at_as_if_it_came_alone(engine: Engin
 
 
 def test_of_several_pictures_the_bad_one_is_named(engine: Engine, upload: bytes):
+    engine.settings = engine.settings.model_copy(update={"max_pixels": 11_000})
     for read in (explain, predict):
         with pytest.raises(PictureFormatError, match=r"^instances\.1\.image: Expected a picture"):
             read(engine, [upload, b"text"], "student-l2d")
         with pytest.raises(PictureFormatError, match=r"^Expected a picture"):
             read(engine, [b"text"], "student-l2d")
+        with pytest.raises(TooLargeError, match=r"^instances\.1\.image: .* at most 11000 pixels"):
+            read(engine, [upload, encode_flat(0, 200)], "student-l2d")
 
 
 def test_a_copy_of_a_model_goes_by_its_own_name(engine: Engine, checkpoints: Path, upload: bytes):
@@ -112,6 +116,16 @@ def test_threshold_is_a_probability(engine: Engine, upload: bytes, threshold: fl
 def test_too_many_labels_are_refused(engine: Engine, upload: bytes):
     with pytest.raises(ParameterError, match="At most 128 labels can be mapped at once; got 129"):
         compare(engine, upload, labels=[str(number) for number in range(129)])
+
+
+def test_as_many_labels_and_models_are_compared_as_the_settings_allow(engine: Engine, upload: bytes):
+    engine.settings = engine.settings.model_copy(update={"max_labels": 2, "max_models": 2})
+    answer = compare(engine, upload, ["alien", "the-teacher"], ["cat", "zebra"])
+    assert (len(answer.models), answer.labels) == (2, ["cat", "zebra"])
+    with pytest.raises(ParameterError, match="At most 2 labels can be mapped at once; got 3"):
+        compare(engine, upload, ["alien", "the-teacher"], ["cat", "zebra", "dog"])
+    with pytest.raises(ParameterError, match="At most 2 models can be compared at once; got 3"):
+        compare(engine, upload, ["alien", "the-teacher", "student-l2d"], ["cat"])
 
 
 def test_names_are_checked_before_the_picture(engine: Engine):

@@ -24,7 +24,7 @@ from app.errors import BusyError, DeadlineError, LeftError, PictureError, Unavai
 from app.settings import Settings
 from app.sights import Sight, View
 from app.ticket import Ticket
-from l2d.cam import label_maps
+from l2d.cam import OWN_KINDS, label_maps
 from l2d.checkpoint import load_checkpoint, save_checkpoint
 from l2d.data.images import to_input
 from l2d.runtime import OpenVino
@@ -253,6 +253,14 @@ def test_memory_is_bounded_and_the_oldest_goes_first(settings: Settings, network
     engine.close()
 
 
+def test_memory_is_counted_as_it_is_once_every_label_is_mapped_in_every_kind(engine: Engine, upload: bytes):
+    (sight,) = look(engine, upload, "alien")
+    for kind in OWN_KINDS:
+        engine.explain([View(sight, sight.stages, cached=True)], sight.entry.card.labels, Ticket(SOON), kind)
+    read = sum(part.nbytes for part in (sight.reading.last_map, *sight.reading.memory))
+    assert sight.nbytes == read + sum(numbers.nbytes for numbers in sight.maps.values())
+
+
 def test_without_memory_everything_still_works(settings: Settings, upload: bytes):
     engine = start_engine(settings, cache_bytes=0)
     assert [compare(engine, upload, ["alien"]).models[0].cached for _ in range(2)] == [False, False]
@@ -265,12 +273,16 @@ def test_pixels_are_let_go(engine: Engine):
     assert not [item for item in gc.get_objects() if type(item) is Image.Image and item.size == (3000, 3000)]
 
 
-def test_warm_up_makes_it_ready_and_closing_ends_that(settings: Settings, upload: bytes, checkpoints: Path):
+def test_warm_up_makes_it_ready_and_closing_ends_that(
+    settings: Settings, upload: bytes, checkpoints: Path, caplog: pytest.LogCaptureFixture
+):
     (checkpoints / "student-vanilla" / "model.safetensors").write_bytes(b"damaged")
     engine = start_engine(settings)
     assert not engine.ready
     engine.warm_up()
     assert engine.ready
+    assert "The model 'student-vanilla' cannot be loaded" in caplog.text
+    assert b'l2d_stage_seconds_count{stage="maps"} 2.0' in engine.metrics.export(), "each of the others made a map"
     compare(engine, upload, ["alien"], ["cat"])
     threads = threading.active_count()
     engine.close()
@@ -303,7 +315,9 @@ def test_models_that_nobody_asked_for_are_checked_until_it_closes(engine: Engine
     assert len(caplog.records) == 2
 
 
-def test_a_model_that_fails_keeps_nobody_from_being_ready(engine: Engine, upload: bytes, monkeypatch: pytest.MonkeyPatch):
+def test_a_model_that_fails_keeps_nobody_from_being_ready(
+    engine: Engine, upload: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     real, asked = Catalog.load, set[str]()
 
     def load(catalog: Catalog, entry: Entry) -> Loaded:
@@ -317,6 +331,7 @@ def test_a_model_that_fails_keeps_nobody_from_being_ready(engine: Engine, upload
         engine.warm_up()
     assert engine.ready
     assert asked == {"the-teacher", "student-vanilla", "student-l2d"}, "only the default ones"
+    assert all(told in caplog.text for told in ("The model 'the-teacher' could not be warmed up", "CUDA out of memory"))
     assert compare(engine, upload, ["the-teacher", "student-l2d"], ["cat"]).models[0].maps
 
 
@@ -381,6 +396,28 @@ def test_what_those_who_left_asked_for_is_not_looked_at(settings: Settings, uplo
     engine.close()
 
 
+@pytest.mark.parametrize(
+    ("pool", "threads", "owner", "work"), [("_decoders", DECODERS, engines, "read_inputs"), ("_loader", 1, Catalog, "_read")]
+)
+def test_for_those_who_left_nothing_is_decoded_and_no_network_read(
+    settings: Settings, upload: bytes, monkeypatch: pytest.MonkeyPatch, pool: str, threads: int, owner: object, work: str
+):
+    engine, done = start_engine(settings), Counter(monkeypatch, owner, work)
+    busy, go_on, left = getattr(engine, pool), threading.Event(), Ticket(SOON)
+    running = [busy.submit(go_on.wait, SOON) for _ in range(threads)]
+    while not all(one.running() for one in running):
+        time.sleep(0.01)
+    engine.look(upload, engine.catalog.choose(["alien"], 8), left)
+    while not busy._work_queue.qsize():
+        time.sleep(0.01)
+    left.leave()
+    go_on.set()
+    while engine._flights:
+        time.sleep(0.01)
+    engine.close()
+    assert done.calls == 0
+
+
 def test_maps_for_those_who_left_are_not_made(settings: Settings, upload: bytes):
     engine = start_engine(settings, threads=1)
     sight, ticket, go_on = look(engine, upload, "alien")[0], Ticket(SOON), threading.Event()
@@ -422,6 +459,15 @@ def test_closing_tells_those_whose_turn_never_came(settings: Settings, upload: b
     assert next(views).sight.entry.name == "alien"
     with pytest.raises(UnavailableError, match="shutting down"):
         next(views)
+
+
+def test_closing_tells_those_who_had_a_place_but_had_not_asked(settings: Settings, upload: bytes):
+    engine = start_engine(settings)
+    with engine.place() as ticket:
+        engine.close()
+        views = engine.look(upload, engine.catalog.choose(["alien"], 8), ticket)
+        with pytest.raises(UnavailableError, match="shutting down"):
+            next(views)
 
 
 def test_closing_tells_those_who_wait(settings: Settings, upload: bytes, network_runs: Counter):

@@ -48,6 +48,14 @@ def test_a_network_that_cannot_be_recorded_is_itself_and_as_it_was(
     assert "an operation waits for the device" in caplog.text
 
 
+def test_in_one_of_several_processes_a_network_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda *_, **__: pytest.fail("recorded"))
+    monkeypatch.setattr(graphs.processes, "count", lambda: 2)
+    model = make_model()
+    images: Any = types.SimpleNamespace(is_cuda=True, device=torch.device("cpu"))
+    assert record(model, images) is model
+
+
 @pytest.mark.gpu
 def test_replays_give_the_networks_own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "supports_bfloat16", lambda _: False)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from huggingface_hub.utils import httpx
 from safetensors.torch import save, save_file
 
 from l2d import hub
-from l2d.hub import FILES
+from l2d.hub import CONNECT_SECONDS, FILES, check_weights
 from l2d.model import create_model
 
 BACKBONE = "test_resnet"
@@ -85,6 +86,26 @@ def test_what_is_kept_on_this_machine_needs_no_hub(tmp_path: Path, name: str, mo
     else:
         save_file(make_weights(), path)
     assert torch.equal(load_pretrained(), make_weights()["conv1.0.weight"])
+
+
+UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+# The client's own errors beside them: what it makes of an answer is an OSError, and so is a broken socket.
+REACHED = (httpx.ReadTimeout, httpx.RemoteProtocolError, OSError)
+
+
+@pytest.mark.parametrize("error", [*UNREACHED, *REACHED])
+@pytest.mark.usefixtures("no_hub")
+def test_a_hub_counts_as_out_of_reach_only_while_nobody_can_connect_to_it(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    waited = []
+
+    def ask(url: str, timeout: float) -> None:
+        waited.append(timeout)
+        raise error("Nothing came.")
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", ask)
+    with pytest.raises(ValueError, match=r"cannot be reached \(Nothing came\.\)") if error in UNREACHED else nullcontext():
+        check_weights(BACKBONE)
+    assert waited == [CONNECT_SECONDS]
 
 
 @pytest.mark.usefixtures("slow_hub")
