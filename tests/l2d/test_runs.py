@@ -1,6 +1,7 @@
 """From a plan to a checkpoint folder, also when the way there is interrupted."""
 
 import dataclasses
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -22,6 +23,7 @@ from l2d.runs import (
     STATE,
     UNIT_PIXELS,
     Plan,
+    check_network,
     check_start,
     choose_device,
     choose_scaling,
@@ -66,6 +68,7 @@ def test_a_run_leaves_card_and_weights_and_nothing_else(coco: Path, tmp_path: Pa
     assert card.data == {"source": "coco", "images": 12, "labels": 3, "checksum": read_index(plan.data, "train").checksum}
     assert card.lineage == {"init": "random"}
     assert card.scores["held_out"]["images"] == 3
+    assert datetime.date.fromisoformat(card.created) <= datetime.date.today()
     assert card.seconds == pytest.approx(reports[-1].total_seconds, abs=0.1)
     for name, tensor in reports[-1].model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor.contiguous(), rtol=2**-11, atol=2**-24)
@@ -233,6 +236,14 @@ def test_a_plan_that_cannot_be_built_leaves_nothing(coco: Path, tmp_path: Path, 
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.usefixtures("no_hub")
+def test_that_the_weights_of_a_plan_cannot_be_had_is_told_long_before_its_turn(coco: Path, tmp_path: Path) -> None:
+    labels = read_index(f"coco:{coco}", "train").labels
+    with pytest.raises(ValueError, match="No ImageNet weights for test_resnet: none are kept on this machine"):
+        check_network(make_plan(coco, tmp_path / "one", pretrained=True), labels)
+    check_network(make_plan(coco, tmp_path / "one"), labels)
+
+
 def test_scores_of_the_saved_network_are_those_of_the_trained_one(coco: Path, tmp_path: Path) -> None:
     (report,) = execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 1}), device="cpu")
     model, card = load_checkpoint(tmp_path / "one")
@@ -302,10 +313,11 @@ def test_devices() -> None:
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    for count, there in ((1, "1 CUDA device "), (0, "no CUDA device ")):
+    for count, there in ((2, "2 CUDA devices "), (1, "1 CUDA device "), (0, "no CUDA device ")):
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
-        with pytest.raises(ValueError, match=f"cuda:1 was asked for, but torch sees {there}here"):
-            choose_device("cuda:1")
+        with pytest.raises(ValueError, match=f"cuda:{count} was asked for, but torch sees {there}here"):
+            choose_device(f"cuda:{count}")
+        assert [choose_device(f"cuda:{number}").index for number in range(count)] == [*range(count)]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == torch.device("cpu")
 

@@ -17,7 +17,7 @@ from gradio.data_classes import PredictBodyInternal
 from app.server import create_app
 from app.settings import Settings
 from app.ui import bounds
-from app.ui.bounds import LONGEST_NAME, MAX_FIELD_BYTES, MAX_UNREAD
+from app.ui.bounds import LONGEST_NAME, MAX_FIELD_BYTES, MAX_FIELDS, MAX_UNREAD
 from tests.app.conftest import run_server
 
 PHOTOGRAPH = b"what a photograph holds" * 10_000
@@ -89,6 +89,11 @@ def test_what_pages_leave_behind_is_bounded_and_what_names_nothing_is_refused(ad
         assert ask(fn_name="listing", session_hash="x" * 10**6).status_code == 413
         field = {"component_id": str(part), "fn_name": "listing", "session_hash": "x" * (MAX_FIELD_BYTES + 1)}
         assert client.post("/gradio_api/component_server", files={"photo": b"x"}, data=field).status_code == 400
+        named = {"component_id": str(part), "fn_name": "listing", "session_hash": "a"}
+        two = client.post("/gradio_api/component_server", files=[("photo", b"x"), ("photo", b"x")], data=named)
+        many = {f"field {number}": "x" for number in range(MAX_FIELDS - len(named) + 1)}
+        wide = client.post("/gradio_api/component_server", files={"photo": b"x"}, data=named | many)
+        assert [two.status_code, wide.status_code] == [400, 400]
         assert [join("x" * length).status_code for length in (LONGEST_NAME, LONGEST_NAME + 1)] == [200, 400]
 
         # A page that asks and asks, and never reads what it is told.

@@ -46,6 +46,16 @@ def test_pictures_come_in_order_from_other_processes() -> None:
 
 
 @forked
+def test_they_are_forked_however_else_processes_are_started() -> None:
+    """As Python 3.14 does: from scratch, which runs the user's script once more and takes no function of its own."""
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        assert len(list(decode_in_processes(lambda row: draw(row), range(40), 2))) == 40
+    finally:
+        multiprocessing.set_start_method(None, force=True)
+
+
+@forked
 def test_no_process_outlives_an_iteration_that_stops_early() -> None:
     with closing(draw_all()) as pictures:
         next(pictures)
@@ -116,8 +126,10 @@ def test_processes_that_cannot_be_started_are_told_apart_and_leave_none(
     monkeypatch: pytest.MonkeyPatch, refuse: Callable[[pytest.MonkeyPatch], None], reason: str
 ) -> None:
     refuse(monkeypatch)
+    hook = sys.unraisablehook
     with pytest.raises(StartError, match=reason):
         next(decode_in_processes(draw, range(300), 3))
+    assert sys.unraisablehook is hook
     assert multiprocessing.active_children() == []
 
 
