@@ -21,11 +21,17 @@ def test_default_models_are_compared_in_their_order(engine: Engine, upload: byte
     assert (answer.image.width, answer.image.height) == (120, 90)
     assert answer.threshold == 0.5
     assert answer.models[0].mAP == 12.5
+    for model, entry in zip(answer.models, engine.catalog.choose(None, 8), strict=True):
+        told = model.model_dump(include={"title", "role", "method", "image_size"})
+        assert told == entry.detail.model_dump(include=set(told))
     assert answer.models[0].map_size == (3, 3)
     assert np.array(answer.models[0].maps[answer.labels[0]]).shape == (3, 3)
     for spent in (model.timings_ms for model in answer.models):
         assert min(spent.decode, spent.network, spent.maps) > 0
         assert spent.total == pytest.approx(spent.decode + spent.network + spent.maps, abs=0.002)
+    with engine.place() as ticket:
+        (again,) = engine.look(upload, engine.catalog.choose(["the-teacher"], 8), ticket)
+    assert answer.models[0].timings_ms.network == pytest.approx(1000 * again.sight.stages.network, abs=0.001)
 
 
 def test_of_several_pictures_each_is_looked_at_as_if_it_came_alone(engine: Engine, upload: bytes):
@@ -126,6 +132,9 @@ def test_as_many_labels_and_models_are_compared_as_the_settings_allow(engine: En
         compare(engine, upload, ["alien", "the-teacher"], ["cat", "zebra", "dog"])
     with pytest.raises(ParameterError, match="At most 2 models can be compared at once; got 3"):
         compare(engine, upload, ["alien", "the-teacher", "student-l2d"], ["cat"])
+    engine.settings = engine.settings.model_copy(update={"max_labels": 1})
+    with pytest.raises(ParameterError, match="At most 1 label can be mapped at once; got 2"):
+        compare(engine, upload, ["alien"], ["cat", "zebra"])
 
 
 def test_names_are_checked_before_the_picture(engine: Engine):

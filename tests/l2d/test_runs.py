@@ -125,6 +125,15 @@ def test_a_student_to_compare_with_has_no_teacher(coco: Path, tmp_path: Path, te
     assert (card.role, card.method, card.teacher) == ("student", "vanilla", None)
 
 
+def test_a_loss_that_will_hardly_count_is_told_at_the_start(coco: Path, tmp_path: Path, teacher: Path) -> None:
+    run = execute(
+        make_plan(coco, tmp_path / "few", recipe={"method": "l2d", "batch_size": 2, "weights": {"id": 0.0}}, teacher=teacher), device="cpu"
+    )
+    with pytest.warns(UserWarning, match="The loss cd .* a batch of 2 has 0 such groups on average, so it will hardly count"):
+        next(run)
+    run.close()
+
+
 def test_students_of_all_methods_start_from_the_same_weights(coco: Path, tmp_path: Path, teacher: Path) -> None:
     zeros = {"vanilla": {}, "l2d": {"mld": 0.0, "cd": 0.0, "id": 0.0}, "reviewkd": {"reviewkd": 0.0}}
     plans = [
