@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.jobs import Progress
-from app.records import JobFolder, Summary, Task
+from app.records import JobFolder, Summary, Task, remove_folder, sweep_removed
 
 
 def write(folder: JobFolder, *lines: dict[str, Any]) -> None:
@@ -129,13 +129,31 @@ def test_what_a_killed_attempt_left_half_done_is_cleared_before_the_next(tmp_pat
     folder.append({"event": "first"})
     with folder.metrics.open("ab") as file:
         file.write(b'{"event":"seco')
-    for name in ("student/.model.safetensors.4711", ".probes.partial/.0001.json.4711", "student/.kept", "student/card.json"):
+    for name in ("student/.model.safetensors.4711", ".probes.partial/.0001.json.4711", "student/.kept.4711x", "student/card.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     folder.prepare()
     folder.append({"event": "third"})
     assert [line.record for line in folder.read()] == [{"event": "first"}, {"event": "third"}]
-    assert {path.name for path in tmp_path.rglob("*")} == {"metrics.jsonl", "student", ".kept", "card.json"}
+    assert {path.name for path in tmp_path.rglob("*")} == {"metrics.jsonl", "student", ".kept.4711x", "card.json"}
+
+
+def test_what_cannot_be_removed_is_out_of_sight_told_in_the_log_and_swept_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with monkeypatch.context() as busy:
+        busy.setattr("shutil.rmtree", lambda *_, **__: None)
+        remove_folder(folder)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".model.gone.")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{left} cannot be removed to its end; the next worker that starts tries again."
+    ]
+    sweep_removed(tmp_path)
+    remove_folder(folder)
+    assert (list(tmp_path.iterdir()), len(caplog.records)) == ([], 1)
 
 
 def test_a_log_may_hold_what_is_no_text(tmp_path: Path):
