@@ -24,7 +24,7 @@ from app.errors import ParameterError, UnavailableError, UnknownModelError
 from l2d.checkpoint import CheckpointError, ModelCard, save_checkpoint
 from l2d.model import LabelNet, create_model
 from l2d.processes import count_processors
-from l2d.runtime import OpenVino, draw_pixels, prepare
+from l2d.runtime import OpenVino, draw_pixels
 
 Card = dict[str, object]
 
