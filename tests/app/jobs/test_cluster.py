@@ -152,7 +152,7 @@ def test_a_worker_dies_and_the_next_one_finds_its_training(lab: "Lab", cluster: 
         ended = lab.wait_for(job, "succeeded", "failed", "interrupted")
         assert (ended.state, ended.attempts) == ("succeeded", 1), ended.reason
     assert ask(cluster, lab, job).status == "SUCCEEDED"
-    assert "student epoch 40/40" in (lab.places.jobs / job / "log.txt").read_text()
+    assert "Student epoch 40/40" in (lab.places.jobs / job / "log.txt").read_text()
     assert lab.temporary() == []
     with lab.working():
         local = lab.wait_for(lab.submit(epochs=40), "succeeded", "failed")
@@ -233,7 +233,7 @@ def test_one_job_trains_on_two_nodes_and_survives_the_loss_of_one(lab: "Lab", cl
         ended = lab.wait_for(job, "succeeded", "failed", "interrupted")
         assert (ended.state, ended.attempts) == ("succeeded", 2), ended.reason
         log = (lab.places.jobs / job / "log.txt").read_text()
-        assert "INFO student epoch 20/20" in log
+        assert "INFO Student epoch 20/20" in log
         failed = lab.wait_for(lab.submit(**changes | {"weights": {"mld": 1e39}}), "succeeded", "failed", "interrupted")
         assert failed.state == "failed", failed.reason
         assert "loss became" in failed.reason, "what the training says counts, not how its processes end"
