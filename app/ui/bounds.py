@@ -20,14 +20,17 @@ MAX_PAGES, LONGEST_NAME = 500, 64
 MAX_WAITING, MAX_UNREAD = 200, 32
 # Of a form: the photograph aside, the page sends names and one request in JSON.
 MAX_FIELDS, MAX_FIELD_BYTES = 8, 64 * 2**10
+# Between two looks at the events that wait. Gradio looks every millisecond, which takes a fifteenth of a processor while nobody asks.
+LOOK_SECONDS = 0.02
 
 
 def bound_page(page: gr.Blocks) -> None:
-    """Bound what is kept for pages that come, ask and never read. Call it before the page is mounted."""
+    """Bound what is kept for pages that come, ask and never read, and how often it is looked at. Call it before the page is mounted."""
     page.queue(max_size=MAX_WAITING)
     page.state_session_capacity = MAX_PAGES
     queue: Any = page._queue
     queue.pending_messages_per_session.max_size = MAX_PAGES
+    queue.sleep_when_free = LOOK_SECONDS
     push = queue.push
 
     async def push_if_read(body: Any, request: Any, username: str | None) -> tuple[bool, Any, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 from gradio import routes
@@ -67,6 +68,26 @@ def test_photographs_of_the_page_reach_no_disk_even_if_their_sender_goes_away(te
         while time.monotonic() < until:
             assert list_files(temporary) == before
             time.sleep(0.1)
+
+
+def test_a_page_that_nobody_asks_leaves_the_processor_alone(monkeypatch: pytest.MonkeyPatch):
+    looks, sleep = [], asyncio.sleep
+
+    async def count(seconds: float) -> None:
+        looks.append(seconds)
+        await sleep(seconds)
+
+    async def watch() -> None:
+        with gr.Blocks() as page:
+            pass
+        bounds.bound_page(page)
+        looking = asyncio.create_task(page._queue.start_processing())
+        await sleep(0.5)
+        looking.cancel()
+
+    monkeypatch.setattr(asyncio, "sleep", count)
+    asyncio.run(watch())
+    assert 0 < len(looks) < 50
 
 
 def test_what_pages_leave_behind_is_bounded_and_what_names_nothing_is_refused(address: str):
