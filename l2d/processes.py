@@ -33,8 +33,10 @@ def joined() -> Iterator[None]:
     try:
         distributed.init_process_group()
     except RuntimeError as error:
+        # Below the first line torch tells where in its own code it was.
+        reason = str(error).partition("\n")[0]
         raise ConnectionError(
-            f"The processes do not find each other ({error}). Hosts whose own name stands for 127.0.0.1 or 127.0.1.1 are found by none: "
+            f"The processes do not find each other ({reason}). Hosts whose own name stands for 127.0.0.1 or 127.0.1.1 are found by none: "
             "name the network that joins them on each, such as GLOO_SOCKET_IFNAME=eth0 (and NCCL_SOCKET_IFNAME=eth0 for their GPUs)."
         ) from error
     try:
@@ -72,7 +74,7 @@ def choose_batch_size(wanted: int, pictures: int) -> int:
     """
     size = min(wanted, pictures) // count() * count()
     if wanted % count() or not size:
-        there = f"{pictures} picture{'s' * (pictures > 1)}"
+        there = f"{pictures} picture{'s' * (pictures != 1)}"
         raise ValueError(f"{count()} processes share every batch evenly; a batch_size of {wanted} of {there} cannot be shared.")
     return size
 
