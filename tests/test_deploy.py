@@ -57,6 +57,8 @@ def test_pods_have_probes_limits_and_no_rights():
         "/healthz",
     ]
     assert (POD["securityContext"]["runAsNonRoot"], POD["automountServiceAccountToken"]) == (True, False)
+    # The variables by which Kubernetes names a service to pods would pass for settings.
+    assert POD["enableServiceLinks"] is False
     # What a worker is probed with has to be a command of ours.
     assert finds_no_worker(CONTAINERS["worker"]["livenessProbe"]["exec"]["command"])
     for container in CONTAINERS.values():
