@@ -69,7 +69,8 @@ class Catalog:
     def refused(self) -> dict[str, str]:
         """Folder name -> why it is not a model."""
         self._scan()
-        return dict(self._refused)
+        # A name on a disk need not be text, as that in an answer has to be.
+        return {os.fsencode(name).decode(errors="replace"): reason for name, reason in self._refused.items()}
 
     def find(self, name: str) -> Entry:
         """Look a model up.

@@ -204,8 +204,9 @@ def test_strange_names_and_huge_cards_are_refused_and_hidden_folders_ignored(cat
     (checkpoints / "alien").rename(checkpoints / "a b")
     (checkpoints / "student-l2d" / "card.json").write_text(" " * (5 * 2**20))
     (checkpoints / ".partial").mkdir()
+    (checkpoints / os.fsdecode(b"caf\xe9")).mkdir()
     (checkpoints / "README.md").write_text("# Models")
-    assert set(catalog.refused()) == {"a b", "student-l2d"}
+    assert set(catalog.refused()) == {"a b", "caf\ufffd", "student-l2d"}, "names that answers can hold"
     assert "larger than" in catalog.refused()["student-l2d"]
 
 
