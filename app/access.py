@@ -58,11 +58,12 @@ class Access:
         if not hmac.compare_digest(sent.encode(), self._token.encode()):
             raise ForbiddenError("That is not the token that the server printed at its start (or read from L2D_TOKEN).")
 
-    def check_request(self, authorization: str | None, host: str | None, origin: str | None) -> None:
-        """Judge a request by its headers.
+    def check_request(self, authorization: str | None, host: str | None, origin: str | None, client: str | None) -> None:
+        """Judge a request by its headers, and by the address that it came from.
 
         A browser can be made to send requests by any page that it shows. Where no token stands in the way, such requests are told by
-        their origin, and by a host name that is not this machine's (an attacker's name that leads here).
+        their origin, and by a host name that is not this machine's (an attacker's name that leads here). Others' requests that a proxy
+        on this machine passes on are told by their address, if the proxy says it.
 
         Raises:
             UnauthorizedError, ForbiddenError: if it may not pass.
@@ -73,6 +74,8 @@ class Access:
             return
         if not is_loopback(_strip_port(host or "")):
             raise ForbiddenError(f"Without a token, jobs are for this machine alone, not for the host {host!r}: set L2D_TOKEN.")
+        if client is not None and not is_loopback(client):
+            raise ForbiddenError(f"Without a token, jobs are for this machine alone, not for {client}: set L2D_TOKEN.")
         if origin is not None and origin.partition("://")[2] != host:
             raise ForbiddenError(f"Without a token, jobs are for this server's own page, not for {origin}: set L2D_TOKEN.")
 

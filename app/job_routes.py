@@ -91,7 +91,8 @@ def check_access(request: Request) -> None:
         UnauthorizedError, ForbiddenError: for others.
     """
     access: Access = request.app.state.access
-    access.check_request(*(request.headers.get(name) for name in ("authorization", "host", "origin")))
+    headers, client = request.headers, request.client
+    access.check_request(headers.get("authorization"), headers.get("host"), headers.get("origin"), client and client.host)
 
 
 WorkshopOfApp = Annotated[Workshop, Depends(get_workshop)]

@@ -237,7 +237,8 @@ class Bench:
     def _check(self, token: str, request: gr.Request) -> None:
         """The rule of the API's routes: without a token, another site's page may not order jobs through this one's events either."""
         try:
-            self.access.check_request(f"Bearer {token}", request.headers.get("host"), request.headers.get("origin"))
+            sent = f"Bearer {token}", request.headers.get("host"), request.headers.get("origin")
+            self.access.check_request(*sent, request.client and request.client.host)
         except UnauthorizedError as error:
             raise UnauthorizedError(
                 "Jobs need the token that the server printed at its start (or read from L2D_TOKEN): put it into the field Token."

@@ -31,8 +31,8 @@ def test_a_token_that_was_set_is_the_token(host: str):
 
 @pytest.mark.parametrize("host", ["127.0.0.1:7860", "[::1]:7860", "localhost", "127.0.0.1"])
 def test_a_page_of_this_server_may_pass(host: str):
-    Access(None).check_request(None, host, None)
-    Access(None).check_request(None, host, f"http://{host}")
+    Access(None).check_request(None, host, None, "127.0.0.1")
+    Access(None).check_request(None, host, f"http://{host}", "::1")
 
 
 @pytest.mark.parametrize(
@@ -41,26 +41,31 @@ def test_a_page_of_this_server_may_pass(host: str):
 )
 def test_names_that_others_own_may_not(host: str | None):
     with pytest.raises(ForbiddenError):
-        Access(None).check_request(None, host, None)
+        Access(None).check_request(None, host, None, "127.0.0.1")
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:8888", "http://localhost:7860", "null"])
 def test_pages_of_others_may_not(origin: str):
     """Those of other servers of this machine, and those that a browser gives no origin, included."""
     with pytest.raises(ForbiddenError):
-        Access(None).check_request(None, "127.0.0.1:7860", origin)
+        Access(None).check_request(None, "127.0.0.1:7860", origin, "127.0.0.1")
+
+
+def test_those_whom_a_proxy_on_this_machine_lets_in_may_not():
+    with pytest.raises(ForbiddenError, match=r"not for 192\.0\.2\.1: set L2D_TOKEN"):
+        Access(None).check_request(None, "127.0.0.1:7860", None, "192.0.2.1")
 
 
 def test_a_token_is_compared_whole():
     access = Access("abcdefgh")
-    access.check_request("Bearer abcdefgh", "anywhere", "http://anywhere.else")
-    access.check_request("bearer  abcdefgh", None, None)
+    access.check_request("Bearer abcdefgh", "anywhere", "http://anywhere.else", "192.0.2.1")
+    access.check_request("bearer  abcdefgh", None, None, None)
     for sent in ("Bearer abcdefg", "Bearer abcdefghi", "Bearer ä"):
         with pytest.raises(ForbiddenError):
-            access.check_request(sent, None, None)
+            access.check_request(sent, None, None, None)
     for sent in (None, "", "Bearer", "Bearer ", "Basic abcdefgh", "abcdefgh"):
         with pytest.raises(UnauthorizedError):
-            access.check_request(sent, None, None)
+            access.check_request(sent, None, None, None)
 
 
 def test_workers_are_told_no_secret(tmp_path):

@@ -215,8 +215,8 @@ def test_customer_of_ipv6_is_one_client():
 
 def test_jobs_have_the_same_limits(settings: Settings):
     app = create_api(settings.model_copy(update={"max_upload_bytes": 1000, "requests_per_minute": 2}))
-    with TestClient(app) as client:
-        # The host that a job needs on a server without a token.
+    # What a job needs on a server without a token: this machine's address and host.
+    with TestClient(app, client=("127.0.0.1", 50000)) as client:
         headers = {"Host": "127.0.0.1"}
         large = client.post("/v1/jobs", json={"data": "x" * 2000}, headers=headers)
         small = client.post("/v1/jobs", json={"data": "x"}, headers=headers)

@@ -51,7 +51,7 @@ def test_what_is_asked_of_a_job_whose_worker_is_gone_ends_it_without_a_worker(se
     monkeypatch.setattr("app.server.WATCH_SECONDS", 0.02)
     monkeypatch.setattr("app.queue.SILENCE_SECONDS", 0.2)
     app = create_api(settings)
-    with TestClient(app, base_url="http://127.0.0.1:7860") as client:
+    with TestClient(app, base_url="http://127.0.0.1:7860", client=("127.0.0.1", 50000)) as client:
         queue = app.state.workshop.queue
         jobs = [queue.submit({"data": "shapes", "student": "resnet18", "method": "vanilla", "epochs": 3})[0].id for _ in range(3)]
         assert all(queue.claim("gone/cpu/1", job) for job in jobs)

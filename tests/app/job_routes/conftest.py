@@ -37,7 +37,7 @@ def serve(workshop: Workshop, token: str | None = None) -> TestClient:
     add_api(app)
     add_jobs(app)
     refuse_rest(app)
-    return TestClient(app, base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
+    return TestClient(app, base_url="http://127.0.0.1:7860", client=("127.0.0.1", 50000), raise_server_exceptions=False)
 
 
 @pytest.fixture

@@ -61,9 +61,11 @@ def test_of_an_order_without_the_token_no_body_is_read(guarded: TestClient, toke
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_without_a_token_other_sites_stay_out(reader: TestClient, method: str, path: str):
+def test_without_a_token_other_sites_and_machines_stay_out(reader: TestClient, method: str, path: str):
     assert "L2D_TOKEN" in refusal(reader.request(method, path, headers={"Host": "evil.example"}), 403)
     assert "evil.example" in refusal(reader.request(method, path, headers={"Origin": "http://evil.example"}), 403)
+    passed_on = TestClient(reader.app, base_url="http://127.0.0.1:7860", client=("192.0.2.1", 50000))
+    assert "192.0.2.1" in refusal(passed_on.request(method, path), 403)
     own = reader.request(method, path, headers={"Origin": "http://127.0.0.1:7860"})
     assert own.status_code != 403 or "came with the app" in own.text
 

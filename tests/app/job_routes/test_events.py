@@ -90,7 +90,8 @@ def test_a_stream_of_a_job_that_is_deleted_just_ends(client: TestClient, worksho
     thread = threading.Thread(target=delete)
     thread.start()
     # A failure within the stream is raised here.
-    events = read_events(TestClient(client.app, base_url="http://127.0.0.1:7860").get(f"/v1/jobs/{job}/events"))
+    strict = TestClient(client.app, base_url="http://127.0.0.1:7860", client=("127.0.0.1", 50000))
+    events = read_events(strict.get(f"/v1/jobs/{job}/events"))
     thread.join()
     assert [kind for kind, _, _ in events][:1] == ["state"]
 

@@ -24,7 +24,8 @@ FIRST_ORDER = choose_first_order([])
 HELD = fill_fields(FIRST_ORDER)
 FORM = list(HELD.values())
 # What a browser sends that shows the server's own page.
-OWN = gr.Request(headers={"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860"})
+HERE, HOME = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860"}, {"host": "127.0.0.1"}
+OWN = gr.Request(headers=HERE, client=HOME)
 PICTURE = {"file": "0.jpg", "width": 40, "height": 30, "labels": ["<b>"]}
 EPOCH = {"event": "epoch", "stage": "student", "epoch": 1, "losses": {"bce": 2.0, "mld": 0.5}, "mAP": 40.0, "best": True, "progress": 0.5}
 
@@ -139,10 +140,14 @@ def test_without_the_token_nothing_is_done_or_shown(workshop: Workshop):
 
 
 @pytest.mark.parametrize(
-    "headers", [{"host": "evil.example"}, {"host": "127.0.0.1:7860", "origin": "http://evil.example"}], ids=["rebound name", "other site"]
+    ("headers", "client"),
+    [({"host": "evil.example"}, HOME), (HERE | {"origin": "http://evil.example"}, HOME), (HERE, {"host": "192.0.2.1"})],
+    ids=["rebound name", "other site", "behind a proxy"],
 )
-def test_without_a_token_no_other_sites_page_orders_or_sees_a_job(bench: Bench, workshop: Workshop, headers: dict[str, str]):
-    job, evil = start(bench), gr.Request(headers=headers)
+def test_without_a_token_nobody_else_orders_or_sees_a_job(
+    bench: Bench, workshop: Workshop, headers: dict[str, str], client: dict[str, str]
+):
+    job, evil = start(bench), gr.Request(headers=headers, client=client)
     assert "Without a token" in bench.start("", evil, *FORM)[1]
     for verb in ("cancel", "stop", "resume", "delete"):
         with pytest.raises(gr.Error, match="Without a token"):
@@ -155,7 +160,7 @@ def test_without_a_token_no_other_sites_page_orders_or_sees_a_job(bench: Bench, 
 def test_a_refusal_is_escaped_and_gone_when_its_cause_is(bench: Bench, workshop: Workshop):
     job = start(bench)
     first = bench.refresh("", job, {}, {}, OWN)
-    refused = bench.refresh("", job, {}, first[-1], gr.Request(headers={"host": "evil<b>.example"}))
+    refused = bench.refresh("", job, {}, first[-1], gr.Request(headers={"host": "evil<b>.example"}, client=HOME))
     assert ("evil&lt;b&gt;.example" in refused[1], "<b>" in refused[1]) == (True, False)
     assert "Waiting" in bench.refresh("", job, {}, refused[-1], OWN)[1]
 
