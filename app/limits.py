@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.answers import refuse
 from app.bodies import MULTIPART
-from app.errors import BusyError, CrowdedBodyError, LargeBodyError, RequestError, SlowBodyError
+from app.errors import BusyError, CrowdedBodyError, LargeBodyError, MediaTypeError, RequestError, SlowBodyError
 from app.middleware import GRADIO
 
 # So many times the limit is read and forgotten before a sender of too much is hung up on: who is hung up on seldom reads the answer.
@@ -80,6 +80,7 @@ class _Body:
     def __init__(self, headers: Headers, receive: Receive, limit: int, seconds: float, memory: _Memory):
         said = headers.get("content-length", "")
         self._said = int(said) if said.isdecimal() else 0
+        self._encoding = headers.get("content-encoding", "").strip().lower()[:40]
         self._receive, self._limit, self._seconds, self._memory = receive, limit, seconds, memory
         self._due = anyio.current_time() + seconds
         self._received, self._held, self._ended = 0, 0, False
@@ -89,6 +90,9 @@ class _Body:
         """The next part of the body; once it has ended, whatever comes."""
         if self._ended:
             return await self._receive()
+        if self._encoding not in ("", "identity"):
+            # What it unpacks to has no limit that could be told beforehand.
+            return self._refuse(MediaTypeError(f"Expected an uncompressed body; got one with 'Content-Encoding: {self._encoding}'."))
         if self._said > PATIENCE * self._limit:
             return self._refuse(self._describe_size())
         try:

@@ -1,5 +1,6 @@
 """What a request may hold, in a form or in JSON, and the sentence for all else."""
 
+import gzip
 import io
 import json
 import struct
@@ -201,6 +202,9 @@ def test_other_bodies_get_a_sentence(client: TestClient, upload: bytes):
     assert "multipart form" in refusal(client.post(path, content=b"--y\r\nnothing", headers=broken), 400, "bad_request")
     no_boundary = {"Content-Type": "multipart/form-data"}
     assert "boundary" in refusal(client.post(path, content=b"x", headers=no_boundary), 400, "bad_request")
+    packed = client.post(path, content=gzip.compress(upload), headers=broken | {"Content-Encoding": "gzip"})
+    assert "Expected an uncompressed body; got one with 'Content-Encoding: gzip'" in refusal(packed, 415, "unsupported_media_type")
+    assert client.post(path, files={"image": upload}, headers={"Content-Encoding": "Identity"}).status_code == 200
     two = [("image", ("a.png", upload)), ("image", ("b.png", upload))]
     assert "one file" in refusal(client.post(path, files=two), 400, "bad_request")
 
