@@ -61,9 +61,9 @@ class _Server(uvicorn.Server):
 
     def __init__(self, settings: Settings, create_app: Callable[[Settings], "FastAPI"], url: str):
         # A factory, because the app must be made inside the server's event loop.
-        super().__init__(
-            uvicorn.Config(self._create, factory=True, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
-        )
+        config = uvicorn.Config(self._create, factory=True, log_config=None, access_log=False, root_path=settings.root_path)
+        config.timeout_graceful_shutdown = GRACE_SECONDS
+        super().__init__(config)
         self.settings, self.create_app, self.url = settings, create_app, url
         self.leaving: threading.Event | None = None
         self.page_over: asyncio.Event | None = None

@@ -14,6 +14,7 @@ from app.compare import compare, explain, predict, read_each
 from app.engine import Engine
 from app.errors import MediaTypeError, MethodError, ParameterError, UnavailableError, UnknownRouteError, describe_unknown
 from app.export import MEDIA_TYPES, export, find_reference
+from app.middleware import find_route
 from app.parameters import CompareForm, ExplainParameters, ExplainRequest, PredictParameters, PredictRequest
 from app.schemas import (
     CompareAnswer,
@@ -184,7 +185,7 @@ async def compare_models(request: Request, engine: EngineOfApp) -> Response:
 @rest.api_route("/v1/{rest:path}", methods=METHODS, include_in_schema=False)
 async def refuse_unknown(request: Request) -> Response:
     """Answer in the API's own shape where no route fits; without this the page, mounted behind, would answer."""
-    path, known = request.url.path, request.app.openapi()["paths"]
+    path, known = find_route(request.scope), request.app.openapi()["paths"]
     # The most literal one: a model's name may hold any letter, so that "{model}" fits "{model}:predict" too.
     fitting = max((route for route in known if compile_path(route)[0].match(path)), key=len, default=None)
     if fitting is not None:

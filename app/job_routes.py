@@ -158,13 +158,14 @@ def list_datasets(workshop: WorkshopOfApp) -> list[DatasetFacts]:
 @router.post("/v1/jobs", status_code=202, dependencies=[Depends(check_json)], responses=ORDERED)
 def submit_job(
     order: Order,
+    request: Request,
     response: Response,
     workshop: WorkshopOfApp,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description="the same key gives the same job")] = None,
 ) -> JobAnswer:
     """Order a student. The data set is looked through first, which takes a while the first time; then the job waits for its turn."""
     job, _ = workshop.submit(order, idempotency_key)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Location"] = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
     return describe_job(workshop, job)
 
 

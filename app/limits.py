@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.answers import refuse
 from app.bodies import MULTIPART
 from app.errors import BusyError, CrowdedBodyError, LargeBodyError, MediaTypeError, RequestError, SlowBodyError
-from app.middleware import GRADIO
+from app.middleware import GRADIO, find_route
 
 # So many times the limit is read and forgotten before a sender of too much is hung up on: who is hung up on seldom reads the answer.
 PATIENCE = 4
@@ -45,7 +45,7 @@ class LimitBody:
             return
         headers = Headers(scope=scope)
         form = headers.get("content-type", "").lower().startswith(MULTIPART)
-        limit = self.max_bytes if form or not scope["path"].startswith(GRADIO) else min(self.max_bytes, PAGE_BYTES)
+        limit = self.max_bytes if form or not find_route(scope).startswith(GRADIO) else min(self.max_bytes, PAGE_BYTES)
         body = _Body(headers, receive, limit, self.seconds, self._memory)
         started = False
 

@@ -47,6 +47,11 @@ PAGE_ROUTES = re.compile(
 )
 
 
+def find_route(scope: Scope) -> str:
+    """The path without that below which a proxy shows the server."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
 class Observe:
     """Gives every request an id, which its answer and all lines of the log carry, and counts and times it.
 
@@ -145,7 +150,7 @@ class CloseRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a closed route; pass everything else through."""
-        if scope["type"] == "http" and _is_closed(scope["path"]):
+        if scope["type"] == "http" and _is_closed(find_route(scope)):
             error = UnknownRouteError("The page does not use this route, so it is closed. /docs describes the routes for programs.")
             await refuse(error)(scope, receive, send)
             return

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.limits import MAX_CLIENTS, MAX_HELD, WINDOW_SECONDS, LimitBody, LimitRate, name_client
+from app.limits import MAX_CLIENTS, MAX_HELD, PAGE_BYTES, WINDOW_SECONDS, LimitBody, LimitRate, name_client
 from app.server import create_api
 from app.settings import Settings
 
@@ -62,6 +62,17 @@ def test_body_beyond_the_limit_is_refused_whether_or_not_it_said_so(length: int)
         assert error_of(response) == (413, "too_large")
         assert f"at most 100 bytes; got {told}." in response.json()["error"]["message"]
         assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("below", ["", "/l2d"])
+def test_of_the_pages_own_requests_less_is_read(below: str):
+    async def ask_page(size: int) -> httpx.Response:
+        transport = httpx.ASGITransport(LimitBody(count_bytes, max_bytes=2**20, seconds=5), root_path=below)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as asker:
+            return await asker.post(f"{below}/gradio_api/queue/join", content=bytes(size))
+
+    assert asyncio.run(ask_page(PAGE_BYTES)).text == str(PAGE_BYTES)
+    assert error_of(asyncio.run(ask_page(PAGE_BYTES + 1))) == (413, "too_large")
 
 
 def test_body_without_end_is_not_read_for_ever():

@@ -32,6 +32,7 @@ from tests.app.conftest import check_quiet, encode_flat, open_streams, start_ser
         ({"L2D_STATE": __file__}, "L2D_STATE: cannot be read: Not a directory; got "),
         ({"L2D_DATA": __file__}, "L2D_DATA: cannot be read: Not a directory; got "),
         ({"L2D_CACHE": __file__}, "L2D_CACHE: cannot be read: Not a directory; got "),
+        ({"L2D_ROOT_PATH": "/l2d/"}, "L2D_ROOT_PATH: String should match pattern .*; got '/l2d/'"),
         ({"L2D_THREADS": "100000"}, "L2D_THREADS: Input should be less than or equal to 1024; got '100000'"),
         (
             {"L2D_STATE": "", "L2D_CACHE": "", "L2D_DATA": "", "L2D_CHECKPOINTS": ""},
@@ -104,8 +105,10 @@ def test_a_server_that_others_can_reach_tells_the_token_that_it_wants_and_an_add
     monkeypatch.setattr(sys, "argv", ["app"])
     monkeypatch.setenv("PORT", "0")
     monkeypatch.setenv("L2D_HOST", host)
+    monkeypatch.setenv("L2D_ROOT_PATH", "/l2d")
     main()
     (server,), told = served, capsys.readouterr().out
+    assert server.config.root_path == "/l2d"
     assert server.url.startswith("http://127.0.0.1:")
     token = server.settings.token
     assert told == "" if token is None else told.endswith(f": {token.get_secret_value()}\n")

@@ -37,11 +37,12 @@ from app.settings import Settings
         ("/login", True),
     ],
 )
-def test_only_what_the_page_needs_of_gradio_is_open(path: str, closed: bool):
+@pytest.mark.parametrize("below", ["", "/l2d"])
+def test_only_what_the_page_needs_of_gradio_is_open(path: str, closed: bool, below: str):
     async def ask() -> int:
-        transport = httpx.ASGITransport(CloseRoutes(PlainTextResponse("open")))
+        transport = httpx.ASGITransport(CloseRoutes(PlainTextResponse("open")), root_path=below)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return (await client.get(path)).status_code
+            return (await client.get(below + path)).status_code
 
     assert asyncio.run(ask()) == (404 if closed else 200)
 

@@ -70,8 +70,10 @@ def test_a_closed_tab_frees_its_place(settings: Settings, monkeypatch: pytest.Mo
 
     async def close() -> None:
         app = create_app(settings)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:7860") as client:
-            config = (await client.get("/config")).json()
+        transport = httpx.ASGITransport(app, root_path="/l2d")
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7860") as client:
+            config = (await client.get("/l2d/config")).json()
+        assert config["root"] == "http://127.0.0.1:7860/l2d", "where the page finds its parts below a proxy's path"
         grid = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "l2d-compare")
         sent = {"session_hash": "s", "component_id": grid, "fn_name": "compare", "data": {"example": "cat"}}
         headers = [(b"host", b"127.0.0.1:7860"), (b"content-type", b"application/json")]

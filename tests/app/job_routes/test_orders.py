@@ -21,6 +21,9 @@ def test_an_order_is_accepted_with_its_place(client: TestClient):
     job = answer.json()
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
     assert client.get(answer.headers["location"]).json() == job
+    below = TestClient(client.app, base_url="http://127.0.0.1:7860", client=("127.0.0.1", 50000), root_path="/l2d")
+    assert below.post("/l2d/v1/jobs", json=ORDER).headers["location"].startswith("/l2d/v1/jobs/")
+    assert "There is nothing at /v1/nope." in refusal(below.get("/l2d/v1/nope"), 404)
     assert (job["state"], job["progress"], job["models"], job["title"]) == ("queued", 0, [], "resnet18, vanilla, on shapes")
     assert job["order"]["epochs"] == 3
     assert job["commands"][0].startswith('l2d train --backbone resnet18 --data shapes --out "${L2D_STATE:-runs}/by-hand/')
