@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from difflib import get_close_matches
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def main() -> None:
         # In a container nothing but a handler lets this process end when it is told to; uvicorn and workers have theirs only later.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     settings = _read_settings()
+    _tell_unknown_variables()
     _check_temporary_folder()
     if sys.argv[1:]:
         raise SystemExit(run_command(sys.argv[1:], settings, Places(settings.state, settings.data, settings.checkpoints)))
@@ -118,6 +120,16 @@ def _read_settings() -> Settings:
             got = "" if name == "token" else f"; got {problem['input']!r}"
             print(f"The environment's {variable}: {problem['msg'].removeprefix('Value error, ')}{got}.", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _tell_unknown_variables() -> None:
+    """Not refused: others may have variables that begin so, as Kubernetes has of a service that is called l2d."""
+    known = [f"L2D_{name.upper()}" for name in Settings.model_fields]
+    for name in sorted(os.environ):
+        if name.startswith("L2D_") and name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            print(f"The environment's {name} is no setting, and is not read.{hint}", file=sys.stderr)
 
 
 def _check_temporary_folder() -> None:

@@ -106,8 +106,10 @@ def test_a_server_that_others_can_reach_tells_the_token_that_it_wants_and_an_add
     monkeypatch.setenv("PORT", "0")
     monkeypatch.setenv("L2D_HOST", host)
     monkeypatch.setenv("L2D_ROOT_PATH", "/l2d")
+    monkeypatch.setenv("L2D_REQUEST_PER_MINUTE", "60")
     main()
-    (server,), told = served, capsys.readouterr().out
+    (server,), (told, log) = served, capsys.readouterr()
+    assert "L2D_REQUEST_PER_MINUTE is no setting, and is not read. Did you mean L2D_REQUESTS_PER_MINUTE?\n" in log
     assert server.config.root_path == "/l2d"
     assert server.url.startswith("http://127.0.0.1:")
     token = server.settings.token
