@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.answers import refuse
 from app.bodies import MULTIPART
 from app.errors import BusyError, CrowdedBodyError, LargeBodyError, MediaTypeError, RequestError, SlowBodyError
-from app.middleware import GRADIO, find_route
+from app.middleware import GRADIO, find_address, find_route
 
 # So many times the limit is read and forgotten before a sender of too much is hung up on: who is hung up on seldom reads the answer.
 PATIENCE = 4
@@ -172,7 +172,7 @@ class LimitRate:
 
 def name_client(scope: Scope) -> str:
     """Whom a request is counted for: its address, or for IPv6 the network of 64 bits that one customer usually has."""
-    host = str((scope.get("client") or ("unknown", 0))[0])
+    host = find_address(scope) or "unknown"
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -28,6 +28,8 @@ GOOD_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 # Asked all the time by machines.
 PROBES = ("/healthz", "/readyz", "/metrics")
 PAGE = "page"
+# Letters; more than any address has, with an interface's name.
+MAX_ADDRESS = 64
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -50,6 +52,12 @@ PAGE_ROUTES = re.compile(
 def find_route(scope: Scope) -> str:
     """The path without that below which a proxy shows the server."""
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
+def find_address(scope: Scope) -> str:
+    """Where a request came from; empty if nobody knows. A proxy may pass on anything for it, so only what a line can hold is taken."""
+    address = str((scope.get("client") or ("",))[0])
+    return address[:MAX_ADDRESS].encode("ascii", "backslashreplace").decode()
 
 
 class Observe:
@@ -103,7 +111,7 @@ class Observe:
         self.metrics.requests.labels(method, route, str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
         level = logging.DEBUG if route in PROBES or (route == PAGE and status < 400) else logging.INFO
-        fields = {"status": status, "seconds": round(seconds, 4), "client": (scope.get("client") or ("",))[0]}
+        fields = {"status": status, "seconds": round(seconds, 4), "client": find_address(scope)}
         logger.log(level, "%s %s", method, _read_path(scope), extra=fields)
 
 

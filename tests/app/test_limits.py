@@ -222,6 +222,7 @@ def test_customer_of_ipv6_is_one_client():
     assert name_client({"client": (IPV6, 1)}) == name_client({"client": ("2001:db8:1:2::9", 2)}) == "2001:db8:1:2::/64"
     assert name_client({"client": None}) == "unknown"
     assert name_client({"client": ("testclient", 1)}) == "testclient"
+    assert name_client({"client": ("\x9b31m" + "x" * 99, 1)}) == "\\x9b31m" + "x" * 60, "as a proxy passed it on"
 
 
 def test_jobs_have_the_same_limits(settings: Settings):

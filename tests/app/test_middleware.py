@@ -138,17 +138,17 @@ def test_failure_too_has_its_id_its_headers_and_its_count(settings: Settings, up
         assert 'l2d_requests_total{method="POST",route="/v1/compare",status="500"} 1.0' in client.get("/metrics").text
 
 
-def test_a_line_of_the_log_holds_the_status_as_a_number(
+def test_a_line_of_the_log_holds_the_status_as_a_number_and_of_an_address_what_ends_no_line(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(Engine, "warm_up", lambda _: None)
     caplog.set_level("INFO", "app.requests")
-    with TestClient(create_api(settings)) as client:
+    with TestClient(create_api(settings), client=("\x9b31m\x85" + "x" * 99, 1)) as client:
         client.get("/v1/models/nobody")
     (line,) = (record for record in caplog.records if record.name == "app.requests")
     assert repr(line.status) == "404"
     assert 0 <= line.seconds < 60
-    assert line.client == "testclient"
+    assert line.client == "\\x9b31m\\x85" + "x" * 59
 
 
 def test_what_is_asked_all_the_time_fills_no_log(settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
