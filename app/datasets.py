@@ -150,6 +150,7 @@ class Datasets:
         facts = DatasetFacts(name=dataset.name, kind=dataset.kind)
         try:
             train, test = (check_data(dataset.spec, split) for split in SPLITS)
+            _check_labels(list(train["labels"]))
             facts.labels, facts.train, facts.test = list(train["labels"]), train["pictures"], test["pictures"]
             facts.problem = _find_problem(train, test)
         except (ValueError, OSError) as error:
@@ -157,7 +158,7 @@ class Datasets:
         except Exception as error:  # whatever a reader does not foresee is a fault of the data set too, and told
             logger.exception("The data set %s cannot be read", dataset.name)
             facts.problem = f"It cannot be read: {type(error).__name__}: {error}"
-        facts.problem = facts.problem.replace(f"{self.folder}{os.sep}", "")
+        facts.problem = _spell(facts.problem.replace(f"{self.folder}{os.sep}", ""))
         self._keep(dataset, facts)
         return facts
 
@@ -184,6 +185,17 @@ class Datasets:
 
     def _place(self, dataset: Dataset) -> Path:
         return self.memory / f"{dataset.name}.json"
+
+
+def _check_labels(labels: list[str]) -> None:
+    for label in labels:
+        if _spell(label) != label:
+            raise ValueError(f"The label '{_spell(label)}' holds half of a character: spell it anew.")
+
+
+def _spell(text: str) -> str:
+    """The same as every answer can hold it: JSON can spell halves of characters, which are none."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _find_problem(train: dict[str, Any], test: dict[str, Any]) -> str:

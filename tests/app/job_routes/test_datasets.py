@@ -1,5 +1,6 @@
 """Data sets as jobs name them: looked through before an order is accepted, again when they changed, and whatever lies in them."""
 
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -141,6 +142,27 @@ def test_a_file_name_that_is_no_text_spoils_no_data_set(client: TestClient, plac
     (places.data / "mine" / os.fsdecode(b"caf\xe9.txt")).write_text("")
     order(client, data="mine")
     assert {found["name"]: found["train"] for found in client.get("/v1/datasets").json()}["mine"] == 3
+
+
+@pytest.mark.parametrize(
+    ("label", "file", "sentence"),
+    [("sky\ud83d", "1.png", r"The label 'sky\ud83d' holds half of a character"), ("sky", "1\ud83d.png", r"1\ud83d.png")],
+    ids=["label", "file"],
+)
+def test_half_a_character_is_a_fault_of_its_data_set_and_spoils_no_list(
+    client: TestClient, places: Places, label: str, file: str, sentence: str
+):
+    picture = {"id": 1, "file_name": file, "width": 9, "height": 9}
+    mark = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
+    content = {"images": [picture], "annotations": [mark], "categories": [{"id": 1, "name": label}]}
+    for split in ("train", "val"):
+        (places.data / "half" / f"{split}2014").mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(places.data / "half" / f"{split}2014" / "1.png")
+        path = places.data / "half" / "annotations" / f"instances_{split}2014.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+    assert sentence in refusal(client.post("/v1/jobs", json=ORDER | {"data": "half"}), 422)
+    assert sentence in client.get("/v1/datasets").json()[1]["problem"]
 
 
 def test_findings_that_cannot_be_kept_are_found_again(client: TestClient, workshop: Workshop, places: Places, write_table: WriteTable):
