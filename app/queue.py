@@ -23,7 +23,8 @@ FILE = "jobs.sqlite"
 RESUME_HINT = "resume goes on after the last finished epoch."
 # By the beginning of SQLite's names. It also has its "disk I/O error" where there is no room for its shared memory.
 _FULL, _MOVED = ": the disk may be full", f": {FILE} may have been moved, or be read-only; if it is lost, start server and workers anew"
-_HINTS = {"SQLITE_FULL": _FULL, "SQLITE_IOERR": _FULL, "SQLITE_CANTOPEN": _MOVED}
+_DAMAGED = f": {FILE} is damaged; stop server and workers, and put a copy in its place, or move it away to begin with an empty queue"
+_HINTS = {"SQLITE_FULL": _FULL, "SQLITE_IOERR": _FULL, "SQLITE_CANTOPEN": _MOVED, "SQLITE_CORRUPT": _DAMAGED, "SQLITE_NOTADB": _DAMAGED}
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS jobs (
