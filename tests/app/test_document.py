@@ -58,8 +58,15 @@ def test_links_of_an_ordered_job_lead_to_routes_that_are_there(client: TestClien
     assert {link["operationId"] for link in links.values()} <= known
 
 
-def test_examples_of_the_document_work(client: TestClient):
+def test_examples_of_the_document_work_and_strict_readers_take_it(client: TestClient):
     document = client.get("/openapi.json").json()
+    # Imported where it is used: a part of what attacks the document elsewhere.
+    from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+
+    assert document["openapi"].startswith("3.1.")
+    OPENAPI_31_VALIDATOR.validate(document)
+    events = document["paths"]["/v1/jobs/{job}/events"]["get"]["responses"]["200"]["content"]
+    assert events == {"text/event-stream": {"schema": {"type": "string"}}}
     for verb in ("predict", "explain"):
         example = document["paths"][f"/v1/models/{{model}}:{verb}"]["post"]["requestBody"]["content"]["application/json"]["example"]
         assert client.post(f"/v1/models/alien:{verb}", json=example).status_code == 200
