@@ -167,8 +167,11 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def _to_address(host: str) -> str:
-    if host in ("0.0.0.0", "::"):
+    if host == "0.0.0.0":
         return "127.0.0.1"
+    if host == "::":
+        # Of IPv6 alone.
+        return "[::1]"
     return f"[{host}]" if ":" in host else host
 
 

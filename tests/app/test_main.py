@@ -17,7 +17,7 @@ from unittest.mock import Mock
 import httpx
 import pytest
 
-from app.__main__ import listen, main
+from app.__main__ import _to_address, listen, main
 from app.settings import Settings
 from tests.app.conftest import check_quiet, encode_flat, open_streams, start_server, wait_until_ready
 
@@ -115,6 +115,11 @@ def test_a_server_that_others_can_reach_tells_the_token_that_it_wants_and_an_add
     token = server.settings.token
     assert told == "" if token is None else told.endswith(f": {token.get_secret_value()}\n")
     assert (token is None) == (host == "127.0.0.1")
+
+
+def test_an_address_that_is_told_is_one_that_answers():
+    told = {host: _to_address(host) for host in ("0.0.0.0", "::", "::1", "192.0.2.1")}
+    assert told == {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]", "192.0.2.1": "192.0.2.1"}
 
 
 # Decoding that takes its time, but not the processor's: others may need it, and a server that is told to end waits for five seconds.
