@@ -79,4 +79,4 @@ def _describe_settings() -> str:
 def _describe_default(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
-    return "none" if value is None else str(value)
+    return "none" if value in (None, "") else str(value)

@@ -30,7 +30,9 @@ class Settings(BaseSettings):
         default=7860, ge=0, le=65535, validation_alias=AliasChoices("L2D_PORT", "PORT"), description="0 takes a free one; PORT is read, too"
     )
     root_path: str = Field(
-        default="", pattern=r"^(/[\w.~-]+)*$", description="path below which a proxy shows the server, as /l2d; the proxy takes it off"
+        default="",
+        pattern=r"^(/[A-Za-z0-9_.~-]+)*$",
+        description="path below which a proxy shows the server, as /l2d; the proxy takes it off",
     )
     checkpoints: Path = Field(default=SOURCE_TREE / "checkpoints", description="folder with one folder per model")
     default_models: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -16,6 +16,7 @@ def test_help_names_every_variable_and_its_default(tmp_path: Path, capsys: pytes
     told = capsys.readouterr().out
     assert [name for name in Settings.model_fields if f"L2D_{name.upper()} " not in told] == []
     assert "(7860)" in told
+    assert "()" not in told
     assert "coco-edgetpu-teacher,coco-mobilenetv2-vanilla" in told
 
 

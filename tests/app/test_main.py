@@ -33,6 +33,7 @@ from tests.app.conftest import check_quiet, encode_flat, open_streams, start_ser
         ({"L2D_DATA": __file__}, "L2D_DATA: cannot be read: Not a directory; got "),
         ({"L2D_CACHE": __file__}, "L2D_CACHE: cannot be read: Not a directory; got "),
         ({"L2D_ROOT_PATH": "/l2d/"}, "L2D_ROOT_PATH: String should match pattern .*; got '/l2d/'"),
+        ({"L2D_ROOT_PATH": "/é"}, "L2D_ROOT_PATH: String should match pattern .*; got '/é'"),
         ({"L2D_THREADS": "100000"}, "L2D_THREADS: Input should be less than or equal to 1024; got '100000'"),
         (
             {"L2D_STATE": "", "L2D_CACHE": "", "L2D_DATA": "", "L2D_CHECKPOINTS": ""},
