@@ -86,12 +86,24 @@ class Distiller(nn.Module):
         return teacher if self.owned else teacher._replace(features=teacher.features[-1:])
 
     def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor) -> dict[str, Tensor]:
-        """Weighted losses by name; their sum is what is minimised. `targets` (N, C) should stay on the host, where pairs are found."""
+        """Weighted losses by name; their sum is what is minimised. `targets` (N, C) should stay on the host, where pairs are found.
+
+        Raises:
+            ValueError: naming a loss that returns anything but a scalar tensor.
+        """
         parts = {"bce": bce(student, teacher, targets)}
         if teacher is None:
             return parts
         with one_batch():
-            return parts | {name: self.weights[name] * loss(student, teacher, targets) for name, loss in self.losses.items()}
+            found = {name: _require_scalar(name, loss(student, teacher, targets)) for name, loss in self.losses.items()}
+        return parts | {name: self.weights[name] * loss for name, loss in found.items()}
+
+
+def _require_scalar(name: str, found: object) -> Tensor:
+    if isinstance(found, Tensor) and not found.ndim:
+        return found
+    shown = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    raise ValueError(f"The {name} loss must return one number, as a tensor without dimensions; it returned {shown}.")
 
 
 def _build(name: str, student: LabelNet, teacher: LabelNet) -> Loss:

@@ -90,9 +90,9 @@ def fit(
     gives the last finished epoch's report once more, since the caller may have died before it could keep what the report holds.
 
     Raises:
-        ValueError: before anything is trained, if the labels of data set, student and teacher differ, there are too few pictures, or the
-            file of the state is damaged or belongs to another run.
-        DivergenceError: naming the epoch and the loss that became NaN or infinite.
+        ValueError: before anything is trained, if the labels of data set, student and teacher differ, there are too few pictures, the
+            file of the state is damaged or belongs to another run, or a loss is no scalar or has no gradient.
+        DivergenceError: naming the epoch and the losses that became NaN or infinite first.
     """
     for network in (student, teacher):
         if network is not None:
@@ -177,17 +177,19 @@ class _Run:
         self._set_training_mode()
         shuffled = torch.randperm(len(self.training.paths), generator=generator)[: self.steps * self.batch_size]
         order = shuffled.view(self.steps, -1)[:, self.share].tolist()
-        totals: dict[str, Tensor] = {}
+        recent: list[Tensor] = []
+        totals: dict[str, float] = {}
         means: dict[str, float] = {}
         for step, (rows, batch) in enumerate(zip(order, self.pictures.batches(order), strict=True), 1):
             parts = self._train_step(batch, self.training.targets[rows], generator)
-            for name, part in parts.items():
-                totals[name] = totals[name] + part.detach() if name in totals else part.detach()
+            recent.append(torch.stack([part.detach() for part in parts.values()]))
             if step % REPORT_EVERY == 0 or step == self.steps:
                 # One transfer for all of them: each waits for the device.
-                sums = processes.average(torch.stack(list(totals.values()))).tolist()
-                means = {name: total / step for name, total in zip(totals, sums, strict=True)}
-                self._check_finite(means)
+                values = processes.average(torch.stack(recent)).tolist()
+                self._check_finite(list(parts), values)
+                totals = {name: totals.get(name, 0.0) + sum(column) for name, column in zip(parts, zip(*values, strict=True), strict=True)}
+                means = {name: total / step for name, total in totals.items()}
+                recent.clear()
                 if on_step is not None:
                     on_step(StepReport(self.epoch + 1, step, self.steps, means))
         return means
@@ -208,6 +210,7 @@ class _Run:
             taught = self._teach(view)
             images = prepare(view, recipe.train_size, self.card).contiguous(memory_format=self.format)
             parts: dict[str, Tensor] = self.objective(images, taught, targets)
+        _check_gradients(parts)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
         self.optimizer.step()
@@ -229,10 +232,14 @@ class _Run:
         for module in self.frozen:
             module.eval()
 
-    def _check_finite(self, means: dict[str, float]) -> None:
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise DivergenceError(f"The {name} loss became {value} in epoch {self.epoch + 1}; lower the learning rate or its weight.")
+    def _check_finite(self, names: list[str], steps: list[list[float]]) -> None:
+        """Tell of the first step that lost a loss: the weights that it left make all losses NaN in the next."""
+        for values in steps:
+            lost = {name: str(value) for name, value in zip(names, values, strict=True) if not math.isfinite(value)}
+            if lost:
+                losses, weights = ("loss", "its weight") if len(lost) == 1 else ("losses", "their weights")
+                became = f"{' and '.join(lost)} {losses} became {' and '.join(dict.fromkeys(lost.values()))}"
+                raise DivergenceError(f"The {became} in epoch {self.epoch + 1}; lower the learning rate or {weights}.")
 
     def save(self, path: Path, report: EpochReport) -> None:
         """Write everything that the next epoch depends on, and the last one's report."""
@@ -263,6 +270,16 @@ class _Run:
     def _parts(self) -> dict[str, Any]:
         parts = {"student": self.student, "distiller": self.distiller, "optimizer": self.optimizer, "scheduler": self.scheduler}
         return parts | ({"average": self.average} if self.average is not None else {})
+
+
+def _check_gradients(parts: Mapping[str, Tensor]) -> None:
+    """Refuse a loss that trains nothing: the student would go by the name of a method that it did not learn by."""
+    idle = [name for name, part in parts.items() if not part.requires_grad]
+    if idle:
+        raise ValueError(
+            f"The {idle[0]} loss has no gradient, so nothing would learn by it: freeze fewer stages, or leave it out. One of your own may "
+            "not detach what it takes of the student."
+        )
 
 
 class _Objective(nn.Module):

@@ -91,6 +91,19 @@ def test_parts_are_the_losses_times_their_weights(student: LabelNet, teacher: La
         torch.testing.assert_close(parts[name], weight * loss(mine, theirs, TARGETS))
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [(torch.zeros(4), r"a tensor of shape \(4,\)"), (torch.zeros(1), r"a tensor of shape \(1,\)"), (0.5, "float"), (None, "NoneType")],
+)
+def test_a_loss_that_is_no_scalar_is_named(
+    student: LabelNet, images: Tensor, monkeypatch: pytest.MonkeyPatch, found: object, said: str
+) -> None:
+    monkeypatch.setitem(LOSSES, "mld", lambda *_: found)
+    outputs = student(images)
+    with pytest.raises(ValueError, match=f"The mld loss must return one number, as a tensor without dimensions; it returned {said}"):
+        Distiller(METHODS["mld"], student, student)(outputs, outputs, TARGETS)
+
+
 def test_losses_that_own_weights_train_them_with_the_student(student: LabelNet, teacher: LabelNet) -> None:
     assert list(Distiller(choose_weights("l2d"), student, teacher).parameters()) == []
     owned = Distiller(choose_weights("reviewkd"), student, teacher)

@@ -17,6 +17,7 @@ from l2d.checkpoint import Network
 from l2d.data.images import Index
 from l2d.device import choose_memory_format
 from l2d.distill import METHODS
+from l2d.losses import LOSSES
 from l2d.model import LabelNet
 from l2d.optimizer import create_optimizer
 from l2d.train import DivergenceError, StepReport, fit, prepare, split_index
@@ -241,8 +242,27 @@ def test_divergence_names_epoch_and_loss(bands: Index) -> None:
     next(reports)
     with torch.no_grad():
         network.model.head.bias[0] = math.nan
-    with pytest.raises(DivergenceError, match="The bce loss became nan in epoch 2"):
+    with pytest.raises(DivergenceError, match="The bce loss became nan in epoch 2; lower the learning rate or its weight"):
         next(reports)
+
+
+@pytest.mark.parametrize(
+    ("factor", "sentence"),
+    [(math.nan, "The mld loss became nan in epoch 1; .* or its weight"), (1e38, "The bce and mld losses became nan in epoch 1; .* their")],
+)
+def test_a_loss_that_spoils_the_weights_is_named_not_those_that_they_spoil(
+    bands: Index, monkeypatch: pytest.MonkeyPatch, factor: float, sentence: str
+) -> None:
+    # The gradient of the second is infinite, while the loss itself is 0 in the first step.
+    monkeypatch.setitem(LOSSES, "mld", lambda student, teacher, targets: (student.logits - student.logits.detach()).sum() * factor * factor)
+    with pytest.raises(DivergenceError, match=sentence):
+        train_out(bands, make_recipe(method="mld"), teacher=make_network(7))
+
+
+def test_a_loss_that_nothing_learns_by_is_refused(bands: Index) -> None:
+    # All stages of this network are frozen, and its last map is the last of them.
+    with pytest.raises(ValueError, match="The rkd loss has no gradient, so nothing would learn by it: freeze fewer stages"):
+        train_out(bands, make_recipe(method="rkd", freeze_stages=5), teacher=make_network(7))
 
 
 def test_pictures_that_show_no_label_are_refused(bands: Index) -> None:
