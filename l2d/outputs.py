@@ -19,3 +19,20 @@ class Outputs(NamedTuple):
     features: tuple[Tensor, ...]
     embeddings: Tensor
     logits: Tensor
+
+
+def check_targets(targets: Tensor, student: Tensor, teacher: Tensor) -> None:
+    """Refuse targets that are not the 0 or 1 of every label in these outputs, (N, C, ...) each: a loss would read wrong ones as right.
+
+    Raises:
+        ValueError: for other pictures or labels, or for other values, such as -1 for a label that is absent.
+    """
+    shapes = [tuple(one.shape[:2]) for one in (student, teacher)]
+    if any(shape != targets.shape for shape in shapes):
+        raise ValueError(
+            "Targets, student and teacher must be of the same pictures and labels, (N, C); they are of "
+            f"{tuple(targets.shape)}, {shapes[0]} and {shapes[1]}."
+        )
+    # Of the many zeros nothing is compared.
+    if not (targets[targets.nonzero(as_tuple=True)] == 1).all():
+        raise ValueError("Targets must be 0 or 1 in a loss that compares positive labels; decide on soft and unknown ones first.")

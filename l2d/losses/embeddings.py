@@ -12,7 +12,7 @@ from torch import Tensor
 
 from l2d import processes
 from l2d.losses.relations import Pairs, find_pairs, relation_loss
-from l2d.outputs import Outputs
+from l2d.outputs import Outputs, check_targets
 
 # The rows taken out of embeddings so far, while several losses of one batch are computed.
 _taken: ContextVar[dict[Tensor, Tensor] | None] = ContextVar("taken", default=None)
@@ -34,6 +34,7 @@ def cd(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
     Labels with fewer than two positive images take no part. Positives come from `targets` (N, C), while the published code takes
     the rows of the masked embeddings that are not all zero: the same but for an embedding that is exactly zero.
     """
+    check_targets(targets, student.embeddings, teacher.embeddings)
     all_targets = processes.gather(targets)
     # The pairs go label by label, the positives image by image.
     rows = all_targets.nonzero()[:, 1].argsort(stable=True)
@@ -45,6 +46,7 @@ def id(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
 
     Images with fewer than two labels take no part.
     """
+    check_targets(targets, student.embeddings, teacher.embeddings)
     all_targets = processes.gather(targets)
     return _compare(student, teacher, targets, all_targets, find_pairs(all_targets))
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from l2d import processes
-from l2d.outputs import Outputs
+from l2d.outputs import Outputs, check_targets
 
 # Stands for a label that takes no part in a softmax. Finite, so that a row of nothing else has a gradient of 0 instead of NaN.
 ABSENT = -1e30
@@ -44,6 +44,7 @@ def ps(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
 
     Source: L2D's supplement (arXiv 2308.06453), baseline "PS".
     """
+    check_targets(targets, student.logits, teacher.logits)
     s, t = student.logits.float(), teacher.logits.float().detach()
     positive = targets.to(s.device, non_blocking=True) > 0
     s_rest, t_rest = (logits.masked_fill(positive, ABSENT) for logits in (s, t))

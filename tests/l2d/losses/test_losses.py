@@ -1,5 +1,6 @@
 """What holds for every loss by name: its scale, its minimum, and finite numbers wherever a batch can take it."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -166,3 +167,17 @@ def test_networks_of_other_widths(name: str, student: Outputs, outputs: MakeOutp
 def test_a_loss_reads_only_its_part(name: str, part: str, student: Outputs, teacher: Outputs, targets: Tensor):
     LOSSES[name](student, teacher, targets).backward()
     assert [leaf is getattr(student, part) for leaf in leaves(student) if leaf.grad is not None] == [True]
+
+
+@pytest.mark.parametrize("name", ["cd", "id", "ps"])
+def test_targets_that_would_be_misread_are_refused(name: str, student: Outputs, teacher: Outputs, outputs: MakeOutputs, targets: Tensor):
+    loss: Loss = LOSSES[name]
+    for wrong in (2 * targets - 1, 0.9 * targets + 0.05, targets * math.nan):
+        with pytest.raises(ValueError, match="Targets must be 0 or 1 in a loss that compares positive labels"):
+            loss(student, teacher, wrong)
+    for wrong in (targets.T, targets[:, :3], targets[:3], targets[0]):
+        with pytest.raises(ValueError, match="Targets, student and teacher must be of the same pictures and labels"):
+            loss(student, teacher, wrong)
+    with pytest.raises(ValueError, match=r"they are of \(4, 5\), \(4, 5\) and \(4, 6\)\."):
+        loss(student, outputs(10.0, labels=6), targets)
+    assert loss(student, teacher, targets.bool()) == loss(student, teacher, targets)
