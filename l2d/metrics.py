@@ -24,6 +24,7 @@ Report = dict[str, object]
 
 THRESHOLD = 0.5
 TOP = 3
+UNKNOWN = "Targets must be 0 or 1; decide on unknown labels before scoring."
 
 
 def score_report(scores: Tensor, targets: Tensor, labels: Sequence[str], thresholds: Tensor | None = None) -> Report:
@@ -43,8 +44,8 @@ def score_report(scores: Tensor, targets: Tensor, labels: Sequence[str], thresho
         ValueError: for shapes that do not fit each other, no image or label at all, targets other than 0 and 1, or scores outside [0, 1].
     """
     _check(scores, targets)
-    if len(labels) != scores.shape[1]:
-        raise ValueError(f"Expected one label per column of the scores, {scores.shape[1]}; got {len(labels)}.")
+    if not len(labels) == len(set(labels)) == scores.shape[1]:
+        raise ValueError(f"Expected one label per column of the scores, {scores.shape[1]}, none twice; got {len(labels)}.")
     precisions = average_precisions(scores, targets)
     report: Report = {
         "images": len(scores),
@@ -99,7 +100,13 @@ def f1_scores(predicted: Tensor, targets: Tensor) -> dict[str, float | None]:
     0 / 0 counts as 0, as scikit-learn's `zero_division=0`. Labels without a positive are left out of the four per-label means,
     as they are of mAP (nothing predicted can be right there), but false alarms on them count in `OP` and `OF1`. Without any
     positive at all the per-label means are None.
+
+    Raises:
+        ValueError: for shapes that do not fit each other, no image or label at all, or anything else than yes or no, such as probabilities.
     """
+    _check_shapes(predicted, targets)
+    _check_binary(predicted, "Predictions must be yes or no; predict_above makes them of probabilities.")
+    _check_binary(targets, UNKNOWN)
     predicted, positive = predicted.cpu().bool(), targets.cpu().bool()
     hits, predictions, positives = (decisions.sum(0).double() for decisions in (predicted & positive, predicted, positive))
     present = positives > 0
@@ -117,7 +124,13 @@ def f1_scores(predicted: Tensor, targets: Tensor) -> dict[str, float | None]:
 
 
 def predict_oracle_k(scores: Tensor, targets: Tensor) -> Tensor:
-    """Per image the k best-scored labels, k being its number of true labels: (N, C) of booleans. Nothing for an image without labels."""
+    """Per image the k best-scored labels, k being its number of true labels: (N, C) of booleans. Nothing for an image without labels.
+
+    Raises:
+        ValueError: for shapes that do not fit each other, or targets other than 0 and 1.
+    """
+    _check_shapes(scores, targets)
+    _check_binary(targets, UNKNOWN)
     return _ranks(scores) < targets.cpu().sum(1, keepdim=True)
 
 
@@ -179,13 +192,22 @@ def _number(value: Tensor) -> float | None:
 
 
 def _check(scores: Tensor, targets: Tensor, probabilities: bool = True) -> None:
-    if scores.ndim != 2 or scores.shape != targets.shape or not scores.numel():
-        shapes = f"{tuple(scores.shape)} and {tuple(targets.shape)}"
-        raise ValueError(f"Expected scores and targets of one shape (images, labels), neither of them empty; got {shapes}.")
+    _check_shapes(scores, targets)
+    scores = scores.detach()
     if not scores.isfinite().all():
         raise ValueError("Scores must be finite; some are NaN or infinite. Did the training diverge?")
     low, high = float(scores.min()), float(scores.max())
     if probabilities and (low < 0 or high > 1):
         raise ValueError(f"Expected probabilities in [0, 1]; got {low:g} to {high:g}. Apply the sigmoid first.")
-    if not ((targets == 0) | (targets == 1)).all():
-        raise ValueError("Targets must be 0 or 1; decide on unknown labels before scoring.")
+    _check_binary(targets, UNKNOWN)
+
+
+def _check_shapes(scores: Tensor, targets: Tensor) -> None:
+    if scores.ndim != 2 or scores.shape != targets.shape or not scores.numel():
+        shapes = f"{tuple(scores.shape)} and {tuple(targets.shape)}"
+        raise ValueError(f"Expected scores and targets of one shape (images, labels), neither of them empty; got {shapes}.")
+
+
+def _check_binary(values: Tensor, sentence: str) -> None:
+    if not ((values == 0) | (values == 1)).all():
+        raise ValueError(sentence)

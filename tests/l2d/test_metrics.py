@@ -246,6 +246,28 @@ def test_what_has_no_order_is_refused_by_every_measure(measure: Callable[[Tensor
         measure(torch.full((2, 6), math.nan), torch.zeros(2, 6))
 
 
+@pytest.mark.parametrize(
+    ("predicted", "targets", "sentence"),
+    [
+        (torch.ones(1, 6), torch.ones(2, 6), "one shape"),
+        (torch.rand(2, 6), torch.zeros(2, 6), "yes or no; predict_above makes them of probabilities"),
+        (torch.ones(2, 6), torch.full((2, 6), -1), "Targets must be 0 or 1"),
+        (torch.ones(2, 6), torch.full((2, 6), math.nan), "Targets must be 0 or 1"),
+    ],
+)
+def test_what_is_no_decision_or_no_truth_is_not_counted_as_one(predicted: Tensor, targets: Tensor, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        f1_scores(predicted, targets)
+    if "yes" not in sentence:
+        with pytest.raises(ValueError, match=sentence):
+            predict_oracle_k(predicted, targets)
+
+
+def test_labels_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="one label per column of the scores, 6, none twice"):
+        score_report(torch.rand(2, 6), torch.zeros(2, 6), (*NAMES[:5], NAMES[0]))
+
+
 def test_thresholds_of_another_length_are_refused():
     with pytest.raises(ValueError, match="one threshold per label"):
         score_report(torch.rand(2, 6), torch.zeros(2, 6), NAMES, torch.rand(5))
