@@ -1,6 +1,7 @@
 """What every reader checks about the files that its annotations name."""
 
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -58,7 +59,8 @@ def read_lines(path: Path) -> list[str]:
 def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
     """The names of the labels, refused if there are none or one stands twice: reports are keyed by them.
 
-    Warns of names that differ in case or spaces alone: of several people who label, each may spell in a way of their own.
+    Warns of names that differ in case, spaces or the coding of accents alone: of several people who label, each may spell in a way of
+    their own.
 
     Raises:
         ValueError: naming what is wrong.
@@ -79,17 +81,18 @@ def require_labels(labels: Sequence[str], source: Path) -> tuple[str, ...]:
 def _doubt_alike(labels: Sequence[str], source: Path) -> None:
     if alike := _find_alike(labels):
         warnings.warn(
-            f"{source} has labels that differ in case or spaces alone: {name_some(alike)}. They count as different ones; spell them alike "
-            "if they are the same.",
+            f"{source} has labels that differ in case, spaces or the coding of accents alone: {name_some(alike)}. They count as different "
+            "ones; spell them alike if they are the same.",
             stacklevel=4,
         )
 
 
 def _find_alike(labels: Sequence[str]) -> list[str]:
-    """In words, labels that are the same but for case and spaces."""
+    """In words, labels that are the same but for case, spaces and the coding of accents."""
     spelled: dict[str, list[str]] = {}
     for label in labels:
-        spelled.setdefault("".join(label.split()).casefold(), []).append(label)
+        # Some systems write an accented letter as one sign, others as two.
+        spelled.setdefault(unicodedata.normalize("NFC", "".join(label.split()).casefold()), []).append(label)
     return [" and ".join(map(repr, names)) for names in spelled.values() if len(names) > 1]
 
 

@@ -25,9 +25,9 @@ def read_table(path: Path, split: str) -> Index:
     photos/desk.jpg,cup | laptop,test
     photos/wall.jpg,,train
     ```
-    `file` is relative to the CSV file; labels are separated by ; or |, and a picture that shows none has an empty cell. Spaces at
-    the ends of columns and labels do not count, nor do lines of nothing but commas. The labels are all that occur in the
-    file, in either split, in alphabetical order.
+    `file` is relative to the CSV file, with the folders separated by / or, as on Windows, by \\; labels are separated by ; or |, and a
+    picture that shows none has an empty cell. Spaces at the ends of columns and labels do not count, nor do lines of nothing but commas.
+    The labels are all that occur in the file, in either split, in alphabetical order.
     Without `split`, a fifth of the pictures are for testing, chosen by a checksum of their names: adding lines moves no picture from one
     split to the other. No picture is opened.
 
@@ -50,7 +50,7 @@ def read_table(path: Path, split: str) -> Index:
     chosen = [row for row in rows if _split_of(row, path) == split]
     if not chosen:
         raise EmptySplitError(f"{path} has no picture for {split}; give its pictures a column split with train or test.")
-    paths = [path.parent / row["file"] for row in chosen]
+    paths = [_find(path.parent, row["file"]) for row in chosen]
     columns = {label: column for column, label in enumerate(labels)}
     targets = torch.zeros(len(paths), len(labels))
     for target, row in zip(targets, chosen, strict=True):
@@ -95,10 +95,17 @@ def _check_files(rows: Sequence[dict[str, str]], path: Path) -> None:
     # By where they lie: p.jpg, ./p.jpg and its absolute path are one picture, and could be one of each split.
     spelled: dict[str, list[str]] = {}
     for row in rows:
-        spelled.setdefault(os.path.abspath(path.parent / row["file"]), []).append(row["file"])
+        spelled.setdefault(os.path.abspath(_find(path.parent, row["file"])), []).append(row["file"])
     twice = sorted(names[0] for names in spelled.values() if len(names) > 1)
     if twice:
         raise ValueError(f"{path} names pictures more than once, {len(twice)} in all: {name_some(twice)}.")
+
+
+def _find(folder: Path, name: str) -> Path:
+    """Where a picture lies. On other systems than Windows a name may hold its separator, so a file of just that name comes first."""
+    if "\\" in name and not (folder / name).exists():
+        name = name.replace("\\", "/")
+    return folder / name
 
 
 def _check_commas(labels: Sequence[str], path: Path) -> None:

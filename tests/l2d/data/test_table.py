@@ -48,6 +48,18 @@ def test_labels_that_differ_in_case_or_spaces_alone_are_doubted_and_kept(folder:
     path = write(folder / "own.csv", "file,labels,split\nphotos/beach.jpg,Cat; hot dog,train\nphotos/wall.jpg,cat;hot  dog; Dog,train\n")
     with pytest.warns(UserWarning, match=r"own\.csv has labels .*: 'Cat' and 'cat', 'hot  dog' and 'hot dog'\. They count as different"):
         assert read_table(path, "train").labels == ("Cat", "Dog", "cat", "hot  dog", "hot dog")
+    write(path, "file,labels,split\nphotos/beach.jpg,caf\u00e9,train\nphotos/wall.jpg,cafe\u0301,train\n")
+    with pytest.warns(UserWarning, match=r"the coding of accents alone: 'cafe\u0301' and 'caf\u00e9'\."):
+        assert len(read_table(path, "train").labels) == 2
+
+
+def test_folders_may_be_separated_as_on_windows(folder: Path, save_picture: Save, write: Write):
+    strange = save_picture(folder / "photos\\wall.jpg")
+    path = write(folder / "own.csv", "file,labels,split\nphotos\\beach.jpg,dog,train\nphotos\\wall.jpg,,train\n")
+    assert read_table(path, "train").paths == [folder / "photos" / "beach.jpg", strange]
+    write(path, "file,labels,split\nphotos\\beach.jpg,dog,train\nphotos/beach.jpg,,test\n")
+    with pytest.raises(ValueError, match="more than once, 1 in all"):
+        read_table(path, "train")
 
 
 def test_lines_of_empty_cells_do_not_count(folder: Path, write: Write):
