@@ -208,7 +208,7 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
             options["img_size"] = image_size
         return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **options)
     except (TypeError, AssertionError, NotImplementedError) as error:
-        reason = str(error) or "it has no such option"
+        reason = str(error).removesuffix(".") or "it has no such option"
         raise ValueError(f"{name} cannot be built with {options}: {reason}.") from error
     except (OSError, RuntimeError, httpx.HTTPError) as error:
         if not pretrained:

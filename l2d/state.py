@@ -45,7 +45,8 @@ def load_state(path: Path, parts: Mapping[str, Any], recipe: Recipe, identity: M
             part.load_state_dict(state[name])
         return {name: state[name] for name in TOLD}
     except Exception as error:  # torch.load fails in many ways on a damaged file
-        reason = textwrap.shorten(str(error), 300, placeholder=" ...").removesuffix(".")
+        # Of an empty file torch says nothing.
+        reason = textwrap.shorten(str(error) or "it is damaged", 300, placeholder=" ...").removesuffix(".")
         raise ValueError(f"Cannot resume from {path}: {reason}. Remove its folder to start over.") from error
 
 

@@ -134,7 +134,13 @@ def shrink(image: Image.Image, fraction: int) -> None:
 
 
 def squash(image: Image.Image, size: int) -> Tensor:
-    """Resize to a square without cropping: bytes (3, size, size). Training, evaluation and serving all use this one."""
+    """Resize an RGB picture to a square without cropping: bytes (3, size, size). Training, evaluation and serving all use this one.
+
+    Raises:
+        ValueError: for a picture of another mode, as Pillow opens grey, transparent and indexed ones.
+    """
+    if image.mode != "RGB":
+        raise ValueError(f"Expected a picture in RGB; this one is in {image.mode}. read_image and to_rgb give RGB.")
     return torch.from_numpy(_resize(image, size)).permute(2, 0, 1)
 
 
@@ -152,7 +158,7 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def to_input(image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """One picture as a network's input, (1, 3, size, size)."""
+    """One picture in RGB, as `read_image` gives it, as a network's input, (1, 3, size, size); errors as of `squash`."""
     return normalise(squash(image, size)[None].float() / 255, mean, std)
 
 

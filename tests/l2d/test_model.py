@@ -93,6 +93,7 @@ def test_the_same_seed_gives_the_same_network() -> None:
         ("swin_tiny_patch4_window7_224", {"output_stride": 16}, "cannot be built with .*output_stride"),
         ("resnet18.bogus", {}, "resnet18.bogus cannot be built"),
         ("vgg11", {"output_stride": 16}, "vgg11 cannot be built with .*output_stride"),
+        ("coat_tiny", {}, r"coat_tiny cannot be built with .* pooling is supported\.$"),
         ("swin_tiny_patch4_window7_224", {"image_size": 226}, r"no pictures of 226 x 226 pixels: .*divisible by patch size \(4\)"),
         ("test_resnet", {"output_stride": 7}, "must be 8, 16 or 32; got 7"),
         ("test_resnet", {"image_size": 16}, "at least 32 pixels; got 16"),

@@ -122,6 +122,9 @@ def test_squash_keeps_the_whole_picture() -> None:
     assert pixels.dtype == torch.uint8
     assert pixels[1, :, 0].max() == 0
     assert pixels[1, :, -1].min() == 255
+    for mode in ("L", "P", "RGBA", "CMYK"):
+        with pytest.raises(ValueError, match=f"this one is in {mode}. read_image and to_rgb give RGB"):
+            squash(Image.new(mode, (90, 30)), 12)
 
 
 def test_normalise_is_per_channel() -> None:
