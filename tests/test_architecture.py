@@ -177,3 +177,11 @@ def test_constraints_pin_every_direct_dependency():
     assert [line for line in pins if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", line)] == []
     direct = [entry for group in (project["dependencies"], *project["optional-dependencies"].values()) for entry in group]
     assert requirements(direct) <= requirements(pins)
+
+
+def test_what_lies_beside_the_sources_is_installed_with_them():
+    kinds = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]["*"]
+    beside = [path for package in ("l2d", "app") for path in (ROOT / package).rglob("*.*") if path.suffix not in {".py", ".pyc"}]
+    assert [path for path in beside if not any(path.match(kind) for kind in kinds)] == []
+    # Tells type checkers that the science has types.
+    assert ROOT / "l2d" / "py.typed" in beside
