@@ -94,8 +94,8 @@ def follow_steps(epochs: int, title: str = "") -> Iterator["StepCallback"]:
         task = bars.add_task(f"{title}epoch 1", total=None)
 
         def on_step(step: "StepReport") -> None:
-            losses = "  ".join(f"{name} {value:.1f}" for name, value in step.losses.items())
-            bars.update(task, description=f"{title}epoch {step.epoch}/{epochs}  {losses}", completed=step.step, total=step.steps)
+            description = f"{title}epoch {step.epoch}/{epochs}  {_list_losses(step.losses)}"
+            bars.update(task, description=description, completed=step.step, total=step.steps)
 
         yield on_step
 
@@ -110,11 +110,16 @@ def progress(description: str, *, still: bool = False) -> Iterator[Callable[[int
 
 def describe_epoch(report: "EpochReport", epochs: int) -> str:
     """One line: losses, score, time."""
-    losses = "  ".join(f"{name} {value:.1f}" for name, value in report.losses.items())
     # Pictures held out that show no label have none.
     mean = report.scores["mAP"] if report.scores else None
     score = f"  held-out mAP {mean:.2f}" if mean is not None else ""
-    return f"epoch {report.epoch}/{epochs}  {losses}{score}  {report.seconds:.0f} s  {report.images_per_second:.0f} images/s"
+    losses, speed = _list_losses(report.losses), f"{report.images_per_second:.0f} images/s"
+    return f"epoch {report.epoch}/{epochs}  {losses}{score}  {report.seconds:.0f} s  {speed}"
+
+
+def _list_losses(losses: dict[str, float]) -> str:
+    # A loss that is a mean is small where the labels' own, a sum, is in the hundreds.
+    return "  ".join(f"{name} {value:.1f}" if abs(value) >= 10 else f"{name} {value:.3g}" for name, value in losses.items())
 
 
 def split_names(names: str) -> list[str]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from PIL import Image
@@ -18,7 +19,8 @@ from l2d.distill import METHODS
 from l2d.evaluate import predict
 from l2d.metrics import f1_scores, predict_above, tune_thresholds
 from l2d.model import LabelNet
-from l2d.terminal import print_report
+from l2d.terminal import describe_epoch, print_report
+from l2d.train import EpochReport
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--image-size", "48", "--train-size", "32", "--epochs", "1", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu")
@@ -49,6 +51,11 @@ def refuse(*words: str | Path) -> str:
     assert "Traceback" not in result.stderr
     assert result.stderr.startswith("Error: ")
     return " ".join(result.stderr.split())
+
+
+def test_small_losses_are_told_beside_large_ones() -> None:
+    report = EpochReport(1, {"bce": 139.96, "mld": 2.046, "own": 0.03126}, None, cast(LabelNet, None), 4.0, 4.0, 123.4)
+    assert describe_epoch(report, 80) == "epoch 1/80  bce 140.0  mld 2.05  own 0.0313  4 s  123 images/s"
 
 
 def test_train_leaves_a_checkpoint_and_says_how_it_went(teacher: Path, coco: Path, tmp_path: Path) -> None:
