@@ -54,8 +54,9 @@ def choose_weights(method: str, weights: Mapping[str, float] | None = None) -> d
     for name, weight in (weights or {}).items():
         if name not in chosen:
             raise ValueError(f"Method {method} has no loss {name!r}; it has {', '.join(chosen) or 'none but the labels'}.")
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"The weight of {name} must be a number from 0 on; got {weight:g}.")
+        # Python's own numbers: a tensor, or NumPy's single precision, could not be written into the card after the first epoch.
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ValueError(f"The weight of {name} must be a number from 0 on; got {weight!r}.")
         chosen[name] = weight
     return chosen
 

@@ -29,7 +29,7 @@ UNIT_PIXELS = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to train, on what, into which folder.
+    """What to train, on what, into which folder. Paths may be given as text.
 
     Attributes:
         backbone: timm name.
@@ -54,6 +54,12 @@ class Plan:
     width: int = 768
     feedforward: int = 2048
     unit_pixels: bool = False
+
+    def __post_init__(self) -> None:
+        # From a notebook paths come as text.
+        for name in ("out", "teacher", "init"):
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))
 
 
 def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: StepCallback | None = None) -> Iterator[EpochReport]:

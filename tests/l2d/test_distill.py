@@ -138,6 +138,8 @@ def test_without_a_teacher_only_the_labels_are_learned(student: LabelNet, images
         ("vanilla", {"mld": 1.0}, "Method vanilla has no loss 'mld'; it has none but the labels"),
         ("l2d", {"mld": -0.5}, "The weight of mld must be a number from 0 on; got -0.5"),
         ("l2d", {"mld": math.nan}, "got nan"),
+        ("l2d", {"mld": "5"}, "got '5'"),
+        ("l2d", {"mld": torch.tensor(5.0)}, r"got tensor\(5\.\)"),
         ("l2d", {"mld": math.inf}, "got inf"),
     ],
 )

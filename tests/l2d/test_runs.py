@@ -88,6 +88,11 @@ def test_where_initial_weights_come_from_is_told(coco: Path, tmp_path: Path, pre
     assert describe_lineage(make_plan(coco, tmp_path, pretrained=pretrained)) == {"init": told}
 
 
+def test_paths_may_be_given_as_text(coco: Path, tmp_path: Path) -> None:
+    named = make_plan(coco, str(tmp_path / "one"), teacher="runs/teacher", init="first.safetensors")
+    assert named == make_plan(coco, tmp_path / "one", teacher=Path("runs/teacher"), init=Path("first.safetensors"))
+
+
 def test_two_runs_do_not_share_a_folder(coco: Path, tmp_path: Path) -> None:
     first = execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 3}), device="cpu")
     next(first)
