@@ -114,8 +114,10 @@ def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard
     renamed: a full disk or a power cut leaves what was there before. What earlier writers left when they were killed is swept.
 
     Raises:
+        ValueError: before anything is written, for what wraps a network, or a card of another one: it could not be loaded again.
         OSError: if the folder cannot be written.
     """
+    _check_described(model, card)
     folder.mkdir(parents=True, exist_ok=True)
     sweep_partial(folder)
     # Through bytes: safetensors' own writer makes files that only their owner can read.
@@ -125,6 +127,15 @@ def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard
     card = dataclasses.replace(card, sha256=hashlib.sha256(weights).hexdigest(), parameters=parameters)
     write_card(folder, card)
     return card
+
+
+def _check_described(model: LabelNet, card: ModelCard) -> None:
+    if not isinstance(model, LabelNet):
+        raise ValueError(f"Expected the network itself, a LabelNet; got {type(model).__name__}, which may wrap one.")
+    sizes = {"labels": model.head.bias.shape[0], "width": model.head.embed.out_features, "feedforward": model.head.expand.out_features}
+    told = {"labels": len(card.labels), "width": card.width, "feedforward": card.feedforward}
+    if other := [f"{name} {told[name]}, not {size}" for name, size in sizes.items() if told[name] != size]:
+        raise ValueError(f"The card describes another network: it says {', '.join(other)}.")
 
 
 def write_card(folder: Path, card: ModelCard) -> None:

@@ -135,6 +135,8 @@ class _Run:
         count = len(self.training.paths)
         if count < 2:
             raise ValueError(f"Training needs at least two pictures besides those held out; the data set leaves {count}.")
+        if not ((self.training.targets >= 0) & (self.training.targets <= 1)).all():
+            raise ValueError("Targets must lie between 0 and 1, an absent label being 0; some do not. Decide on unknown labels first.")
         if not self.training.targets.any():
             raise ValueError(f"None of the {count} pictures to train on shows a label; look at the data set with l2d data check.")
         self.pictures = Pictures(self.training.paths, size, pinned=self.device.type == "cuda")

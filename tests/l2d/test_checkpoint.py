@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from l2d import checkpoint, disk
 from l2d.checkpoint import (
@@ -125,6 +126,15 @@ def test_numbers_beyond_half_precision_survive(tmp_path: Path) -> None:
     model.backbone.bn1.running_var[0] = 1e6
     save_checkpoint(tmp_path, model, make_card())
     assert load_checkpoint(tmp_path)[0].backbone.bn1.running_var[0] == 1e6
+
+
+def test_what_could_not_be_loaded_again_is_not_written(tmp_path: Path) -> None:
+    model, card = make_model(), make_card()
+    with pytest.raises(ValueError, match="a LabelNet; got DataParallel, which may wrap one"):
+        save_checkpoint(tmp_path / "new", nn.DataParallel(model), card)
+    with pytest.raises(ValueError, match="another network: it says labels 1, not 3, width 32, not 16"):
+        save_checkpoint(tmp_path / "new", model, make_card(labels=("cat",), width=32))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_new_card_leaves_the_weights(folder: Path) -> None:

@@ -265,6 +265,12 @@ def test_a_loss_that_nothing_learns_by_is_refused(bands: Index) -> None:
         train_out(bands, make_recipe(method="rkd", freeze_stages=5), teacher=make_network(7))
 
 
+@pytest.mark.parametrize("absent", [-1.0, math.nan, 2.0])
+def test_targets_that_are_no_shares_are_refused(bands: Index, absent: float) -> None:
+    with pytest.raises(ValueError, match="Targets must lie between 0 and 1, an absent label being 0; some do not"):
+        train_out(bands._replace(targets=torch.where(bands.targets == 0, absent, 1.0)), make_recipe())
+
+
 def test_pictures_that_show_no_label_are_refused(bands: Index) -> None:
     with pytest.raises(ValueError, match="None of the 24 pictures to train on shows a label; look at the data set with l2d data check"):
         train_out(bands._replace(targets=torch.zeros_like(bands.targets)), make_recipe())
