@@ -14,6 +14,8 @@ from l2d.data.images import Index
 SPLITS = ("train", "test")
 # Without a column `split`, one picture in this many is for testing.
 TEST_SHARE = 5
+# What people separate labels by, too. In a name of one they would be in the way of the commands.
+FOREIGN = {",": "a comma", "\n": "a line break", "\r": "a line break", "\t": "a tab"}
 
 
 def read_table(path: Path, split: str) -> Index:
@@ -37,8 +39,8 @@ def read_table(path: Path, split: str) -> Index:
 
     Raises:
         FileNotFoundError: if the file is missing.
-        ValueError: for another form, an unknown split, a picture named twice, no label at all, a label with a comma, or a split without
-            pictures.
+        ValueError: for another form, an unknown split, a picture named twice, no label at all, a label with a comma, a tab or a line
+            break, or a split without pictures.
     """
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r} of a table; the known ones are {', '.join(SPLITS)}.")
@@ -46,7 +48,7 @@ def read_table(path: Path, split: str) -> Index:
     rows = _read_rows(path)
     _check_files(rows, path)
     labels = require_labels(sorted({label for row in rows for label in _split_labels(row["labels"])}), path)
-    _check_commas(labels, path)
+    _check_separators(labels, path)
     chosen = [row for row in rows if _split_of(row, path) == split]
     if not chosen:
         raise EmptySplitError(f"{path} has no picture for {split}; give its pictures a column split with train or test.")
@@ -108,10 +110,11 @@ def _find(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _check_commas(labels: Sequence[str], path: Path) -> None:
-    commas = next((label for label in labels if "," in label), None)
-    if commas is not None:
-        raise ValueError(f"{path} has a label with a comma, {commas!r}: separate the labels of a picture by ; or |.")
+def _check_separators(labels: Sequence[str], path: Path) -> None:
+    for sign, name in FOREIGN.items():
+        several = next((label for label in labels if sign in label), None)
+        if several is not None:
+            raise ValueError(f"{path} has a label with {name}, {several!r}: separate the labels of a picture by ; or |.")
 
 
 def _split_labels(cell: str) -> list[str]:

@@ -105,6 +105,10 @@ def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, sa
         ),
         ('file,labels\n"photos/beach.jpg,dog\n', "not a CSV file"),
         ('file,labels,split\nphotos/beach.jpg,"dog, cat",train\n', "a comma, 'dog, cat': separate the labels of a picture by ; or |"),
+        (
+            'file,labels,split\nphotos/beach.jpg,"dog\ncat",train\n',
+            r"a line break, 'dog\\ncat': separate the labels of a picture by ; or |",
+        ),
     ],
 )
 def test_nonsense_is_refused_in_words(folder: Path, write: Write, text: str, sentence: str):
