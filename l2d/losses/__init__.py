@@ -1,5 +1,8 @@
 """Every distillation loss by name; each is called as loss(student, teacher, targets) and returns a scalar.
 
+`targets` (N, C) are 0 or 1, of any type; `cd`, `id` and `ps` refuse others. Whatever the precision of the outputs, the losses are
+computed in single precision.
+
 None is negative but for rounding: where student and teacher nearly agree, mld, ps and pkt may come out a little below 0.
 """
 
@@ -27,4 +30,4 @@ LOSSES: dict[str, Loss | type[nn.Module]] = {
     "reviewkd": ReviewKD,
 }
 
-__all__ = ["LOSSES", "Loss", "ReviewKD", "bce"]
+__all__ = ["LOSSES", "Loss", "ReviewKD", "bce", "cd", "id", "mld", "mse", "pkt", "ps", "rkd"]
