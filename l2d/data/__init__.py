@@ -74,7 +74,7 @@ def read_annotations(spec: str, split: str) -> Index:
         split: "train" or "test".
 
     Raises:
-        ValueError: for an unknown kind or split, or annotations that make no sense.
+        ValueError: for an unknown kind or split, annotations that make no sense, or a reader that gives not one row for each picture.
         FileNotFoundError: if the annotations are missing.
     """
     if split not in SPLITS:
@@ -89,6 +89,7 @@ def read_annotations(spec: str, split: str) -> Index:
     index = READERS[kind](Path(os.path.expanduser(place)), split)
     if not index.paths:
         raise EmptySplitError(f"{spec} names no picture for {split}; a data set needs at least one.")
+    _check_shapes(index, kind)
     return index
 
 
@@ -117,6 +118,15 @@ def check_splits(spec: str, labels: Sequence[str]) -> None:
             f"The test pictures of {spec} do not have the labels of its training pictures: {differences}. Name the same labels in the same "
             "order for both."
         )
+
+
+def _check_shapes(index: Index, kind: str) -> None:
+    """Refuse what a reader may give by mistake: pictures would be trained on, and scored, with the labels of others."""
+    expected, found = (len(index.paths), len(index.labels)), tuple(index.targets.shape)
+    if found != expected:
+        raise ValueError(f"The reader of {kind} must give targets of shape {expected}, pictures and labels; it gives {found}.")
+    if index.boxes is not None and len(index.boxes) != len(index.paths):
+        raise ValueError(f"The reader of {kind} must give boxes for each of {len(index.paths)} pictures; it gives {len(index.boxes)}.")
 
 
 def _parse_count(text: str) -> int:

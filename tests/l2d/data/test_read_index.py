@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from l2d.data import READERS, check_splits, find_spec, read_annotations, read_index
+from l2d.data import READERS, Index, check_splits, find_spec, read_annotations, read_index
 from l2d.data.files import describe_differences, find_missing, name_some, read_lines
 
 Save = Callable[..., Path]
@@ -43,6 +45,24 @@ def test_home_folders_are_found(tmp_path: Path, save_picture: Save, write: Write
     assert read_index("csv:~/own.csv", "train").paths == [tmp_path / "a.png"]
     with pytest.raises(FileNotFoundError, match=r"There is no file ~nobody-of-that-name/own\.csv"):
         read_index("csv:~nobody-of-that-name/own.csv", "train")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            {"targets": torch.zeros(4, 3)},
+            r"The reader of own must give targets of shape \(2, 3\), pictures and labels; it gives \(4, 3\)\.",
+        ),
+        ({"targets": torch.zeros(3, 2)}, r"it gives \(3, 2\)"),
+        ({"boxes": [{}]}, "The reader of own must give boxes for each of 2 pictures; it gives 1"),
+    ],
+)
+def test_a_reader_that_mixes_up_its_rows_is_refused(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], sentence: str):
+    index = Index([Path("a.png"), Path("b.png")], torch.zeros(2, 3), ("cat", "cow", "dog"))
+    monkeypatch.setitem(READERS, "own", lambda root, split: index._replace(**given))
+    with pytest.raises(ValueError, match=sentence):
+        read_annotations("own:here", "train")
 
 
 def test_shapes_take_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
