@@ -95,6 +95,17 @@ def test_rows_far_from_the_window_are_painted_when_they_come_near(context):
     page.close()
 
 
+def test_many_columns_stand_in_several_lines_with_their_names(context):
+    page = context.new_page()
+    page.set_viewport_size({"width": 500, "height": 600})
+    page.evaluate(f"() => {{ {SCRIPTS} {SCENE} }}")
+    crowded = "document.querySelector('div').classList.contains('crowded')"
+    assert page.evaluate(crowded)
+    page.set_viewport_size({"width": 700, "height": 600})
+    page.wait_for_function(f"!{crowded}")
+    page.close()
+
+
 def test_probabilities_read_as_in_a_figure(context):
     page = context.new_page()
     probabilities = [0, 1e-9, 0.0049, 0.006, 0.5, 0.9949, 0.997, 1]

@@ -4,6 +4,8 @@
 const FINE = 144;
 /** Times as wide as high: photographs from here on stand below one another. */
 const WIDE = 3;
+/** Pixels of a column below which names would break within words: maps then stand in several lines, each with its model's name. */
+const NARROWEST = 88;
 /** Milliseconds that a finger rests before it holds a map: it may only be scrolling. */
 const HOLD = 180;
 
@@ -19,6 +21,7 @@ function createGrid(root, { remove, say }) {
   }, { rootMargin: "100% 0px" });
   // A row that is scrolled to keeps clear of the names above it, which may take several lines.
   const cover = new ResizeObserver(([{ target }]) => root.style.setProperty("--head", `${target.offsetHeight}px`));
+  new ResizeObserver(crowd).observe(root);
   window.addEventListener("beforeprint", () => rows.forEach((row) => row.paint()));
 
   /** Build rows and columns anew: other labels, models or photograph. */
@@ -28,6 +31,7 @@ function createGrid(root, { remove, say }) {
     root.style.setProperty("--shape", `${scene.photo.width} / ${scene.photo.height}`);
     root.style.setProperty("--ratio", scene.photo.width / scene.photo.height);
     root.classList.toggle("wide", scene.photo.width >= WIDE * scene.photo.height);
+    crowd();
     names = [];
     rows = scene.labels.map((label) => buildRow(label, scene));
     const head = buildHead(scene);
@@ -37,6 +41,11 @@ function createGrid(root, { remove, say }) {
     cover.observe(head);
     approach.disconnect();
     for (const row of rows) approach.observe(row.node);
+  }
+
+  function crowd() {
+    const columns = shown ? shown.models.length + 1 : 1;
+    root.classList.toggle("crowded", root.clientWidth > 0 && root.clientWidth / columns < NARROWEST);
   }
 
   function moveStop(label) {
