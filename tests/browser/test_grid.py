@@ -106,6 +106,26 @@ def test_many_columns_stand_in_several_lines_with_their_names(context):
     page.close()
 
 
+def test_a_finger_that_is_lifted_leaves_the_values_of_its_place(context):
+    page = context.new_page()
+    touched = page.evaluate(
+        f"""() => {{ {SCRIPTS} {SCENE}
+          grid.draw(view);
+          const row = root.querySelector(".row"), frame = row.querySelectorAll(".frame")[1], seen = [];
+          const {{ left, top, width, height }} = frame.getBoundingClientRect();
+          const at = {{ bubbles: true, pointerType: "touch", clientX: left + width / 4, clientY: top + 0.75 * height }};
+          for (const type of ["pointerdown", "pointerup", "pointerleave", "pointercancel"]) {{
+            (type === "pointerleave" ? row.querySelector(".cells") : frame).dispatchEvent(new PointerEvent(type, at));
+            seen.push([row.classList.contains("crossed"), row.querySelector(".value").textContent]);
+          }}
+          return seen;
+        }}"""
+    )
+    assert [crossed for crossed, _ in touched] == [True, True, True, False]
+    assert touched[2][1] == touched[0][1] != touched[3][1]
+    page.close()
+
+
 def test_probabilities_read_as_in_a_figure(context):
     page = context.new_page()
     probabilities = [0, 1e-9, 0.0049, 0.006, 0.5, 0.9949, 0.997, 1]

@@ -240,7 +240,9 @@ function createGrid(root, { remove, say }) {
       move((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
     };
     row.cross.addEventListener("pointermove", follow);
-    row.cross.addEventListener("pointerleave", () => { leave(); bare(false); });
+    // A finger that is lifted has left, too, and the values are read after that: they go with the focus, or when it scrolls.
+    row.cross.addEventListener("pointerleave", ({ pointerType }) => { if (pointerType !== "touch") leave(); bare(false); });
+    row.cross.addEventListener("pointercancel", leave);
     row.cross.addEventListener("pointerdown", (event) => {
       if (event.button || !event.target.closest(".frame")) return;
       follow(event);
