@@ -127,12 +127,33 @@ def test_a_server_that_refuses_is_told_from_one_that_is_gone(page, problems):
     page.route("**/component_server/**", lambda route: route.fulfill(status=429, body="{}"))
     page.get_by_role("button", name="A cup of coffee").click()
     expect(page.locator(".notice")).to_contain_text("The server runs, but refused to answer")
+    # As one of many megabytes over a slow line is, which the server waits for no longer.
+    page.set_input_files("#l2d-file", {"name": "large.png", "mimeType": "image/png", "buffer": draw_photograph()})
+    expect(page.locator(".notice")).to_contain_text("large.png: The server runs, but did not take the photograph")
     page.route("**/healthz", lambda route: route.abort())
     page.get_by_role("button", name="A cup of coffee").click()
     expect(page.locator(".notice")).to_contain_text("The server does not answer.")
     assert page.evaluate(f"{PAINTED}.length") > 0
     page.wait_for_selector(".desk[data-busy=false]")
     problems.clear()  # the browser's own lines about these answers
+
+
+def test_maps_that_could_not_be_had_are_told_where_one_is_and_asked_for_again(page, problems):
+    page.set_viewport_size({"width": 1280, "height": 500})
+    page.route("**/component_server/**", lambda route: route.abort())
+    page.route("**/healthz", lambda route: route.abort())
+    page.get_by_role("combobox", name="Add a label").fill("car")
+    page.keyboard.press("Enter")
+    missing = page.locator(".grid .row[data-label=car] .note").filter(has_text="…")
+    expect(page.locator(".grid .row[data-label=car]")).to_be_in_viewport()
+    expect(page.locator(".notice")).to_contain_text("The server does not answer.")
+    expect(page.locator(".notice")).to_be_in_viewport(ratio=1)
+    assert missing.count() > 0
+    page.unroute_all()
+    page.evaluate("dispatchEvent(new Event('online'))")
+    expect(missing).to_have_count(0)
+    expect(page.locator(".notice")).to_be_hidden()
+    problems.clear()
 
 
 def test_nothing_chosen_is_said(page):

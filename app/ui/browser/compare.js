@@ -6,6 +6,7 @@ const LIKELY_CHIPS = 12;
 const NARROW = matchMedia("(max-width: 860px)");
 const NOT_THERE = "The server does not answer. Is it still running?";
 const TOO_OFTEN = "The server runs, but refused to answer: it may have been asked too often. Try again in a minute.";
+const TOO_SLOW = "The server runs, but did not take the photograph: it may have come too slowly, or the server been asked too often. Try again in a minute, or with a smaller file.";
 
 const find = (selector) => element.querySelector(selector);
 
@@ -37,15 +38,16 @@ async function call(name, photo, request) {
   const known = { ...request, example: photo.example, sha256: photo.sha256 };
   let reply = !photo.file || photo.sha256 ? await server[name](known) : { forgotten: true };
   if (reply?.forgotten && !photo.file) throw new Error("The server no longer remembers this photograph; choose it again.");
+  const refusal = reply?.forgotten ? TOO_SLOW : TOO_OFTEN;
   if (reply?.forgotten) reply = await server[name]({ binary: true, data: { request: JSON.stringify(request), photograph: photo.file } });
-  if (!reply) throw new Error(await explainSilence());
+  if (!reply) throw new Error(await explainSilence(refusal));
   if (reply.error) throw new Error(reply.error);
   return reply;
 }
 
-/** Gradio tells no reason why there is no answer. */
-async function explainSilence() {
-  return (await fetch("healthz").then(({ ok }) => ok, () => false)) ? TOO_OFTEN : NOT_THERE;
+/** Gradio tells no reason why there is no answer; `refusal` is the likely one of a server that runs. */
+async function explainSilence(refusal = TOO_OFTEN) {
+  return (await fetch("healthz").then(({ ok }) => ok, () => false)) ? refusal : NOT_THERE;
 }
 
 /** Ask for maps and predictions, and show them; a refusal is told, and undone by `restore`. */

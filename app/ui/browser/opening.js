@@ -70,7 +70,8 @@ async function leaveOutGone() {
   return gone.length ? `No longer on the server: ${gone.map(({ title }) => title).join(", ")}.` : "";
 }
 
-const lookAgain = () => updateModels().catch((error) => complain(error.message));
+/** What changed on the server meanwhile, and what could not be had from it while it was away. */
+const lookAgain = () => updateModels().then(() => asking || complete()).catch((error) => complain(error.message));
 
 // Another tab of the page was in front.
 let away = false;
@@ -78,8 +79,8 @@ new IntersectionObserver(([{ isIntersecting }]) => {
   if (isIntersecting && away) lookAgain();
   away = !element.offsetParent;
 }).observe(element);
-// Another window was, where somebody may have copied or deleted a model.
-window.addEventListener("focus", () => state.models.length && lookAgain());
+// Another window was, where somebody may have copied or deleted a model; or there was no network.
+for (const event of ["focus", "online"]) window.addEventListener(event, () => state.models.length && lookAgain());
 
 function start() {
   openTab(readAddress().tab?.[0]);
