@@ -51,9 +51,11 @@ CSS = """
 /* Gradio's knob is white on white. */
 .gradio-container [type=range]::-webkit-slider-thumb { background: var(--color-accent) !important; }
 .gradio-container [type=range]::-moz-range-thumb { background: var(--color-accent) !important; }
-/* The line below the tab in front is a fill, which such a theme takes away. */
+/* Within a media query Gradio puts the container before every selector itself. */
 @media (forced-colors: active) {
-  .gradio-container [role=tab][aria-selected=true]::after { forced-color-adjust: none; background: Highlight; }
+  /* Such a theme takes fills away, by which one sees what is chosen: the line below the tab in front, ticks and knobs. */
+  [role=tab][aria-selected=true]::after { forced-color-adjust: none; background: Highlight; }
+  .wrap :is([type=radio], [type=checkbox], [type=range]) { forced-color-adjust: none; }
 }
 @keyframes l2d-busy { to { transform: translateX(440%); } }
 @media (max-width: 640px) {
@@ -61,6 +63,21 @@ CSS = """
   .l2d-header p { font-size: 13px; }
   .l2d-header p span { display: none; }
 }
+"""
+
+# Fonts are fetched at once, not when the first text is there, which would move what stands beside it.
+# The style is for the container itself, which Gradio puts before every selector of a media query in `CSS`: on paper it may not clip what
+# goes on to the next page, nor is it dark.
+HEAD = """
+<link rel="preload" href="static/fonts/SourceSansPro/SourceSansPro-Regular.woff2" as="font" type="font/woff2" crossorigin>
+<link rel="preload" href="static/fonts/SourceSansPro/SourceSansPro-Bold.woff2" as="font" type="font/woff2" crossorigin>
+<style>
+@media print {
+  body .gradio-container { overflow: visible !important; }
+  body .gradio-container > .main { padding-bottom: 0 !important; }
+  .dark .gradio-container * { color: #000 !important; }
+}
+</style>
 """
 
 
@@ -122,4 +139,4 @@ def look() -> dict[str, Any]:
         button_cancel_text_color_hover="#b91c1c",
         button_cancel_text_color_hover_dark="#fecaca",
     )
-    return {"theme": theme, "css": CSS, "footer_links": [], "run_history": False, "ssr_mode": False}
+    return {"theme": theme, "css": CSS, "head": HEAD, "footer_links": [], "run_history": False, "ssr_mode": False}

@@ -18,6 +18,32 @@ def test_it_opens_with_an_example_already_compared(opened):
     expect(opened.locator(".photo-name")).to_have_text("Grace Hopper")
 
 
+def test_nothing_beside_the_photograph_moves_when_it_comes(page):
+    held, box = [], page.locator(".models-box")
+    page.route("**/component_server/**", lambda route: held.append(route))
+    page.reload(wait_until="commit")
+    expect(page.locator(".empty")).to_have_text("Comparing the first photograph…")
+    before = box.bounding_box()["y"]
+    page.wait_for_function("document.querySelector('.desk').dataset.busy === 'true'")
+    held[0].continue_()
+    page.wait_for_selector(".grid .row")
+    assert abs(box.bounding_box()["y"] - before) < 2
+
+
+def test_on_paper_there_are_names_at_every_map_and_nothing_to_press(page):
+    page.emulate_media(media="print", color_scheme="dark")
+    expect(page.locator(".tools")).to_be_hidden()
+    expect(page.locator(".cell[data-model] .name").last).to_be_visible()
+    # Else it clips what is moved to the next page.
+    assert page.locator(".gradio-container").evaluate("(page) => getComputedStyle(page).overflow") == "visible"
+
+
+def test_in_forced_colours_one_sees_which_tab_is_in_front(page):
+    page.emulate_media(forced_colors="active")
+    front = page.get_by_role("tab", name="Compare")
+    assert front.evaluate("(tab) => getComputedStyle(tab, '::after').forcedColorAdjust") == "none"
+
+
 def test_results_stand_beside_the_papers(page):
     page.get_by_role("tab", name="Results").click()
     expect(page.get_by_role("region", name="Scores").first).to_contain_text("Paper: ")

@@ -24,7 +24,13 @@ def test_the_page_has_its_tabs_and_asks_nobody_else_for_anything(page):
     assert not page.analytics_enabled
 
 
+def test_the_fonts_that_are_fetched_at_once_are_those_of_the_theme():
+    chosen = look()
+    fonts, fetched = (set(re.findall(r"static/fonts/[\w/-]+\.woff2", text)) for text in (chosen["theme"]._get_theme_css(), chosen["head"]))
+    assert fetched == fonts != set()
+
+
 def test_the_look_is_made_of_what_gradio_itself_serves():
     chosen = look()
-    sheets = chosen["theme"]._get_theme_css() + chosen["css"] + "".join(chosen["theme"]._stylesheets)
+    sheets = chosen["theme"]._get_theme_css() + chosen["css"] + chosen["head"] + "".join(chosen["theme"]._stylesheets)
     assert set(re.findall(r"https?://[\w.]+", sheets)) <= {"http://www.w3.org"}
