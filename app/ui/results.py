@@ -87,8 +87,10 @@ def _render_data(entries: list[Entry]) -> str:
     photographs = sorted({count for entry in entries if isinstance(count := entry.card.scores.get("images"), int)})
     counts = " and ".join(f"{count:,}" for count in photographs)
     measured = f" on {counts} test photograph{'s' * (photographs != [1])}" if photographs else ""
+    scored = f"scored{measured}" if photographs or any(read_scores(entry.card.scores) for entry in entries) else "not scored yet"
     title, count = escape(entries[0].data_title), len(entries[0].card.labels)
-    parts = [f"<h2>Measured on {title}</h2><p>These models, {count} label{'s' * (count > 1)}, scored{measured}.</p>{PROTOCOL}"]
+    models = "These models" if len(entries) > 1 else "This model"
+    parts = [f"<h2>Measured on {title}</h2><p>{models}, {count} label{'s' * (count > 1)}, {scored}.</p>{PROTOCOL}"]
     parts.append(_render_methods(entries))
     if located := _render_localization(entries):
         parts.append(f"<h2>Do the maps lie on the objects?</h2>{LOCALIZATION}{located}")

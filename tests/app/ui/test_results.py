@@ -101,7 +101,7 @@ def test_a_row_holds_what_was_measured_here_then_what_each_pair_of_the_paper_rep
 def test_on_how_many_photographs_they_were_scored_is_told_where_it_is_known(entry):
     models = [with_card(entry["student-l2d"], scores={"images": images}) for images in (2500, 40, 2500)]
     assert "scored on 40 and 2,500 test photographs." in render_results(models, {}, NOWHERE)
-    assert "5 labels, scored.</p>" in render_results([with_card(entry["student-l2d"], scores={})], {}, NOWHERE)
+    assert "This model, 5 labels, not scored yet.</p>" in render_results([with_card(entry["student-l2d"], scores={})], {}, NOWHERE)
 
 
 def test_what_cannot_be_used_is_listed_by_name_with_its_reason(entry):
@@ -160,13 +160,13 @@ def test_models_of_different_data_are_not_mixed(entry):
 def test_data_of_one_name_and_other_labels_are_told_apart(entry):
     models = [with_card(entry["student-l2d"], labels=("ant", "bee")), with_card(entry["student-vanilla"], labels=("oak", "fir", "yew"))]
     page = render_results(models, {}, NOWHERE)
-    assert re.findall(r"These models, (\d) labels", page) == ["2", "3"]
+    assert re.findall(r"This model, (\d) labels", page) == ["2", "3"]
 
 
 def test_one_of_anything_is_counted_as_one(entry):
     model = with_card(entry["student-l2d"], labels=("ant",), scores={"images": 1, "localization": {"pairs": 1}})
     page = render_results([model], {}, NOWHERE)
-    assert "These models, 1 label, scored on 1 test photograph.</p>" in page
+    assert "This model, 1 label, scored on 1 test photograph.</p>" in page
     assert "<p>1 pair for every model.</p>" in page
 
 
