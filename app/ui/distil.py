@@ -14,7 +14,7 @@ from app.orders import Order
 from app.records import JobFolder
 from app.ui import curves, form, maps, progress
 from app.ui.curves import recall_history, show_curves
-from app.ui.form import BASIS, FITTED, FITTING, MORE, SHOWN, Form
+from app.ui.form import BASIS, FITTED, FITTING, KEEP, MORE, RECALL, SHOWN, Form
 from app.ui.maps import list_epochs, show_maps
 from app.ui.progress import describe_state, show_log, show_status
 from app.workshop import Workshop
@@ -88,13 +88,18 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
 def _follow_fields(bench: "Bench", tab: gr.Tab, fields: dict[str, Any], command: gr.Textbox) -> None:
     """Have the fields fit each other, and the commands tell what they hold. A choice made before the last one is answered counts, too."""
     inputs, basis, fitted = list(fields.values()), [fields[name] for name in BASIS], [fields[name] for name in FITTED]
-    # What there is to choose from comes and goes.
-    changed = [tab.select, *(fields[name].input for name in FITTING)]
-    fit = gr.on(changed, bench.form.fit, basis, fitted, trigger_mode="always_last", **QUIET)
-    fit.then(bench.preview, inputs, command, trigger_mode="always_last", **QUIET)
+    recalled = tab.select(bench.form.recall, gr.Textbox(visible=False), inputs, js=RECALL, **QUIET)
+    # What there is to choose from comes and goes. One function, so that two of its answers come in order.
+    fit = bench.form.fit
+    opened = recalled.then(fit, basis, fitted, **QUIET)
+    changed = gr.on([fields[name].input for name in FITTING], fit, basis, fitted, trigger_mode="always_last", **QUIET)
+    for before in (opened, changed):
+        before.then(bench.preview, inputs, command, trigger_mode="always_last", **QUIET)
     # Only what a person changes: what was fitted is not all there yet when the first of it has changed.
     typed = [component.input for name, component in fields.items() if name not in FITTING]
     gr.on(typed, bench.preview, inputs, command, trigger_mode="always_last", **QUIET)
+    # What was fitted need not be kept: it is fitted again.
+    gr.on([component.input for component in fields.values()], None, inputs, js=KEEP, **QUIET)
 
 
 def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, tuple[gr.HTML, gr.Button], gr.Textbox]:

@@ -1,5 +1,6 @@
 """The Distil tab's form: its fields, what can be chosen in them, what goes together, and the order that they make."""
 
+import json
 from typing import Any, get_args
 
 import gradio as gr
@@ -41,6 +42,17 @@ BASIS = (*FITTED, "method")
 FITTING = ("method", "teacher", "student", "start_from", "teacher_start_from", "pretrained")
 # What stands in a number's field that is empty, where that says something.
 EMPTY = {"freeze_stages": "none"}
+# What is filled in outlives a reload of the page, which Gradio does by itself where the connection to the server was lost for a while.
+# Both scripts are silent in a browser that keeps nothing.
+KEEP = """(...held) => {
+  try { sessionStorage.setItem("l2d-form", JSON.stringify(held)); } catch {}
+}"""
+# Once: what is filled in later is there.
+RECALL = """() => {
+  if (window.l2dRecalled) return "";
+  window.l2dRecalled = true;
+  try { return sessionStorage.getItem("l2d-form") ?? ""; } catch { return ""; }
+}"""
 # Fields that take a whole line: names of models are long.
 LONG = ("title", "teacher", "student", "start_from", "teacher_start_from", "pretrained", "unit_pixels")
 
@@ -106,6 +118,20 @@ class Form:
         # What stays is not sent back: somebody may have changed it since.
         changes = {name: {"value": held[name]} for name in FITTED if held[name] != given[name]}
         return [gr.update(info=_describe_field(name, held), **lists.get(name, {}), **changes.get(name, {})) for name in FITTED]
+
+    def recall(self, kept: str) -> list[Any]:
+        """Updates of all fields, from what `KEEP` kept of them, if anything; what cannot be chosen any more is as on a fresh page."""
+        names = (*SHOWN, *MORE)
+        try:
+            held = dict(zip(names, json.loads(kept), strict=True))
+        except ValueError:
+            return [gr.skip() for _ in names]
+        offered = self._list_choices(held)
+        updates: dict[str, dict[str, Any]] = {name: {"choices": choices} for name, choices in offered.items()}
+        for name in names:
+            if name not in offered or held[name] in offered[name]:
+                updates[name] = updates.get(name, {}) | {"value": held[name]}
+        return [gr.update(**updates[name]) if name in updates else gr.skip() for name in names]
 
     def read(self, values: tuple[Any, ...]) -> Order:
         """The order that the fields make.

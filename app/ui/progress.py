@@ -10,7 +10,8 @@ CSS = """
 .l2d-jobs .wrap:has(> label) { flex-direction: column; flex-wrap: nowrap; gap: 2px; max-height: 200px; overflow-y: auto; }
 .l2d-jobs .wrap label { flex: none; box-shadow: none; border: 0; padding: 5px 8px; background: none; }
 .l2d-jobs .wrap label.selected { background: var(--background-fill-secondary); }
-.l2d-job { display: grid; gap: 6px; }
+.l2d-job { display: grid; grid-template-columns: minmax(0, 1fr); gap: 6px; }
+.l2d-jobs .wrap label, .l2d-job { overflow-wrap: anywhere; }
 .l2d-job h2, .l2d-job p { margin: 0; } .l2d-job h2 { font-size: 16px; }
 .l2d-state { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 13px; font-weight: 700; color: #fff !important; }
 .l2d-state { background: #57534e; }

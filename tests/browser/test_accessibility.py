@@ -18,8 +18,8 @@ OUTLINE = "getComputedStyle(document.activeElement.closest('.wrap:has(> .wrap-in
 
 @pytest.fixture
 def jobs(url, state):
-    """Three jobs that were cancelled, oldest first."""
-    queue, order = Queue(state), choose_first_order([]).model_dump()
+    """Three jobs of a name in one long word that were cancelled, oldest first."""
+    queue, order = Queue(state), choose_first_order([]).model_dump() | {"title": "Donaudampfschifffahrtsgesellschaftskapitänsmütze"}
     jobs = [queue.cancel(queue.submit(order)[0].id).id for _ in range(3)]
     yield jobs
     for job in jobs:
@@ -161,6 +161,8 @@ def test_axe_finds_nothing_wrong(visit, jobs, width, scheme):
     expect(page.locator(".l2d-job h2")).to_be_visible()
     wrong += find_violations(page)
     assert wrong == []
+    for name in page.locator(".l2d-job h2, .l2d-jobs label span").all():
+        assert name.evaluate("(name) => name.getBoundingClientRect().right < innerWidth")
 
 
 def find_violations(page):

@@ -1,6 +1,7 @@
 """The form of an order without a browser: what goes together in it, and what it tells."""
 
 import dataclasses
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from app.catalog import Catalog
 from app.errors import ParameterError
 from app.orders import Order, choose_first_order
 from app.places import Places
-from app.ui.form import BASIS, FITTED, LONG, STARTS, TRAIN, Form, fill_fields
+from app.ui.form import BASIS, FITTED, LONG, MORE, SHOWN, STARTS, TRAIN, Form, fill_fields
 from app.workshop import Workshop
 from l2d.checkpoint import read_card, write_card
 
@@ -58,6 +59,17 @@ def test_every_field_holds_its_value_beside_its_name_and_its_sentence(form: Form
         assert (field.value, field.label.lower()) == (value, "learning rate" if name == "lr" else name.replace("_", " "))
         assert ("l2d-long" in field.elem_classes) == (name in LONG)
         assert field.info.startswith(Order.model_fields[name].description or "" if name != "teacher" else "This one is trained first")
+
+
+def test_what_was_filled_in_is_there_again_but_for_what_is_gone(form: Form):
+    held = HELD | dict.fromkeys(STARTS, "") | {"title": "mine", "lr": 0.5, "student": "resnet18", "teacher": "the-teacher", "data": "gone"}
+    updates = dict(zip(held, form.recall(json.dumps(list(held.values()))), strict=True))
+    kept = {name: update["value"] for name, update in updates.items() if "value" in update}
+    assert held.items() - kept.items() == {("data", "gone")}
+    # It could not be chosen before the list had it.
+    assert "the-teacher" in updates["teacher"]["choices"]
+    assert all(update == gr.skip() for kept in ("", "[1, 2]", "{") for update in form.recall(kept))
+    assert len(form.recall("")) == len((*SHOWN, *MORE))
 
 
 @pytest.mark.parametrize(
