@@ -90,11 +90,12 @@ class Desk:
 
         Args:
             link: a request for what the page's address names. Models and labels that are not there are left out of it, the first example
-                stands in for a photograph that is forgotten, and both are told.
+                stands in for a photograph that is forgotten, and both are told. Of more labels than a request may name the first ones are
+                mapped; the page asks for the others.
             ticket: how long to wait; for each photograph as the settings say by default.
         """
         examples = [_describe_example(example) for example in list_examples()]
-        limits = {"max_bytes": self.settings.max_upload_bytes, "max_models": self.settings.max_models}
+        limits = {name: getattr(self.settings, name) for name in ("max_upload_bytes", "max_models", "max_labels")}
         usual = {"example": examples[0]["name"], "preview": True}
         asked, told = self._leave_out_unknown(link) if link else (usual, [])
         first = self.answer(self.compare, asked, ticket)
@@ -119,7 +120,7 @@ class Desk:
         labels, unknown = _split_known(asked.labels, {label for entry in chosen for label in entry.card.labels})
         told = [f"The model {name!r} of this address is not here." for name in gone]
         told += [f"The models shown here have no label {name!r}." for name in unknown]
-        return asked.model_dump() | {"models": models, "labels": labels or None}, told
+        return asked.model_dump() | {"models": models, "labels": labels[: self.settings.max_labels] or None}, told
 
     def list_models(self) -> Json:
         """The models of this moment, and the names of folders that hold none."""

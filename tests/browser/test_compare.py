@@ -109,6 +109,22 @@ def test_more_models_than_a_request_may_name_are_refused_in_words(page, reload):
     assert page.locator(".head .column").count() == most + 1
 
 
+def test_more_labels_than_a_request_may_name_are_asked_for_one_after_the_other(page):
+    def narrow(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, body=re.sub(r'"max_labels": ?\d+', '"max_labels": 2', answer.text()))
+
+    page.route("**/component_server/**", narrow)
+    page.evaluate("location.hash = '#example=coffee&labels=cup,person,dog'")
+    page.wait_for_function("location.hash.startsWith('#example=coffee') && document.querySelector('.desk').dataset.busy === 'false'")
+    asked = count_requests(page)
+    page.get_by_role("combobox", name="Add a label").fill("car, bus, cat, chair, bird")
+    page.keyboard.press("Enter")
+    expect(page.locator(".grid .row")).to_have_count(8)
+    expect(page.locator(".grid .note").filter(has_text="…")).to_have_count(0)
+    assert len(asked) == 3
+
+
 def test_a_comparison_that_is_on_its_way_is_said(page):
     for box in page.locator(".models input").all():
         box.uncheck()

@@ -17,6 +17,7 @@ const state = {
   rows: [],
   maxBytes: Infinity,
   maxModels: Infinity,
+  maxLabels: Infinity,
 };
 
 const look = createLook(element, changeLook);
@@ -100,12 +101,12 @@ const addTimes = (before, now) => Object.fromEntries(Object.entries(before).map(
 /** Whether a model could show a map of a label and has none yet. */
 const lacks = (model, label) => model.labels.includes(label) && !model.maps[look.view.kind][label];
 
-/** Ask for what is shown but not known, if anything is. */
+/** Ask for what is shown but not known, if anything is; for as many labels as one request may name, as its answer asks for the next. */
 function complete() {
   // Of another set of labels than all rows: begins with its own.
   const lost = state.rows.length && !listRows().length;
-  const models = chosen().filter((model) => !model.scores || lost || state.rows.some((label) => lacks(model, label)));
-  const labels = state.rows.filter((label) => models.some((model) => lacks(model, label)));
+  const labels = state.rows.filter((label) => chosen().some((model) => lacks(model, label))).slice(0, state.maxLabels);
+  const models = chosen().filter((model) => !model.scores || lost || labels.some((label) => lacks(model, label)));
   if (models.length && state.photo) ask(models, labels.length ? labels : null);
   refresh();
 }

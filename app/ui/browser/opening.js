@@ -24,7 +24,7 @@ async function open() {
   const compared = first?.answer.models.map(({ name }) => name);
   // A view of no model, or of no row, is one, too.
   const isOn = (model) => (followed && asked.models?.length === 0 ? false : compared ? compared.includes(model.name) : model.default);
-  Object.assign(state, { maxBytes: opening.max_bytes, maxModels: opening.max_models, refused: opening.refused });
+  Object.assign(state, { maxBytes: opening.max_upload_bytes, maxModels: opening.max_models, maxLabels: opening.max_labels, refused: opening.refused });
   state.models = opening.models.map((model) => admit(model, isOn(model)));
   find(".examples").replaceChildren(...opening.examples.map(showExample));
   if (state.photo !== before) complete(); // somebody chose another photograph meanwhile
@@ -39,7 +39,9 @@ function showFirst({ first, examples, example }, asked, followed) {
   const before = state.photo?.sha256 === sha256 ? state.photo : { name: asked.name?.[0] ?? "Photograph", sha256 };
   state.photo = known ? photoOf(known) : { ...before, preview: undefined };
   accept(first);
-  if (followed && asked.labels?.length === 0) showRows([]);
+  const rows = asked.labels?.filter((label) => chosen().some((model) => model.labels.includes(label)));
+  // Of many labels the first answer has some; of none it has those that a photograph begins with.
+  if (followed && rows && (rows.length || !asked.labels.length)) showRows(rows);
 }
 
 const photoOf = ({ name, title, credit, thumbnail }) => ({ example: name, name: title, credit, url: thumbnail });

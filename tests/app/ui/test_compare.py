@@ -114,6 +114,12 @@ def test_what_a_link_names_and_is_not_there_is_told_and_the_rest_is_shown(desk, 
     assert all(part in opening["error"] for part in told)
 
 
+def test_of_more_labels_in_a_link_than_a_request_may_name_the_first_are_mapped(desk, monkeypatch):
+    monkeypatch.setattr(desk, "settings", desk.settings.model_copy(update={"max_labels": 1}))
+    opening = desk.open({"example": "cat", "models": ["student-l2d"], "labels": ["sky", "cat"], "preview": True})
+    assert (opening["first"]["answer"]["labels"], opening["error"], opening["max_labels"]) == (["sky"], "", 1)
+
+
 def test_for_a_forgotten_photograph_the_first_example_stands_in(desk):
     opening = desk.open({"sha256": "0" * 64, "models": ["student-l2d"], "labels": ["sky"], "kind": "attention", "preview": True})
     answer = opening["first"]["answer"]
