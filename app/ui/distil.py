@@ -104,9 +104,8 @@ def _follow_fields(bench: "Bench", tab: gr.Tab, fields: dict[str, Any], command:
 
 def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, tuple[gr.HTML, gr.Button], gr.Textbox]:
     held = bench.form.choose_first()
-    token = gr.Textbox(
-        label="Token", info="The server printed it at its start, or read it from L2D_TOKEN.", type="password", visible=not bench.access.open
-    )
+    about: dict[str, Any] = {"label": "Token", "info": "The server printed it at its start, or read it from L2D_TOKEN."}
+    token = gr.Textbox(**about, type="password", visible=not bench.access.open, elem_classes="l2d-long")
     fields: dict[str, Any] = {name: bench.form.build_field(name, held) for name in SHOWN}
     with gr.Accordion("More settings", open=False):
         fields |= {name: bench.form.build_field(name, held) for name in MORE}
