@@ -138,11 +138,11 @@ class Catalog:
             return
 
     def _find(self, name: str) -> Entry:
-        entries = self._entries
+        entries, refused = self._entries, self._refused
         if name in entries:
             return entries[name]
-        if name in self._refused:
-            raise UnknownModelError(f"The checkpoint {name!r} cannot be used: {self._refused[name]} Known are: {', '.join(entries)}.")
+        if name in refused:
+            raise UnknownModelError(f"The checkpoint {name!r} cannot be used: {refused[name]} Known are: {', '.join(entries)}.")
         raise UnknownModelError(describe_unknown("model", name, entries))
 
     def _find_loaded(self, entry: Entry) -> Loaded | None:
@@ -170,10 +170,12 @@ class Catalog:
         """Take an entry out of the list; returns what to tell whoever asked for it."""
         reason = self._hide_path(error)
         with self._lock:
-            # Unless it was replaced meanwhile.
-            if entry.name in self._entries and self._entries[entry.name].stamp == entry.stamp:
+            # Unless it was replaced, or moved, meanwhile.
+            known = self._entries.get(entry.name)
+            if known is not None and (known.place, known.stamp) == (entry.place, entry.stamp):
                 self._entries = self._arrange({name: other for name, other in self._entries.items() if name != entry.name})
-                self._refused[entry.name] = reason
+                # Others go through the former one without the lock.
+                self._refused = self._refused | {entry.name: reason}
         return UnavailableError(f"The model {entry.name!r} cannot be loaded: {reason}")
 
     def _scan(self) -> None:

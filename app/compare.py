@@ -127,8 +127,7 @@ def round_floats(numbers: NDArray[np.float32]) -> list[Any]:
 
 
 def _describe_view(view: View, labels: Sequence[str], kind: str, map_seconds: float) -> ModelAnswer:
-    sight, detail = view.sight, view.sight.entry.detail
-    known = sight.entry.card.labels
+    sight, detail, known = view.sight, view.entry.detail, view.entry.card.labels
     return ModelAnswer(
         name=detail.name,
         title=detail.title,

@@ -102,7 +102,7 @@ class Engine:
         self.metrics.count_looks(hits=sum(isinstance(sight, Sight) for sight in found), misses=len(new))
         if new:
             self._start(data, new)
-        return (_view(sight_or_flight, ticket) for sight_or_flight in found)
+        return (_view(entry, sight_or_flight, ticket) for entry, sight_or_flight in zip(entries, found, strict=True))
 
     def explain(self, views: Iterable[View], labels: Sequence[str], ticket: Ticket, kind: str = "layercam") -> list[tuple[View, float]]:
         """Make sure that every sight holds the maps of those labels that its model knows; gives the seconds spent on each.
@@ -113,7 +113,7 @@ class Engine:
         Raises: as `look`.
         """
         # One sight's maps are made while other models still look.
-        started = [(view, self._start_maps(view.sight, labels, ticket, kind)) for view in views]
+        started = [(view, self._start_maps(view, labels, ticket, kind)) for view in views]
         return [(view, ticket.wait(future) if future else 0.0) for view, future in started]
 
     def run_aside(self, ticket: Ticket, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -248,13 +248,14 @@ class Engine:
         else:
             flight.future.set_exception(result)
 
-    def _start_maps(self, sight: Sight, labels: Sequence[str], ticket: Ticket, kind: str) -> "Future[float] | None":
-        return self._submit(self._gate, self._map, sight, labels, ticket, kind) if missing_labels(sight, labels, kind) else None
+    def _start_maps(self, view: View, labels: Sequence[str], ticket: Ticket, kind: str) -> "Future[float] | None":
+        return self._submit(self._gate, self._map, view, labels, ticket, kind) if missing_labels(view.sight, labels, kind) else None
 
-    def _map(self, sight: Sight, labels: Sequence[str], ticket: Ticket, kind: str) -> float:
+    def _map(self, view: View, labels: Sequence[str], ticket: Ticket, kind: str) -> float:
         """Add the maps that a sight lacks; gives the seconds that it took (gate's thread)."""
         ticket.check()
-        head, (last_map, memory, _) = self.catalog.load(sight.entry).head, sight.reading
+        sight = view.sight
+        head, (last_map, memory, _) = self.catalog.load(view.entry).head, sight.reading
         with sight.mapping:
             # Asked again here: another request may have brought them in the meantime.
             missing = missing_labels(sight, labels, kind)
@@ -281,8 +282,8 @@ class Engine:
             raise UnavailableError(CLOSING) from error
 
 
-def _view(found: Sight | Flight, ticket: Ticket) -> View:
+def _view(entry: Entry, found: Sight | Flight, ticket: Ticket) -> View:
     if isinstance(found, Sight):
-        return View(found, Stages(), cached=True)
+        return View(entry, found, Stages(), cached=True)
     sight = ticket.wait(found.future)
-    return View(sight, sight.stages, cached=False)
+    return View(entry, sight, sight.stages, cached=False)

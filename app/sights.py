@@ -77,8 +77,12 @@ class Flight:
 
 
 class View(NamedTuple):
-    """A sight as one request got it: `stages` is what it had to wait for, nothing if it was there already."""
+    """A sight as one request got it: `stages` is what it had to wait for, nothing if it was there already.
 
+    Its `entry` is the model's of now. That of the sight may have had another title, or lain elsewhere.
+    """
+
+    entry: Entry
     sight: Sight
     stages: Stages
     cached: bool

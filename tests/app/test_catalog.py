@@ -1,5 +1,6 @@
 """Which folders are models, noticed without a restart, and why the others are not."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -422,6 +423,37 @@ def test_a_model_that_is_replaced_while_its_old_files_are_refused_stays(checkpoi
     with pytest.raises(UnavailableError, match="half of them"):
         catalog.load(catalog.find("alien"))
     assert catalog.find("alien").detail.title == "New"
+
+
+def test_a_model_that_moves_to_the_shipped_ones_while_it_is_read_stays(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    catalog = Catalog(tmp_path / "shipped", made=checkpoints)
+    (tmp_path / "shipped").mkdir()
+
+    def fail(folder: Path) -> None:
+        folder.rename(tmp_path / "shipped" / folder.name)
+        catalog.entries()
+        raise CheckpointError("it is gone")
+
+    monkeypatch.setattr("app.catalog.load_checkpoint", fail)
+    with pytest.raises(UnavailableError, match="it is gone"):
+        catalog.load(catalog.find("alien"))
+    assert catalog.find("alien").place == tmp_path / "shipped"
+
+
+def test_a_model_may_be_refused_while_the_refused_ones_are_listed(catalog: Catalog, checkpoints: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("bad", "worse"):
+        (checkpoints / name).mkdir()
+    (checkpoints / "alien" / "model.safetensors").write_bytes(b"damaged")
+    entry, encode = catalog.find("alien"), os.fsencode
+
+    def refuse_one_more(name: str) -> bytes:
+        with contextlib.suppress(UnavailableError):
+            catalog.check(entry)
+        return encode(name)
+
+    monkeypatch.setattr("app.catalog.os.fsencode", refuse_one_more)
+    assert catalog.refused().keys() == {"bad", "worse"}
+    assert catalog.refused().keys() == {"bad", "worse", "alien"}
 
 
 def test_another_model_brings_no_damaged_one_back_and_only_itself_is_read(

@@ -34,6 +34,12 @@ def test_default_models_are_compared_in_their_order(engine: Engine, upload: byte
     assert answer.models[0].timings_ms.network == pytest.approx(1000 * again.sight.stages.network, abs=0.001)
 
 
+def test_a_model_is_told_of_as_it_is_listed_now_also_in_a_picture_that_it_saw_before(engine: Engine, checkpoints: Path, upload: bytes):
+    assert compare(engine, upload, ["alien"]).models[0].title == "Alien"
+    shutil.copytree(checkpoints / "alien", checkpoints / "copy")
+    assert compare(engine, upload, ["alien"]).models[0].title == "alien"
+
+
 def test_of_several_pictures_each_is_looked_at_as_if_it_came_alone(engine: Engine, upload: bytes):
     other = io.BytesIO()
     Image.linear_gradient("L").save(other, "PNG")

@@ -69,7 +69,7 @@ def look(engine: Engine, data: bytes, *names: str) -> list[Sight]:
 def test_numbers_are_those_of_the_bare_network(engine: Engine, upload: bytes, photograph: Image.Image):
     for name in ("the-teacher", "student-l2d"):
         sight = look(engine, upload, name)[0]
-        engine.explain([View(sight, sight.stages, cached=True)], ["cup", "cat"], Ticket(SOON))
+        engine.explain([View(sight.entry, sight, sight.stages, cached=True)], ["cup", "cat"], Ticket(SOON))
         network, card = load_checkpoint(sight.entry.place / name)
         image = to_input(photograph, card.image_size, card.mean, card.std)
         with torch.no_grad():
@@ -120,7 +120,7 @@ def test_maps_asked_for_at_the_same_time_are_made_once(settings: Settings, uploa
     asked, made = Counter(monkeypatch, Engine, "_map"), Counter(monkeypatch, engines, "maps_from_features")
     made.open.clear()
     with ThreadPoolExecutor(2) as clients:
-        view = View(sight, sight.stages, cached=True)
+        view = View(sight.entry, sight, sight.stages, cached=True)
         answers = [clients.submit(engine.explain, [view], ["cat"], Ticket(SOON)) for _ in range(2)]
         while asked.calls < 2 or made.calls == 0:
             time.sleep(0.01)
@@ -256,7 +256,7 @@ def test_memory_is_bounded_and_the_oldest_goes_first(settings: Settings, network
 def test_memory_is_counted_as_it_is_once_every_label_is_mapped_in_every_kind(engine: Engine, upload: bytes):
     (sight,) = look(engine, upload, "alien")
     for kind in OWN_KINDS:
-        engine.explain([View(sight, sight.stages, cached=True)], sight.entry.card.labels, Ticket(SOON), kind)
+        engine.explain([View(sight.entry, sight, sight.stages, cached=True)], sight.entry.card.labels, Ticket(SOON), kind)
     read = sum(part.nbytes for part in (sight.reading.last_map, *sight.reading.memory))
     assert sight.nbytes == read + sum(numbers.nbytes for numbers in sight.maps.values())
 
@@ -423,7 +423,7 @@ def test_maps_for_those_who_left_are_not_made(settings: Settings, upload: bytes)
     sight, ticket, go_on = look(engine, upload, "alien")[0], Ticket(SOON), threading.Event()
     running = engine._gate.submit(go_on.wait, SOON)
     with ThreadPoolExecutor(1) as clients:
-        answer = clients.submit(engine.explain, [View(sight, sight.stages, cached=True)], ["cat"], ticket)
+        answer = clients.submit(engine.explain, [View(sight.entry, sight, sight.stages, cached=True)], ["cat"], ticket)
         while not engine._gate._work_queue.qsize():
             time.sleep(0.01)
         ticket.leave()
