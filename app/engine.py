@@ -231,15 +231,15 @@ class Engine:
     def _is_wanted(self, flight: Flight) -> bool:
         """Whether to go on with a flight. If not, nobody can join it any more; its tickets are over, and say so themselves."""
         with self._lock:
-            wanted = flight.wanted
-            if not wanted:
-                self._flights.pop(flight.key, None)
-        return wanted
+            if flight.wanted:
+                return self._flights.get(flight.key) is flight
+            self._forget(flight)
+            return False
 
     def _land(self, flight: Flight, result: Sight | BaseException) -> None:
         """Give a flight its result, once, and remember a good one."""
         with self._lock:
-            if self._flights.pop(flight.key, None) is None:
+            if not self._forget(flight):
                 return
             if isinstance(result, Sight) and result.nbytes <= self._sights.maxsize:
                 self._sights[flight.key] = result
@@ -247,6 +247,13 @@ class Engine:
             flight.future.set_result(result)
         else:
             flight.future.set_exception(result)
+
+    def _forget(self, flight: Flight) -> bool:
+        """Let nobody join a flight any more; False if that was so already, be another one of its key on its way by now (lock held)."""
+        known = self._flights.get(flight.key) is flight
+        if known:
+            del self._flights[flight.key]
+        return known
 
     def _start_maps(self, view: View, labels: Sequence[str], ticket: Ticket, kind: str) -> "Future[float] | None":
         return self._submit(self._gate, self._map, view, labels, ticket, kind) if missing_labels(view.sight, labels, kind) else None

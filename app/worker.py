@@ -155,14 +155,17 @@ class Worker:
         finally:
             if not stays:
                 training.end()
-                folder.sweep()
+        if stays:
+            return None
+        # Not where the claim was lost: the job's next training may be writing there.
+        folder.sweep()
         if isinstance(seen, Exit):
             return describe_end(seen, summary, stop)
         if seen == "stop":
             return self._train(job, folder, stop=True)
         if seen == "cancel":
             return "cancelled", "Cancelled; what was finished is kept, and resume goes on from there."
-        return None if stays else ("interrupted", f"Its worker was stopped; {RESUME_HINT}")
+        return "interrupted", f"Its worker was stopped; {RESUME_HINT}"
 
     def _start(self, job: Job, folder: JobFolder, stop: bool) -> Training:
         folder.prepare()

@@ -209,6 +209,31 @@ def test_whoever_asks_as_the_only_other_one_leaves_is_answered(settings: Setting
     engine.close()
 
 
+def test_what_was_given_up_and_runs_after_all_takes_nothing_from_those_who_asked_anew(
+    engine: Engine, upload: bytes, network_runs: Counter, monkeypatch: pytest.MonkeyPatch
+):
+    """A pool keeps what it was given also where the system has no thread for it."""
+    left: list[Callable[[], object]] = []
+
+    def submit(work: Callable[[], object]) -> None:
+        left.append(work)
+        raise RuntimeError("can't start new thread")
+
+    engine.catalog.load(engine.catalog.find("alien"))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._gate, "submit", submit)
+        with pytest.raises(UnavailableError):
+            look(engine, upload, "alien")
+    network_runs.open.clear()
+    with ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(look, engine, upload, "alien")
+        while not network_runs.calls:
+            time.sleep(0.01)
+        left[0]()
+        network_runs.open.set()
+        assert len(waiting.result(SOON)) == network_runs.calls == 1
+
+
 def test_bad_picture_is_told_to_everybody_and_forgotten(engine: Engine, upload: bytes):
     for _ in range(2):
         with pytest.raises(PictureError, match="damaged or cut off"):

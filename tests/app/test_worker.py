@@ -218,6 +218,25 @@ class Ended:
         pass
 
 
+def test_of_a_job_that_another_worker_has_by_now_nothing_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As after a host stood still: elsewhere the job was given up, resumed, and is being trained."""
+    places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
+    worker = Worker(places, "cpu", LocalMachine(places, "cpu"))
+    written = []
+
+    def start(job: Job, folder: JobFolder, stop: bool) -> Ended:
+        worker.queue.give_up_seat(worker.prefix)
+        worker.queue.resume(job.id)
+        assert worker.queue.claim("elsewhere/cpu/1", job.id)
+        written.append(folder.path / ".state.pt.partial")
+        written[0].touch()
+        return Ended()
+
+    monkeypatch.setattr(worker.machine, "start", start)
+    worker.work(claim(worker))
+    assert written[0].exists()
+
+
 def test_a_damaged_line_of_metrics_ends_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
     worker = Worker(places, "cpu", LocalMachine(places, "cpu"))
