@@ -243,10 +243,14 @@ def tidy(queue: Queue, places: Places, machine: Machine) -> None:
 def clear(job: Job, places: Places, machine: Machine) -> None:
     """See that nothing of a job that was given up goes on, and remove what it left: temporary files, and models that nobody was told of."""
     machine.abandon(job)
-    sweep_temporary(places.jobs / job.id)
-    for model in find_models(places, job.id):
-        if model.name not in job.models:
-            remove_folder(model)
+    try:
+        sweep_temporary(places.jobs / job.id)
+        for model in find_models(places, job.id):
+            if model.name not in job.models:
+                remove_folder(model)
+    except OSError as error:
+        # Another user's files, say: no reason for the job that this worker is at to fail.
+        logger.warning("What job %s left half done cannot be removed: %s", job.id, error)
 
 
 def create_machine(settings: Settings, places: Places, seat: str) -> Machine:

@@ -237,6 +237,20 @@ def test_of_a_job_that_another_worker_has_by_now_nothing_is_swept(tmp_path: Path
     assert written[0].exists()
 
 
+def test_what_another_job_left_and_nobody_may_remove_fails_no_job(worker: Worker, monkeypatch: pytest.MonkeyPatch):
+    left, own = claim(worker), claim(worker)
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(f"{folder} is somebody else's")
+
+    monkeypatch.setattr("app.worker.sweep_temporary", refuse)
+    monkeypatch.setattr(worker.queue, "give_up_silent", lambda: [left])
+    monkeypatch.setattr(worker.machine, "start", lambda job, folder, stop: Ended())
+    del worker._train
+    worker.work(own)
+    assert worker.queue.find(own.id).reason.startswith("The training process ended with code 1")
+
+
 def test_a_damaged_line_of_metrics_ends_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     places = Places(tmp_path / "state", tmp_path / "data", tmp_path / "checkpoints")
     worker = Worker(places, "cpu", LocalMachine(places, "cpu"))
