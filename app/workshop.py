@@ -94,7 +94,8 @@ class Workshop:
             ShippedModelError: if it is one that no job made.
         """
         entry = self.catalog.find(name)
-        if not entry.card.lineage.get("job") or not (self.places.models / name).is_dir():
+        # Where the list found it, not whether it is still there: somebody else may be deleting it, too.
+        if entry.detail.job is None or entry.place != self.places.models:
             raise ShippedModelError(f"The model {name!r} came with the app; only models that jobs made can be deleted.")
         remove_folder(self.places.models / name)
 

@@ -117,6 +117,20 @@ def test_a_job_whose_files_cannot_all_be_removed_is_gone_and_the_next_worker_rem
     assert not any(path.exists() for path in left)
 
 
+def test_a_model_that_two_delete_at_once_is_not_taken_for_a_shipped_one(
+    workshop: Workshop, made_checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = Path(shutil.copytree(made_checkpoints / "alien", workshop.places.models / "made"))
+    card = json.loads((model / "card.json").read_text())
+    (model / "card.json").write_text(json.dumps(card | {"lineage": {"job": "0123456789ab"}}))
+    workshop.catalog = Catalog(workshop.places.checkpoints, made=workshop.places.models)
+    entry = workshop.catalog.find("made")
+    monkeypatch.setattr(workshop.catalog, "find", lambda name: entry)
+    workshop.delete_model("made")
+    workshop.delete_model("made")
+    assert list(workshop.places.models.iterdir()) == []
+
+
 def test_the_preview_looks_at_no_picture(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
     workshop.submit(ALONE)
     for name in ("check_data", "_take_stamp"):
