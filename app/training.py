@@ -128,7 +128,7 @@ class _Work:
         score = read_score(report)
         numbers = {
             "losses": {name: round(value, 5) for name, value in report.losses.items()},
-            "mAP": None if score is None else round(score, 3),
+            "mAP": score,
             "best": better,
             "seconds": round(report.seconds, 2),
             "images_per_second": round(report.images_per_second, 2),
@@ -222,9 +222,10 @@ def name_model(task: Task, stage: Stage) -> str:
 
 
 def read_score(report: EpochReport) -> float | None:
-    """mAP on the pictures held out; None if there are none, or none of them shows a label."""
+    """mAP on the pictures held out, as the metrics tell it; None if there are none, or none of them shows a label."""
     score: float | None = report.scores["mAP"] if report.scores else None
-    return score
+    # Also where scores are compared: after a resume the last epoch comes again, and the best score so far is that of the metrics.
+    return None if score is None else round(score, 3)
 
 
 def is_trained(out: Path) -> bool:

@@ -15,6 +15,8 @@ from app.records import TEMPORARY, JobFolder, Task
 from app.training import link_checkpoint, run_job
 from l2d.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 from l2d.model import create_model
+from l2d.runs import STATE
+from l2d.train import EpochReport
 
 
 def save(folder: Path, title: str) -> None:
@@ -96,6 +98,18 @@ def test_the_best_student_alone_is_kept_beside_the_last(training: Callable[..., 
     assert list_best(folder) == ["best-student-0003"]
     folder.forget_training()
     assert list_best(folder) == []
+
+
+def test_a_best_epoch_that_comes_again_after_a_resume_is_told_as_such(
+    training: Callable[..., JobFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "state" / "jobs" / "1f" / "student"
+    save(out, "first")
+    (out / STATE).touch()
+    report = EpochReport(1, {"bce": 1.0}, {"mAP": 200 / 3 - 1e-4}, load_checkpoint(out).model, 1.0, 1.0, 1.0)
+    monkeypatch.setattr("app.training.execute", lambda *_, **__: iter([report]))
+    events = [line for _ in range(2) for line in training(holdout=0.5).read_all()]
+    assert {line["best"] for line in events if line["event"] == "epoch"} == {True}
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["before it told of it", "before it removed the one before"])
