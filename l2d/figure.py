@@ -4,10 +4,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps, font_manager
+from matplotlib import colormaps, font_manager, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -37,6 +38,9 @@ FONTS = (
     *("Droid Sans Fallback", "Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans"),
     *("Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS", "Last Resort High-Efficiency"),
 )
+
+# matplotlib has the setting that a PDF is written with but once for all threads.
+_WRITING = Lock()
 
 
 class Column(NamedTuple):
@@ -128,10 +132,17 @@ def save_figure(figure: Figure, target: Path | BinaryIO, format: str, dpi: int =
         if (side := figure.get_size_inches().max()) > MOST_INCHES:
             sentence = f"This page has a side of {side:.0f} inches, and some PDF viewers show none above {MOST_INCHES}"
             warnings.warn(f"{sentence}: choose fewer labels, or write a PNG.", stacklevel=2)
-        figure.savefig(target, format=format, metadata={"CreationDate": None})
+        with _WRITING, rc_context({"pdf.fonttype": _choose_font_type(figure)}):
+            figure.savefig(target, format=format, metadata={"CreationDate": None})
     else:
         most = float((MOST_PIXELS / figure.get_size_inches().prod()) ** 0.5)
         figure.savefig(target, format=format, dpi=min(dpi, most), pil_kwargs={"compress_level": COMPRESSION})
+
+
+def _choose_font_type(figure: Figure) -> int:
+    """Type 42, since publishers refuse Type 3; but 3 where other fonts help out: matplotlib embeds some of them in no other way."""
+    own = all(len(text.get_fontfamily()) == 1 and text.get_fontname() == FONTS[0] for text in figure.texts)
+    return 42 if own else 3
 
 
 def _draw_names(figure: Figure, layout: Layout) -> None:

@@ -1,6 +1,5 @@
 """Where everything stands in a figure of rows and columns: cells, names, colour bars, caption."""
 
-import re
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -36,8 +35,8 @@ class Layout:
         self.picture_width, self.picture_height = (CELL, CELL / aspect) if aspect > 1 else (CELL * aspect, CELL)
         self.labels = [_wrap(label, LABEL_LETTERS) for label in labels]
         # Beside a tall picture there is room for a title's longest word, beneath a flat one for a label's last line.
-        words = [word for title in titles for word in re.split("[ -]", title)]
-        longest = min(BOLD_LETTER * max(map(count_letters, words)), CELL)
+        words = [word for title in titles for word in textwrap.wrap(_pad(title), 1, break_long_words=False)]
+        longest = min(BOLD_LETTER * max(map(len, words)), CELL)
         self.cell_width = max(self.picture_width, NARROW, longest)
         self.cell_height = max(self.picture_height, LOW, LINE * max(map(len, self.labels)))
         self.titles = [_wrap(title, int(self.cell_width / BOLD_LETTER + 0.01)) for title in titles]

@@ -195,6 +195,12 @@ def test_pdf_is_a_page_with_text(tmp_path: Path) -> None:
     written = (tmp_path / "figure.pdf").read_bytes()
     assert written.startswith(b"%PDF-")
     assert b"DejaVuSans-Bold" in written
+    # Publishers refuse fonts of Type 3; those that help out with other letters may be embedded in no other way.
+    assert b"/CIDFontType2" in written
+    assert b"/Type3" not in written
+    save_figure(draw_figure(WHITE, [Column("学生", {"cat": fill(1)}, {})], ["cat"]), helped := io.BytesIO(), "pdf")
+    assert b"/Type3" in helped.getvalue()
+    assert b"/CIDFontType2" not in helped.getvalue()
 
 
 @pytest.mark.parametrize("format", ["png", "pdf"])

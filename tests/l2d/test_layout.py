@@ -58,3 +58,7 @@ def test_titles_above_narrow_columns_break_between_words_and_before_a_minus() ->
     columns = [column._replace(title=f"MobileNetV2 {column.title}") for column in make_columns()]
     figure = draw_figure(Image.new("RGB", (20, 60)), columns, LABELS, minus=0)
     assert texts_of(figure)[1:3] == ["MobileNetV2\nVanilla", "MobileNetV2\nL2D\n−\N{NO-BREAK SPACE}MobileNetV2\nVanilla"]
+    # A number behind a hyphen stays with it.
+    columns = [column._replace(title=title) for column, title in zip(make_columns(), ("ResNet-50", "L2D"), strict=True)]
+    figure = draw_figure(Image.new("RGB", (20, 60)), columns, LABELS, minus=0)
+    assert texts_of(figure)[1:3] == ["ResNet-50", "L2D\n−\N{NO-BREAK SPACE}ResNet-50"]
