@@ -73,11 +73,14 @@ def judge_pictures(
         progress: called with the pictures done and the number of pictures.
 
     Raises:
-        ValueError: if the data set has no boxes, or other labels than the network; naming a picture that cannot be decoded.
+        ValueError: if the data set has no boxes, boxes of labels that it does not have, or other labels than the network; naming a
+            picture that cannot be decoded.
     """
     if index.boxes is None:
         raise ValueError("Localization needs boxes, and this data set has none; use one with boxes, such as MS-COCO's own annotations.")
     check_labels(card, index)
+    if unknown := {label for boxes in index.boxes for label in boxes} - set(range(len(index.labels))):
+        raise ValueError(f"Boxes go by the column of their label, from 0 to {len(index.labels) - 1}; got one of {min(unknown)}.")
     pictures = []
     for done, pairs in enumerate(_judge_pictures(model, card, index, kind), 1):
         pictures.append(pairs)
@@ -154,7 +157,8 @@ def resize_map(evidence: Tensor, width: int, height: int) -> Tensor:
 def mask_boxes(boxes: Sequence[Box], width: int, height: int) -> Tensor:
     """The union of boxes (x, y, width, height) as True and False, (height, width): a pixel belongs to a box that holds its centre.
 
-    A box too narrow for any centre, or too low, has the column or row of its own centre, so that every box can be hit.
+    A box too narrow for any centre, or too low, has the column or row of its own centre, so that every box in the picture can be hit. One
+    beside the picture has no pixel.
     """
     inside = torch.zeros((height, width), dtype=torch.bool)
     for x, y, w, h in boxes:
@@ -175,10 +179,12 @@ def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _cover(start: float, length: float, side: int) -> slice:
-    """The pixels of a side whose centres lie in start <= centre < start + length; without any, the one at the middle."""
+    """The pixels of a side whose centres lie in start <= centre < start + length; without any, the one at the middle, or none beside it."""
     first, end = max(math.ceil(start - 0.5), 0), min(math.ceil(start + length - 0.5), side)
     if first < end:
         return slice(first, end)
+    if start >= side or start < 0 >= start + length:
+        return slice(0)
     middle = min(max(math.floor(start + length / 2), 0), side - 1)
     return slice(middle, middle + 1)
 

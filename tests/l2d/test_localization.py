@@ -101,12 +101,16 @@ def test_mask_is_the_union_of_pixels_whose_centre_is_inside() -> None:
         ((0, 0, 0.5, 0.5), [0], [0]),
         ((2, 1, 0, 0), [1], [2]),
         ((3.6, 2.6, 0.4, 0.4), [2], [3]),
-        ((4, 3, 0.4, 0.4), [2], [3]),  # outside of the picture
-        ((-2, -1, 1, 1), [0], [0]),
+        ((-0.2, 0, 0.4, 0), [0], [0]),
     ],
 )
 def test_a_box_without_any_centre_has_the_pixels_around_its_own(box: Box, rows: list[int], columns: list[int]) -> None:
     assert mask_boxes([box], 4, 3).nonzero().tolist() == [[row, column] for row in rows for column in columns]
+
+
+@pytest.mark.parametrize("box", [(4, 0, 1, 3), (0, 3, 4, 0.4), (-2, 0, 2, 3), (0, -1.2, 4, 1), (-0.2, 0, 0, 0), (9, 9, 0, 0)])
+def test_a_box_beside_the_picture_holds_no_evidence(box: Box) -> None:
+    assert judge(torch.ones(2, 2), [box], 4, 3) == (False, 0.0)
 
 
 def test_a_tiny_box_can_be_hit() -> None:
@@ -202,9 +206,14 @@ def test_other_kinds_of_map_are_measured_too(network: tuple[LabelNet, ModelCard]
     assert 0 <= report["energy_in_box"] <= 100
 
 
-def test_a_data_set_without_boxes_is_refused(network: tuple[LabelNet, ModelCard], tmp_path: Path) -> None:
+def test_a_data_set_without_boxes_or_with_those_of_no_label_is_refused(network: tuple[LabelNet, ModelCard], tmp_path: Path) -> None:
+    index = write_index(tmp_path)
     with pytest.raises(ValueError, match="needs boxes"):
-        localize(*network, write_index(tmp_path)._replace(boxes=None))
+        localize(*network, index._replace(boxes=None))
+    for label in (-1, len(LABELS)):
+        boxes = [{label: [(0.0, 0.0, 4.0, 4.0)]}] * len(index.paths)
+        with pytest.raises(ValueError, match=f"from 0 to {len(LABELS) - 1}; got one of {label}"):
+            localize(*network, index._replace(boxes=boxes))
 
 
 def test_a_data_set_with_other_labels_is_refused(network: tuple[LabelNet, ModelCard], tmp_path: Path) -> None:
