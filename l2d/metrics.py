@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from l2d.outputs import check_tensors
+
 Report = dict[str, object]
 
 THRESHOLD = 0.5
@@ -141,6 +143,7 @@ def predict_top(scores: Tensor, count: int) -> Tensor:
 
 def predict_above(scores: Tensor, threshold: float | Tensor) -> Tensor:
     """The labels whose probability reaches the threshold, one for all or (C,) one for each: (N, C) of booleans."""
+    check_tensors(scores)
     limits = threshold.cpu() if isinstance(threshold, Tensor) else threshold
     return scores.detach().cpu().double() >= limits
 
@@ -180,6 +183,7 @@ def _last_of_step(ordered: Tensor) -> Tensor:
 
 def _ranks(scores: Tensor) -> Tensor:
     """Place of every label in its image's order of scores, 0 for the best: (N, C)."""
+    check_tensors(scores)
     return scores.detach().cpu().double().argsort(dim=1, descending=True, stable=True).argsort(dim=1)
 
 
@@ -203,6 +207,7 @@ def _check(scores: Tensor, targets: Tensor, probabilities: bool = True) -> None:
 
 
 def _check_shapes(scores: Tensor, targets: Tensor) -> None:
+    check_tensors(scores, targets)
     if scores.ndim != 2 or scores.shape != targets.shape or not scores.numel():
         shapes = f"{tuple(scores.shape)} and {tuple(targets.shape)}"
         raise ValueError(f"Expected scores and targets of one shape (images, labels), neither of them empty; got {shapes}.")

@@ -21,12 +21,34 @@ class Outputs(NamedTuple):
     logits: Tensor
 
 
+def check_tensors(*values: Tensor) -> None:
+    """Refuse what is no tensor of torch's.
+
+    Raises:
+        ValueError: for arrays of NumPy's, say.
+    """
+    if others := [type(value).__name__ for value in values if not isinstance(value, Tensor)]:
+        raise ValueError(f"Expected tensors of torch's; got {others[0]}. torch.as_tensor makes one of an array or a list.")
+
+
+def check_batch(*values: Tensor) -> None:
+    """Refuse what is no batch of pictures, (N, ...) each: the mean over none is no number.
+
+    Raises:
+        ValueError: for a batch without a picture or label, or anything else than tensors.
+    """
+    check_tensors(*values)
+    if not all(value.numel() for value in values):
+        raise ValueError("Expected a batch of at least one picture and label; got an empty one.")
+
+
 def check_targets(targets: Tensor, student: Tensor, teacher: Tensor) -> None:
     """Refuse targets that are not the 0 or 1 of every label in these outputs, (N, C, ...) each: a loss would read wrong ones as right.
 
     Raises:
-        ValueError: for other pictures or labels, or for other values, such as -1 for a label that is absent.
+        ValueError: for other pictures or labels, for other values, such as -1 for a label that is absent, or as `check_batch`.
     """
+    check_batch(targets, student, teacher)
     shapes = [tuple(one.shape[:2]) for one in (student, teacher)]
     if any(shape != targets.shape for shape in shapes):
         raise ValueError(

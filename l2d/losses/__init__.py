@@ -1,7 +1,7 @@
 """Every distillation loss by name; each is called as loss(student, teacher, targets) and returns a scalar.
 
-`targets` (N, C) are 0 or 1, of any type; `cd`, `id` and `ps` refuse others. Whatever the precision of the outputs, the losses are
-computed in single precision.
+`targets` (N, C) are 0 or 1, of any type; `cd`, `id` and `ps` refuse others. All refuse arrays of NumPy's and an empty batch. Whatever the
+precision of the outputs, the losses are computed in single precision.
 
 None is negative but for rounding: where student and teacher nearly agree, mld, ps and pkt may come out a little below 0.
 """

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from l2d import processes
 from l2d.losses.relations import find_pairs, relation_loss
-from l2d.outputs import Outputs
+from l2d.outputs import Outputs, check_batch
 
 # Of RKD's distance and angle terms in the published L2D code; the authors of RKD used 25 and 50 beside an averaged cross-entropy.
 RKD_DISTANCE, RKD_ANGLE = 10.0, 10.0
@@ -78,6 +78,7 @@ class ReviewKD(nn.Module):
         return loss
 
     def _stages(self, outputs: Outputs) -> list[Tensor]:
+        check_batch(*outputs.features)
         last = outputs.features[-1].mean((2, 3), keepdim=True)
         return [last, *outputs.features[:-1][::-1]][: len(self.fusions)]
 
@@ -130,6 +131,7 @@ def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _pool(outputs: Outputs) -> Tensor:
     """The last map averaged over its positions, (N, D), of the pictures of all processes: these losses compare pictures."""
+    check_batch(outputs.features[-1])
     return processes.gather(outputs.features[-1].float().mean((2, 3)))
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from l2d import processes
-from l2d.outputs import Outputs, check_targets
+from l2d.outputs import Outputs, check_batch, check_targets
 
 # Stands for a label that takes no part in a softmax. Finite, so that a row of nothing else has a gradient of 0 instead of NaN.
 ABSENT = -1e30
@@ -17,6 +17,7 @@ def bce(student: Outputs, teacher: Outputs | None, targets: Tensor) -> Tensor:
     Several processes sum over the images of all: the mean over the processes, which is what they take of every loss and gradient, is
     the sum over the whole batch.
     """
+    check_batch(student.logits, targets)
     targets = targets.to(student.logits, non_blocking=True)
     return processes.count() * F.binary_cross_entropy_with_logits(student.logits.float(), targets.float(), reduction="sum")
 
@@ -29,6 +30,7 @@ def mld(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
 
     Source: L2D, equation 3.
     """
+    check_batch(student.logits, teacher.logits)
     s, t = student.logits.float(), teacher.logits.float().detach()
     return _binary_divergence(s, t).sum() / len(s)
 
@@ -60,6 +62,7 @@ def mse(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
 
     L2D's supplement names the baseline "MSE" without a formula; comparing probabilities (not logits) with a mean is our reading.
     """
+    check_batch(student.logits, teacher.logits)
     return F.mse_loss(student.logits.float().sigmoid(), teacher.logits.float().detach().sigmoid())
 
 

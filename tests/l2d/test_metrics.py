@@ -5,7 +5,9 @@ import math
 import warnings
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -238,6 +240,12 @@ def test_a_report_without_any_positive_has_no_map():
 def test_what_cannot_be_scored_is_refused_in_words(scores: Tensor, targets: Tensor, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         score_report(scores, targets, NAMES)
+
+
+@pytest.mark.parametrize("measure", [average_precisions, tune_thresholds, f1_scores, predict_oracle_k, predict_top, predict_above])
+def test_arrays_are_refused_in_words(measure: Callable[[Any, Any], object]):
+    with pytest.raises(ValueError, match="Expected tensors of torch's; got ndarray"):
+        measure(np.ones((2, 6)), 1 if measure in (predict_top, predict_above) else np.ones((2, 6)))
 
 
 @pytest.mark.parametrize("measure", [average_precisions, tune_thresholds])

@@ -169,6 +169,17 @@ def test_a_loss_reads_only_its_part(name: str, part: str, student: Outputs, teac
     assert [leaf is getattr(student, part) for leaf in leaves(student) if leaf.grad is not None] == [True]
 
 
+@pytest.mark.parametrize("name", ["bce", *LOSSES])
+def test_arrays_and_an_empty_batch_are_refused(name: str, student: Outputs, teacher: Outputs, targets: Tensor):
+    loss = build(name, student, teacher)
+    arrays = Outputs(tuple(one.detach().numpy() for one in student.features), *(one.detach().numpy() for one in student[1:]))
+    with pytest.raises(ValueError, match="Expected tensors of torch's; got ndarray"):
+        loss(arrays, teacher, targets)
+    none = Outputs(tuple(one[:0] for one in student.features), student.embeddings[:0], student.logits[:0])
+    with pytest.raises(ValueError, match="at least one picture and label; got an empty one"):
+        loss(none, none, targets[:0])
+
+
 @pytest.mark.parametrize("name", ["cd", "id", "ps"])
 def test_targets_that_would_be_misread_are_refused(name: str, student: Outputs, teacher: Outputs, outputs: MakeOutputs, targets: Tensor):
     loss: Loss = LOSSES[name]
