@@ -1,7 +1,9 @@
 """What commands have in common: where they print, how progress looks, and how they say what is wrong."""
 
 import contextlib
+import io
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -35,7 +37,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
-    """Say what is wrong with the input in a sentence, without a traceback; warnings too."""
+    """Say what is wrong with the input in a sentence, without a traceback; warnings too. What is printed is printed in any coding."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Else one letter of a label that a file or pipe of another coding lacks would lose all scores.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -195,6 +195,9 @@ def test_names_with_brackets_are_printed_as_they_are(teacher: Path, coco: Path, 
     table = tmp_path / "labels.csv"
     table.write_text(f"file,labels,split\n{coco}/val2014/0.png,[/bold] :smile:,train\n")
     assert "[/bold] :smile:" in run("data", "check", table, "--split", "train").stdout
+    table.write_text(f"file,labels,split\n{coco}/val2014/0.png,人,train\n", encoding="utf-8")
+    ascii_only = CliRunner(charset="ascii").invoke(app, ["data", "check", str(table), "--split", "train"])
+    assert (ascii_only.exit_code, "labels \\u4eba" in ascii_only.stdout) == (0, True)
 
 
 def test_scores_are_saved_of_the_test_pictures_alone_and_shown_whatever_happens(
