@@ -1,10 +1,13 @@
 """Which of a network's weights are trained, how fast, and which average of them is the result."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from l2d.model import LabelNet
+from l2d.outputs import Outputs
 from l2d.recipe import Recipe
 
 # As torch types what it averages.
@@ -60,16 +63,33 @@ def freeze_stages(model: LabelNet, count: int, image_size: int) -> list[nn.Modul
     """
     if not count:
         return []
-    device = next(model.parameters()).device
-    model.eval()
-    stages = model(torch.zeros(1, 3, image_size, image_size, device=device)).features
+    stages = _look_at_nothing(model, image_size).features
     if count >= len(stages):
         raise ValueError(f"freeze_stages must be at most {len(stages) - 1}, the number of the backbone's stages; got {count}.")
-    parameters = list(model.parameters())
-    gradients = torch.autograd.grad(stages[count - 1].sum(), parameters, allow_unused=True)
-    early = {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+    early = _find_origins(stages[count - 1], list(model.parameters()))
     for parameter in early:
         parameter.requires_grad_(False)
     # With all that is inside them: what drops paths at random has no weights of its own.
     owned = [(module, list(module.parameters())) for module in model.modules()]
     return [module for module, weights in owned if weights and early.issuperset(weights)]
+
+
+def freeze_unused(model: LabelNet, image_size: int) -> None:
+    """Freeze the weights that no logit depends on: several processes wait for the gradients of all that are not frozen.
+
+    Some of timm's backbones keep a part of their own classifier, as ConvNeXt its last norm and MobileNetV3 its last convolution.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in set(trained) - _find_origins(_look_at_nothing(model, image_size).logits, trained):
+        parameter.requires_grad_(False)
+
+
+def _look_at_nothing(model: LabelNet, image_size: int) -> Outputs:
+    """What a network makes of a black picture; it is left in evaluation mode."""
+    return model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
+
+
+def _find_origins(output: Tensor, parameters: Sequence[nn.Parameter]) -> set[nn.Parameter]:
+    """Those of the parameters that an output depends on."""
+    gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+    return {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}

@@ -19,7 +19,7 @@ from l2d.distill import Distiller, choose_weights
 from l2d.evaluate import check_labels, evaluate
 from l2d.graphs import record
 from l2d.model import LabelNet
-from l2d.optimizer import create_average, create_optimizer, freeze_stages
+from l2d.optimizer import create_average, create_optimizer, freeze_stages, freeze_unused
 from l2d.outputs import Outputs
 from l2d.recipe import Recipe, count_held_out, count_trained
 from l2d.state import load_state, save_state
@@ -123,6 +123,8 @@ class _Run:
         self.frozen = freeze_stages(self.student, recipe.freeze_stages, recipe.train_size)
         self.optimizer, self.scheduler = create_optimizer(nn.ModuleList([self.student, self.distiller]), recipe, self.steps)
         self.average = create_average(self.student, recipe.averaging)
+        if processes.count() > 1:
+            freeze_unused(self.student, recipe.train_size)
         self.epoch, self.seconds = 0, 0.0
         self._set_training_mode()
         self.objective = processes.parallelise(_Objective(self._record(self.student, recipe.train_size, self.format), self.distiller))

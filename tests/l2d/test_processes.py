@@ -25,7 +25,7 @@ from l2d.distill import METHODS, Distiller
 from l2d.evaluate import predict
 from l2d.model import LabelNet
 from l2d.train import fit
-from tests.l2d.conftest import make_network, make_recipe, make_recipes
+from tests.l2d.conftest import make_network, make_recipe, make_recipes, train_out
 
 ROOT = Path(__file__).parents[2]
 IMAGES, SIDE = 64, 32
@@ -118,6 +118,8 @@ def work(index: Index, folder: Path) -> None:
         results["few"] = predict(model, card, index.select([0]))
         results["views"] = watch_training(index, folder)
         results["resumed"] = train_in_two_parts(index, folder)
+        # Its last norm stands before a classifier of its own, which is not there: no gradient comes to it.
+        results["unused"] = train_out(index, make_recipe(), make_network(backbone="test_convnext"))[-1].losses
         with pytest.raises(ValueError, match="2 processes share every batch evenly; a batch_size of 9 of 24 pictures"):
             processes.choose_batch_size(9, 24)
         torch.save(results, folder / f"results{processes.rank()}")
@@ -253,6 +255,11 @@ def test_both_end_with_the_same_network_and_reports_and_a_resumed_run_with_the_s
     assert scores["images"] == 5
     for other in (others, *(one["resumed"] for one in found)):
         assert all(torch.equal(tensor, other[name]) for name, tensor in weights.items())
+
+
+def test_weights_that_nothing_depends_on_are_not_waited_for(two: tuple[Path, list[dict[str, Any]]]) -> None:
+    first, second = (one["unused"] for one in two[1])
+    assert first == second
 
 
 def test_an_error_by_the_loss_of_a_process_is_told_from_others(two: tuple[Path, list[dict[str, Any]]]) -> None:
