@@ -133,13 +133,13 @@ def split_names(names: str) -> list[str]:
 
 
 def print_report(report: dict[str, Any], as_json: bool) -> None:
-    """A report as JSON, or as a table of its numbers."""
+    """A report as JSON, or as a table of its entries."""
     if as_json:
         typer.echo(json.dumps(report))
         return
     table = Table("", "", box=None, show_header=False)
     for name, value in _flatten(report):
-        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
+        table.add_row(name, _format(value))
     print_table(table)
 
 
@@ -153,6 +153,15 @@ def _bars(still: bool = False) -> Progress:
     columns = (what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     # In a log file a bar would only leave empty lines.
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, auto_refresh=not still)
+
+
+def _format(value: Any) -> str:
+    """A number with two decimals, a smaller one with two digits; a dash for what is not defined; several things between commas."""
+    if isinstance(value, float):
+        return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.2g}"
+    if isinstance(value, list):
+        return ", ".join(map(_format, value))
+    return "-" if value is None else str(value)
 
 
 def _flatten(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -345,3 +345,10 @@ def test_a_table_that_goes_to_no_terminal_holds_names_whole(capsys: pytest.Captu
     name = "a-name-longer-than-a-line-" * 8
     print_report({name: 1}, as_json=False)
     assert capsys.readouterr().out.split() == [name, "1"]
+
+
+def test_a_table_tells_small_numbers_what_is_not_defined_and_several_things(capsys: pytest.CaptureFixture[str]) -> None:
+    report = {"share": 0.0026, "maps": 2e-5, "same": 0.0, "less": -0.5, "mAP": None, "sizes": ["8 x 6", "9 x 9"], "pictures": 3}
+    print_report(report, as_json=False)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["share 0.0026", "maps 2e-05", "same 0.00", "less -0.50", "mAP -", "sizes 8 x 6, 9 x 9", "pictures 3"]
