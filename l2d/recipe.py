@@ -93,7 +93,8 @@ class Recipe:
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 raise ValueError(f"{name} must be a {'whole ' if whole else ''}number; got {value!r}.")
             if not low <= value <= high:
-                raise ValueError(f"{name} must lie between {low:g} and {high:g}; got {value:g}.")
+                least, most, got = (format(number, "d" if whole else "g") for number in (low, high, value))
+                raise ValueError(f"{name} must lie between {least} and {most}; got {got}.")
 
     def find_changes(self, recorded: Mapping[str, Any]) -> list[str]:
         """Names of the settings that differ in a recipe on record; one that the record does not have yet is taken at its default."""

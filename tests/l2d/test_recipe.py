@@ -42,6 +42,7 @@ def test_every_number_has_bounds() -> None:
     ("fields", "sentence"),
     [
         ({"lr": math.nan}, "lr must lie between 1e-08 and 10; got nan"),
+        ({"seed": -1}, "seed must lie between 0 and 2147483648; got -1"),
         ({"lr": "fast"}, "lr must be a number; got 'fast'"),
         ({"epochs": 2.5}, "epochs must be a whole number; got 2.5"),
         ({"epochs": True}, "epochs must be a whole number; got True"),
