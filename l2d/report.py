@@ -11,6 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from l2d.disk import replace_file
 from l2d.distill import TITLES
+from l2d.figure import find_fonts
 from l2d.published import MEASURES
 from l2d.series import describe_pictures, find_common
 
@@ -36,12 +37,16 @@ def keep_rows(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
     """A table with the rows of the one that is in the folder already; a row of the same number and networks is the new one.
 
     Raises:
-        ValueError: if rows would stand together that were made in different ways, under notes that are true of some.
+        ValueError: if rows would stand together that were made in different ways, under notes that are true of some; or if the one that is
+            there is damaged.
     """
     path = folder / f"{report['table']}.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
     anew = [_name_row(row) for row in report["rows"]]
-    kept = [row for row in earlier["rows"] if _name_row(row) not in anew]
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
+        kept = [row for row in earlier["rows"] if _name_row(row) not in anew]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is not as it was written: remove this file. The trained networks lie beside it and stay.") from error
     if kept and (changed := [name for name in ("data", "recipe", "notes") if earlier.get(name) != report[name]]):
         raise ValueError(
             f"{path} has other rows, made otherwise than asked for now ({', '.join(changed)}): choose another --out, or remove this file. "
@@ -94,7 +99,7 @@ def plot_table(report: dict[str, Any]) -> Figure:
             _draw_scores(axes, row["methods"], names, key, colour, marker)
         axes.set_xticks(range(len(names)), [TITLES.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
         # A teacher's folder may be called as anything; two dollars are no formula.
-        axes.set_title(" → ".join(row["networks"]), fontsize=9, parse_math=False)
+        axes.set_title(" → ".join(row["networks"]), fontsize=9, parse_math=False, family=find_fonts())
         axes.set_ylabel("mAP (%)", fontsize=8)
     _explain_marks(figure, panels)
     return figure

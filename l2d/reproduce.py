@@ -53,6 +53,8 @@ class Settings:
             raise ValueError(f"Unknown method {unknown[0]!r}; the known ones are {', '.join(METHODS)}.")
         if self.recipe not in (known := read_recipes()["recipes"]):
             raise ValueError(f"Unknown recipe {self.recipe!r}; the known ones are {', '.join(known)}.")
+        if self.student == "":
+            raise ValueError("The student has no name; give one of timm's, or leave it out to take the rows' own.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"Expected seeds, at least one and none twice; got {', '.join(map(str, self.seeds)) or 'none'}.")
 

@@ -128,9 +128,10 @@ def test_panels_and_the_legend_cover_no_part_of_each_other() -> None:
 
 
 def test_names_of_networks_are_written_as_they_are() -> None:
-    figure = plot_table(TABLE | {"rows": [ROW | {"networks": ["run$x_{$", "small"]}]})
+    figure = plot_table(TABLE | {"rows": [ROW | {"networks": ["教师$x_{$", "small"]}]})
+    # Letters that no font has would be a warning, here an error.
     figure.draw_without_rendering()
-    assert figure.axes[0].get_title() == "run$x_{$ → small"
+    assert figure.axes[0].get_title() == "教师$x_{$ → small"
 
 
 def test_a_sweep_is_plotted_over_weights_by_powers_of_ten() -> None:
@@ -176,6 +177,10 @@ def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
     # Another student of the same row is a row of its own.
     write_table(tmp_path, collect_table("table4", rows[:1], dataclasses.replace(settings, student="test_resnet"), make_index()))
     assert [row["number"] for row in json.loads(files[0].read_text())["rows"]] == [1, 1, 3]
+    for damaged in ("{", "[]", '{"rows": [{"number": 1}]}'):
+        files[0].write_text(damaged)
+        with pytest.raises(ValueError, match=r"table4\.json is not as it was written: remove this file"):
+            write_table(tmp_path, collect_table("table4", rows[:1], settings, make_index()))
 
 
 def test_the_legend_of_a_plot_explains_every_line_and_covers_no_score(tmp_path: Path):

@@ -53,6 +53,8 @@ def test_unknown_tables_rows_methods_and_seeds_are_refused():
         make_settings(recipe="long")
     with pytest.raises(ValueError, match=r"none twice; got 1, 1"):
         make_settings(seeds=(1, 1))
+    with pytest.raises(ValueError, match=r"The student has no name"):
+        make_settings(student="")
 
 
 def test_what_rows_share_is_trained_once_and_teachers_first():
