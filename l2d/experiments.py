@@ -238,7 +238,7 @@ def _parse_numbers(text: str, kind: Callable[[str], Any] = int) -> tuple[Any, ..
     try:
         return tuple(kind(number) for number in split_names(text))
     except ValueError:
-        raise ValueError(f"Expected numbers separated by commas; got {text!r}.") from None
+        raise ValueError(f"Expected {'whole ' * (kind is int)}numbers separated by commas; got {text!r}.") from None
 
 
 def _work_through(

@@ -66,7 +66,8 @@ def _collect_curve(template: Plan, loss: str, factors: Sequence[float]) -> dict[
         training = _plan_point(template, published | {loss: weight})
         points.append({"weight": weight, "mAP": read_held_out(training), "run": str(training.plan.out)})
     measured = [point for point in points if point["mAP"] is not None]
-    best = max(measured, key=lambda point: point["mAP"])["weight"] if measured else None
+    # Of equally good ones the published, for which something else speaks, too.
+    best = max(measured, key=lambda point: (point["mAP"], point["weight"] == published[loss]))["weight"] if measured else None
     return {"published": published[loss], "best": best, "points": points}
 
 

@@ -225,6 +225,8 @@ def test_a_given_teacher_teaches_another_student_by_the_short_recipe():
     for more in (("--methods", "mld"), ("--rows", "3"), ("--seeds", "0,1")):
         code, said = run("reproduce", "figure1", "--data", "shapes:24", "--out", "out", *more)
         assert (code, "figure1 has one pair, one method and one seed" in said) == (1, True)
+    code, said = run("reproduce", "figure1", "--data", "shapes:24", "--out", "out", "--seeds", "1.5")
+    assert (code, "Expected whole numbers separated by commas; got '1.5'" in said) == (1, True)
 
 
 @pytest.mark.usefixtures("tiny")
