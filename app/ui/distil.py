@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.access import Access, UnauthorizedError
 from app.errors import RequestError
-from app.jobs import ENDED, RESUMABLE, Job
+from app.jobs import ENDED, RESUMABLE, Job, UnknownJobError
 from app.orders import Order
 from app.records import JobFolder
 from app.ui import curves, form, maps, progress
@@ -29,20 +29,25 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 REST = "() => ({__type__: 'update', interactive: false, value: 'Being ordered \u2026'})"
 WAKE = "() => new Promise((wake) => setTimeout(() => wake({__type__: 'update', interactive: true, value: 'Start'}), 1000))"
 # The jobs lie beside the form, or far below it.
-SHOW = (
-    "() => { const jobs = document.querySelector('.l2d-jobs'); jobs.scrollIntoView({behavior: 'smooth'});"
-    " jobs.querySelector(':checked')?.focus({preventScroll: true}); }"
-)
+SHOW = """() => {
+  const jobs = document.querySelector(".l2d-jobs"), still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  jobs.scrollIntoView({behavior: still ? "auto" : "smooth"});
+  jobs.querySelector(":checked")?.focus({preventScroll: true});
+}"""
 # A button that has done its work is hidden, and the keyboard would be nowhere: it goes on with the job that is shown, or the next order.
 GO_ON = (
     "() => setTimeout(() => { if (document.activeElement === document.body)"
     " (document.querySelector('.l2d-jobs :checked') ?? document.querySelector('.l2d-form button.primary')).focus(); })"
 )
-# What the delete button does first, in the browser: without a yes no job is named, and nothing is done.
-CONFIRM = (
-    "(token, job, told) => [token, confirm(`Delete job ${job}, its log and every model that it trained, a teacher too?"
-    " This cannot be undone.`) ? job : null, told]"
-)
+# Nobody sees what changes while another tab is in front. Before the first time that this one is, nothing of it is there yet.
+FRONT = "() => ({__type__: 'update', active: document.querySelector('.l2d-jobs')?.offsetParent !== null})"
+# What the delete button does first, in the browser: without a yes no job is named, and nothing is done. With one the keyboard leaves the
+# button, which may be there for the next job as well: a second press would be meant for the first one.
+CONFIRM = """(token, job, told) => {
+  const sure = confirm(`Delete job ${job}, its log and every model that it trained, a teacher too? This cannot be undone.`);
+  if (sure) document.activeElement.blur();
+  return [token, sure ? job : null, told];
+}"""
 NO_JOB = "<p>No job yet. The form holds a small one that needs no data set: start it.</p>"
 # The view beneath the list, in the order of its parts, where there is no job.
 HIDDEN = gr.update(visible=False)
@@ -82,7 +87,15 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     # Arrows move on before the job that they passed is answered.
     chosen.input(**refresh, trigger_mode="always_last")
     epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes, looked], **QUIET)
-    gr.Timer(POLL_SECONDS).tick(**refresh)
+    _keep_up_to_date(tab, refresh)
+
+
+def _keep_up_to_date(tab: gr.Tab, refresh: dict[str, Any]) -> None:
+    timer = gr.Timer(POLL_SECONDS)
+    for asks in (tab.select, timer.tick):
+        asks(**refresh)
+    tabs: Any = tab.parent
+    tabs.change(None, None, timer, js=FRONT, **QUIET)
 
 
 def _follow_fields(bench: "Bench", tab: gr.Tab, fields: dict[str, Any], command: gr.Textbox) -> None:
@@ -169,6 +182,8 @@ class Bench:
             try:
                 self._check(token, request)
                 self._act(verb, job)
+            except UnknownJobError as error:
+                raise gr.Error(f"Job {job} is not there any more: it was deleted elsewhere.", print_exception=False) from error
             except RequestError as error:
                 raise gr.Error(error.message, print_exception=False) from error
             return ["", gr.update(visible=False)] if verb == "delete" and job in (told or "") else [gr.skip(), gr.skip()]

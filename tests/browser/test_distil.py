@@ -11,8 +11,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
+from tests.browser.desk import count_requests
+
 PATIENCE_MS = 120_000
 TRAINING_MS = 15 * 60_000
+WATCH_SCROLLING = """() => {
+  const scroll = Element.prototype.scrollIntoView;
+  Element.prototype.scrollIntoView = function (how) { window.scrolled = how.behavior; scroll.call(this, how); };
+}"""
 
 
 def find_workers(state: Path) -> list[int]:
@@ -41,6 +47,7 @@ def test_a_number_that_is_being_typed_is_read_as_a_whole_and_outlives_a_reload(p
     epochs.fill("")
     epochs.press_sequentially("25")
     expect(command).to_have_value(re.compile("--epochs 25 "))
+    page.clock.install()
     # As Gradio loads the page by itself once a server that was lost is back.
     page.reload()
     expect(epochs).to_have_value("25")
@@ -48,6 +55,12 @@ def test_a_number_that_is_being_typed_is_read_as_a_whole_and_outlives_a_reload(p
     epochs.fill("0")
     expect(command).to_have_value(re.compile("^# Epochs: "))
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+    # What changes in a tab that nobody sees is not asked for.
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator(".grid")).to_be_visible()
+    asked = count_requests(page)
+    page.clock.run_for(10_000)
+    assert [address for address in asked if "queue/join" in address] == []
 
 
 def test_on_a_phone_short_fields_share_a_line(visit: Callable[..., Page]):
@@ -93,6 +106,8 @@ def test_another_student_is_ordered_once_whatever_the_first_one_started_from(con
     page.set_viewport_size({"width": 390, "height": 800})
     page.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
+    older = page.request.post(f"{url}/v1/jobs", data={"data": "shapes", "student": "resnet18", "method": "vanilla"}).json()["id"]
+    page.request.post(f"{url}/v1/jobs/{older}/cancel")
     open_distil(page, url)
     command = page.locator(".l2d-command textarea")
     expect(command).to_have_value(re.compile("l2d distill .*--init"))
@@ -106,19 +121,29 @@ def test_another_student_is_ordered_once_whatever_the_first_one_started_from(con
     expect(page.get_by_text(re.compile("^Ordered as job"))).to_be_visible()
     expect(start).to_have_text("Start")
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+    page.emulate_media(reduced_motion="reduce")
+    page.evaluate(WATCH_SCROLLING)
     page.get_by_role("button", name="Show it").click()
     group = page.get_by_role("radiogroup", name="Jobs")
     listed = group.get_by_role("radio", name=re.compile("First student: (queued|running)"))
     expect(listed).to_be_in_viewport()
     expect(listed).to_be_checked()
     expect(listed).to_be_focused()
+    assert page.evaluate("window.scrolled") == "auto"
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".l2d-state")).to_have_text("cancelled")
     # The button is gone, and the keyboard goes on with what is there.
     expect(group.get_by_role("radio", name=re.compile("First student: cancelled"))).to_be_focused()
-    # What was told about the order goes with its job.
-    page.once("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Delete").click()
+    # Without a yes it stays where it is.
+    delete = page.get_by_role("button", name="Delete")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    delete.click()
+    expect(delete).to_be_focused()
+    # What was told about the order goes with its job; the keyboard does not stay on the button, which would delete the next one.
+    page.on("dialog", lambda dialog: dialog.accept())
+    delete.click()
+    expect(group.get_by_role("radio", name=re.compile(older))).to_be_focused()
+    delete.click()
     expect(page.get_by_text("No job yet.")).to_be_visible()
     expect(start).to_be_focused()
     expect(page.get_by_text(re.compile("^Ordered as job"))).to_be_hidden()

@@ -51,8 +51,10 @@ def start(bench: Bench, **changes: object) -> str:
 
 def test_the_tab_can_be_built(workshop: Workshop):
     async def build() -> None:
-        with gr.Blocks(analytics_enabled=False), gr.Tab("Distil") as tab:
+        with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Distil") as tab:
             build_distil_tab(workshop, Access("secret"), tab)
+        # Whoever comes back to it need not wait for the timer, which rests meanwhile.
+        assert (tab._id, "select") in [target for event in page.fns.values() if event.name == "refresh" for target in event.targets]
 
     asyncio.run(build())
 
@@ -191,6 +193,10 @@ def test_a_job_that_another_tab_deletes_meanwhile_is_no_error(bench: Bench, work
     listed = workshop.queue.page(10)
     workshop.delete(job)
     assert bench.scrub("", job, 1, OWN) == ("", "", {})
+    for verb in ("cancel", "stop", "resume", "delete"):
+        # In the page's words: it has no routes.
+        with pytest.raises(gr.Error, match=f"^'Job {job} is not there any more: it was deleted elsewhere.'$"):
+            bench.ask(verb)("", job, "", OWN)
     monkeypatch.setattr(Queue, "page", lambda *_: listed)
     assert "cancelled" in bench.refresh("", job, {}, {}, OWN)[1]
 
