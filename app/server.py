@@ -14,6 +14,7 @@ from typing import Any
 import anyio.to_thread
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 
 from app.access import Access, choose_token
@@ -105,6 +106,9 @@ pictures in one of JSON: {settings.max_instances}; seconds for a body to come, a
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """The last one added is the first that a request meets."""
+    # Events and pictures go as they are. The page takes 2 ms of one core and an answer of 80 labels 3; at higher levels it would be up to
+    # twenty times as much for a tenth less.
+    app.add_middleware(GZipMiddleware, compresslevel=1)
     app.add_middleware(LimitBody, max_bytes=settings.max_upload_bytes, seconds=settings.request_seconds)
     app.add_middleware(LimitRate, per_minute=settings.requests_per_minute)
     app.add_middleware(CloseRoutes)

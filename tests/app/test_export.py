@@ -36,6 +36,8 @@ def test_compare_as_numbers(client: TestClient, upload: bytes):
 def test_compare_as_figure(client: TestClient, upload: bytes):
     response = post(client, upload, labels="cat,dog", format="png")
     assert response.headers["content-type"] == "image/png"
+    # It is packed as it is.
+    assert "content-encoding" not in response.headers
     figure = Image.open(io.BytesIO(response.content))
     assert figure.info["dpi"][0] == pytest.approx(300, abs=1)
     assert figure.width > 900

@@ -115,6 +115,15 @@ def test_while_gradio_is_imported_its_components_are_not_compared_with_files(mon
     assert inspect.getfile is before
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_large_answers_are_packed_for_who_can_unpack_them(client: TestClient, method: str):
+    packed, plain = (client.request(method, "/openapi.json", headers={"Accept-Encoding": taken}) for taken in ("gzip", "identity"))
+    assert (packed.headers["content-encoding"], "content-encoding" in plain.headers) == ("gzip", False)
+    assert 3 * int(packed.headers["content-length"]) < int(plain.headers["content-length"])
+    assert packed.text == plain.text
+    assert "content-encoding" not in client.get("/healthz", headers={"Accept-Encoding": "gzip"}).headers
+
+
 @pytest.mark.parametrize("changes", [{"token": SecretStr("sixteen-letters!")}, {"host": "0.0.0.0"}])
 def test_a_server_with_a_token_shows_jobs_to_nobody_without_it(settings: Settings, changes: dict[str, object]):
     client = TestClient(create_api(settings.model_copy(update=changes)), base_url="http://127.0.0.1")
