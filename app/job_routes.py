@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, R
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import ValidationError
 from starlette.responses import PlainTextResponse
 
 from app.access import Access
@@ -39,7 +40,7 @@ QUEUE = describe_errors({503: "the queue cannot be used now"})
 RATE = describe_errors({429: "too many requests in a minute, where a rate is set"})
 PAGED = QUEUE | describe_errors({422: "a number out of range"})
 FOUND = QUEUE | describe_errors({404: "no job of that id", 422: "an id that is too long, or a parameter out of range"})
-NO_PROBE = describe_errors({404: "no job of that id, or no probe of that name yet"})
+NO_PROBE = describe_errors({404: "no job of that id, or no probe of that name yet, or a damaged one"})
 CHANGED = FOUND | RATE | describe_errors({409: "the job's state does not allow it"})
 MODEL_DELETED = RATE | describe_errors(
     {
@@ -240,7 +241,10 @@ def show_probe(
     found = workshop.read_probe(job, name)
     if found is None:
         raise UnknownProbeError(describe_unknown("probe", name, workshop.list_probes(job)))
-    return Probes.model_validate(found)
+    try:
+        return Probes.model_validate_json(found)
+    except ValidationError as error:
+        raise UnknownProbeError(f"The probe {name!r} of this job is damaged and cannot be read; others of it may be whole.") from error
 
 
 @router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=FOUND_BESIDE_TEXT | TOLD_ALL)

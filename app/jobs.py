@@ -23,7 +23,7 @@ class UnknownJobError(RequestError):
 
 
 class UnknownProbeError(RequestError):
-    """A job that has no probes of that name, or not yet."""
+    """A job that has no probes of that name, or not yet, or not any more."""
 
     status = HTTPStatus.NOT_FOUND
     code = "unknown_probe"

@@ -298,4 +298,7 @@ def choose_journal(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 
 def _read_row(row: sqlite3.Row) -> Job:
-    return Job(**dict(row) | {name: json.loads(row[name]) for name in _JSON})
+    try:
+        return Job(**dict(row) | {name: json.loads(row[name]) for name in _JSON})
+    except (ValueError, TypeError) as error:
+        raise UnavailableError(f"The row of job {row['id']!r} in {FILE} is damaged ({error}): mend it or remove it.") from error

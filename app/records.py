@@ -209,7 +209,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) else None
+    return record if isinstance(record, dict) and isinstance(record.get("event"), str) else None
 
 
 def _starts_line(file: BinaryIO, place: int) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -14,7 +15,7 @@ from app.orders import Order
 from app.places import Places
 from app.publication import find_models
 from app.queue import Queue
-from app.records import JobFolder, Line, read_json, remove_folder
+from app.records import JobFolder, Line, remove_folder
 from app.stages import plan_stages, write_commands
 from l2d.recipe import count_held_out
 
@@ -129,9 +130,11 @@ class Workshop:
         }
         return write_commands(stages, named, order.get("processes", 1))
 
-    def read_probe(self, job: str, name: str) -> dict[str, Any] | None:
-        """The maps of one epoch ("0003"), or of the teacher; None if they are not there."""
-        return read_json(self.folder(job).probes / f"{name}.json")
+    def read_probe(self, job: str, name: str) -> bytes | None:
+        """The maps of one epoch ("0003"), or of the teacher, as JSON; None if they are not there."""
+        with suppress(FileNotFoundError):
+            return (self.folder(job).probes / f"{name}.json").read_bytes()
+        return None
 
     def list_probes(self, job: str) -> list[str]:
         """The names of a job's probes, many epochs as one: "0001 to 0300"."""

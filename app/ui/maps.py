@@ -21,6 +21,8 @@ COLOUR_MAP, OPACITY = "inferno", 0.85
 KEPT_VIEWS = 64
 # Files whose peaks are kept: those of a few long jobs.
 KEPT_PEAKS = 4096
+# What reading a file raises that is no longer what was written.
+DAMAGE = (ValueError, TypeError, LookupError, OSError)
 
 CSS = """
 .l2d-probes { overflow-x: auto; }
@@ -54,6 +56,8 @@ def show_maps(folder: Path, epoch: int) -> str:
     except FileNotFoundError:
         # True of a job that has ended, too.
         return "<p>No maps so far: they are made after every epoch of the student.</p>"
+    except DAMAGE:
+        return "<p>The maps after this epoch cannot be shown: a file of them is damaged. Those of other epochs may be whole.</p>"
 
 
 # In these functions `changed` is for the cache alone: what is written anew is read anew.
@@ -82,7 +86,7 @@ def _draw_view(folder: Path, epoch: int, changed: int) -> str:
 
 def _read(path: Path) -> Any:
     content = read_json(path)
-    return content and content["pictures"]
+    return None if content is None else content["pictures"]
 
 
 def _explain(taught: bool) -> str:
@@ -110,7 +114,11 @@ def find_scales(folder: Path) -> dict[tuple[int, str], float]:
 
 @functools.lru_cache(KEPT_PEAKS)
 def _read_peaks(path: Path, changed: int) -> dict[tuple[int, str], float]:
-    return {(number, found["label"]): _find_peak(found) for number, picture in enumerate(_read(path)) for found in picture}
+    try:
+        return {(number, found["label"]): _find_peak(found) for number, picture in enumerate(_read(path)) for found in picture}
+    except DAMAGE:
+        # Told to who looks at this epoch; the others are shown without it.
+        return {}
 
 
 def _find_peak(found: dict[str, Any]) -> float:

@@ -1,5 +1,6 @@
 """The queue: every job is taken once, and every state is left only by the doors that it has."""
 
+import contextlib
 import multiprocessing
 import resource
 import sqlite3
@@ -468,3 +469,13 @@ def test_a_folder_may_have_any_name(tmp_path: Path):
     Queue(folder).submit(SPEC)
     assert len(Queue(folder).page(10)) == 1
     assert (folder / "jobs.sqlite").is_file()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "\0"])
+def test_a_damaged_row_is_named(queue: Queue, damage: str):
+    job = queue.submit({"data": "shapes"})[0].id
+    with contextlib.closing(sqlite3.connect(queue.path)) as connection, connection:
+        connection.execute("UPDATE jobs SET spec = ?", (damage,))
+    for ask in (lambda: queue.find(job), lambda: queue.page(10), queue.find_oldest):
+        with pytest.raises(UnavailableError, match=rf"The row of job '{job}' in jobs\.sqlite is damaged"):
+            ask()

@@ -142,6 +142,9 @@ def test_probes_are_told_and_one_that_is_not_there_names_those_that_are(client: 
     assert client.get(f"/v1/jobs/{job}/probes/pictures").json() == {"pictures": [shown]}, "without a file that nobody can ask for"
     assert client.get(f"/v1/jobs/{job}/probes/0001").json() == maps
     assert "Known are: 0001, pictures." in refusal(client.get(f"/v1/jobs/{job}/probes/0002"), 404)
+    for damage in (b"", b"\xff", b'{"pictures": [', b'{"pictures": 7}', b"[]"):
+        (folder / "0001.json").write_bytes(damage)
+        assert "'0001' of this job is damaged" in refusal(client.get(f"/v1/jobs/{job}/probes/0001"), 404)
     for epoch in range(2, 301):
         (folder / f"{epoch:04}.json").write_text(json.dumps(maps))
     assert "Unknown probe '0301'. Known are: 0001 to 0300, pictures." in refusal(client.get(f"/v1/jobs/{job}/probes/0301"), 404)

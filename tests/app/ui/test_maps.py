@@ -95,3 +95,10 @@ def test_a_poll_draws_nothing_again_and_a_new_epoch_reads_only_what_is_new(folde
 def test_before_the_first_epoch_there_are_words(folder: Path, tmp_path: Path):
     for place, epoch in ((tmp_path / "nothing", 1), (folder, 9)):
         assert "No maps so far" in show_maps(place, epoch)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff", b'{"pictures": 7}', b"[]", b'{"pictures": [[{"label": "<b>"}]]}'])
+def test_a_damaged_file_is_told_and_spoils_no_other_epoch(folder: Path, damage: bytes):
+    (folder / "0002.json").write_bytes(damage)
+    assert "a file of them is damaged" in show_maps(folder, 2)
+    assert "0 to 4.0<" in show_maps(folder, 1), "the scale of what is whole"
