@@ -283,5 +283,5 @@ async def follow_job(
 def describe_job(workshop: Workshop, job: Job) -> JobAnswer:
     """A job as the API shows it."""
     order = Order.model_construct(**job.spec)
-    values = dataclasses.asdict(job) | {"order": job.spec, "title": order.name, "commands": workshop.describe_command(job.spec)}
-    return JobAnswer.model_validate(values)
+    told = {"reason": job.reason or workshop.explain_wait(job), "commands": workshop.describe_command(job.spec)}
+    return JobAnswer.model_validate(dataclasses.asdict(job) | {"order": job.spec, "title": order.name} | told)

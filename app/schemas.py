@@ -179,7 +179,8 @@ class JobAnswer(BaseModel):
     title: str = Field(examples=["resnet18, l2d, on shapes"])
     state: State
     reason: str = Field(
-        description="why it ended as it did", examples=["Trained to the end; the student of the last epoch is kept. The best epoch was 6."]
+        description="why it ended as it did, or that no worker is seen that would begin it",
+        examples=["Trained to the end; the student of the last epoch is kept. The best epoch was 6."],
     )
     request: str | None = Field(description="cancel or stop, while the worker has yet to obey")
     stage: str = Field(description="teacher, student or scores; empty before the first one", examples=["student"])

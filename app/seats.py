@@ -53,11 +53,16 @@ def mark_seat(state: Path, seat: str) -> None:
             os.utime(path, (now := time.time(), now))
 
 
-def find_marked(state: Path) -> list[str]:
-    """The files of this host's seats whose workers went round lately."""
+def find_marked(state: Path, everywhere: bool = False) -> list[str]:
+    """The files of this host's seats whose workers went round lately.
+
+    Args:
+        everywhere: those of other hosts, too, if their clocks are right.
+    """
     # Not of hosts whose names begin with this one's.
-    own = re.compile(rf"{re.escape(socket.gethostname())}-({CLUSTER}|{CPU}|cuda\d+)\.lock")
-    return [file.name for file in state.glob("*.lock") if own.fullmatch(file.name) and _is_recent(file, STUCK_SECONDS)]
+    host = ".+" if everywhere else re.escape(socket.gethostname())
+    seat = re.compile(rf"{host}-({CLUSTER}|{CPU}|cuda\d+)\.lock")
+    return [file.name for file in state.glob("*.lock") if seat.fullmatch(file.name) and _is_recent(file, STUCK_SECONDS)]
 
 
 def _is_recent(file: Path, seconds: float) -> bool:

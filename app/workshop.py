@@ -16,8 +16,11 @@ from app.places import Places
 from app.publication import find_models
 from app.queue import Queue
 from app.records import JobFolder, Line, remove_folder
+from app.seats import find_marked
 from app.stages import plan_stages, write_commands
 from l2d.recipe import count_held_out
+
+NO_WORKER = "No worker is seen that would take it: start one with python -m app worker, or the server without L2D_WORKERS=0."
 
 
 class ShippedModelError(RequestError):
@@ -111,6 +114,10 @@ class Workshop:
     def read(self, job: str, start: int = 0) -> list[Line]:
         """What a job's training reported from some place on."""
         return self.folder(job).read(start)
+
+    def explain_wait(self, job: Job) -> str:
+        """Why a waiting job may wait for ever, as a sentence; empty if it need not, or does not wait."""
+        return NO_WORKER if job.state == "queued" and not find_marked(self.places.state, everywhere=True) else ""
 
     def describe_command(self, order: dict[str, Any]) -> list[str]:
         """The commands that do the same by hand; none if they cannot be told any more, for want of the data set or teacher.

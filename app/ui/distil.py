@@ -241,7 +241,7 @@ class Bench:
         at = last if epoch is None else epoch
         slider = gr.update(maximum=max(last, 2), value=at, visible=len(epochs) > 1)
         return {
-            "status": show_status(job),
+            "status": show_status(job, self.workshop.explain_wait(job)),
             # What was asked for already need not be asked for again.
             **{verb: gr.update(visible=job.state in allowed and job.request not in (verb, "cancel")) for verb, allowed in states.items()},
             "curves": show_curves(history, at if epochs else None) if folder.metrics.exists() else "",

@@ -28,15 +28,19 @@ CSS = """
 """
 
 
-def show_status(job: Job) -> str:
-    """State, reason, progress bar and time left of a job."""
+def show_status(job: Job, wait: str = "") -> str:
+    """State, reason, progress bar and time left of a job.
+
+    Args:
+        wait: why it may wait for ever.
+    """
     name = escape(Order.model_construct(**job.spec).name)
     lines = [f'<h2>{name} <span class="l2d-state {job.state}">{job.state}</span></h2>']
     if job.state == "running":
         lines.append(f'<progress max="1" value="{job.progress:.4f}" aria-label="progress"></progress>')
         lines.append(f"<p>{_describe_running(job)}</p>")
     elif job.state == "queued":
-        lines.append("<p>Waiting for its turn.</p>")
+        lines.append(f"<p>{' '.join(filter(None, ('Waiting for its turn.', escape(wait))))}</p>")
     else:
         lines.append(f"<p>{escape(job.reason)}</p>")
     if job.models:

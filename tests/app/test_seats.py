@@ -106,6 +106,7 @@ def test_a_worker_of_a_host_with_a_longer_name_is_another_hosts(tmp_path: Path, 
         assert find_marked(tmp_path) == ["lab-2-cuda1.lock"]
         monkeypatch.setattr(socket, "gethostname", lambda: "lab")
         assert find_marked(tmp_path) == []
+        assert find_marked(tmp_path, everywhere=True) == ["lab-2-cuda1.lock"]
 
 
 SEATS = ("cuda:0", "cuda:1", "cuda:2")

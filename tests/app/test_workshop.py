@@ -19,6 +19,7 @@ from app.jobs import UnknownJobError
 from app.orders import Order
 from app.places import Places
 from app.processes import LocalMachine
+from app.seats import hold_seat
 from app.worker import Worker
 from app.workshop import Workshop
 
@@ -161,3 +162,11 @@ def test_a_job_whose_data_or_teacher_is_gone_or_damaged_has_no_commands_and_spoi
     assert workshop.describe_command(taught) == []
     shutil.rmtree(workshop.places.data / "mine")
     assert workshop.describe_command(alone) == []
+
+
+def test_that_no_worker_is_seen_is_told_of_a_waiting_job_alone(workshop: Workshop):
+    waiting = workshop.submit(ALONE)[0]
+    assert "start one with python -m app worker" in workshop.explain_wait(waiting)
+    with hold_seat(workshop.places.state, "cpu", lambda: True):
+        assert workshop.explain_wait(waiting) == ""
+    assert workshop.explain_wait(workshop.queue.cancel(waiting.id)) == ""

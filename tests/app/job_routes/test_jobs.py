@@ -55,6 +55,7 @@ def test_verbs_follow_the_state(client: TestClient):
     assert client.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
     resumed = client.post(f"/v1/jobs/{job}/resume")
     assert (resumed.status_code, resumed.json()["state"]) == (202, "queued")
+    assert "No worker is seen" in resumed.json()["reason"]
     client.post(f"/v1/jobs/{job}/cancel")
     assert client.delete(f"/v1/jobs/{job}").status_code == 204
     for answer in (client.get(f"/v1/jobs/{job}"), client.get(f"/v1/jobs/{job}/log"), client.get(f"/v1/jobs/{job}/events")):

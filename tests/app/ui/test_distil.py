@@ -224,6 +224,7 @@ def test_only_what_changed_is_sent_again(bench: Bench, workshop: Workshop):
     job = start(bench)
     first = bench.refresh("", job, {}, {}, OWN)
     assert "Waiting" in first[1]
+    assert "No worker is seen" in first[1]
     again = bench.refresh("", job, {}, first[-1], OWN)
     assert all(value == gr.skip() for value in again[:-1])
     bench.ask("cancel")("", job, "", OWN)
