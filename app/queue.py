@@ -1,60 +1,20 @@
-"""The queue of distillation jobs: one SQLite file, one row a job; every change of state is one statement."""
+"""The queue of distillation jobs: one row a job; every change of state is one statement."""
 
-import contextlib
 import json
 import secrets
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.errors import UnavailableError
 from app.jobs import ENDED, RESUMABLE, STATES, Job, JobStateError, KeyReuseError, LostClaimError, Progress, State, UnknownJobError
 from app.silence import Sign, Silence
+from app.table import COLUMNS, connect, create_table, fetch_jobs
 
 # A running job whose worker gave no sign of life for this long, while somebody watched, is given up.
 SILENCE_SECONDS = 30.0
-# How long a statement waits while another process writes.
-LOCK_SECONDS = 5.0
-FILE = "jobs.sqlite"
 # The end of a sentence on why a job ended before its time.
 RESUME_HINT = "resume goes on after the last finished epoch."
-# By the beginning of SQLite's names. It also has its "disk I/O error" where there is no room for its shared memory.
-_FULL, _MOVED = ": the disk may be full", f": {FILE} may have been moved, or be read-only; if it is lost, start server and workers anew"
-_DAMAGED = f": {FILE} is damaged; stop server and workers, and put a copy in its place, or move it away to begin with an empty queue"
-_HINTS = {"SQLITE_FULL": _FULL, "SQLITE_IOERR": _FULL, "SQLITE_CANTOPEN": _MOVED, "SQLITE_CORRUPT": _DAMAGED, "SQLITE_NOTADB": _DAMAGED}
-
-_TABLE = """
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL,
-    spec TEXT NOT NULL,
-    idempotency_key TEXT UNIQUE,
-    created REAL NOT NULL,
-    started REAL,
-    finished REAL,
-    heartbeat REAL,
-    worker TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    request TEXT,
-    reason TEXT NOT NULL DEFAULT '',
-    progress REAL NOT NULL DEFAULT 0,
-    seconds_left REAL,
-    stage TEXT NOT NULL DEFAULT '',
-    epoch INTEGER NOT NULL DEFAULT 0,
-    best_score REAL,
-    best_epoch INTEGER,
-    versions TEXT NOT NULL DEFAULT '{}',
-    models TEXT NOT NULL DEFAULT '[]'
-)
-"""
-_INDEX = "CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number)"
-
-_COLUMNS = ", ".join(field.name for field in fields(Job))
-_JSON = ("spec", "versions", "models")
 
 
 class Queue:
@@ -70,14 +30,8 @@ class Queue:
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time, silence: Silence | None = None):
-        self.path = folder / FILE
+        self.path = create_table(folder)
         self._clock, self._silence = clock, silence or Silence()
-        with _sentences():
-            folder.mkdir(parents=True, exist_ok=True)
-        with self._connect("rwc") as connection:
-            connection.execute(f"PRAGMA journal_mode = {choose_journal(folder)}")
-            connection.execute(_TABLE)
-            connection.execute(_INDEX)
 
     def submit(self, spec: dict[str, Any], key: str | None = None) -> tuple[Job, bool]:
         """Put a job into the queue; returns it, and whether it is new.
@@ -92,7 +46,7 @@ class Queue:
         new = (secrets.token_hex(6), "queued", text, key, self._clock())
         statement = "INSERT INTO jobs (id, state, spec, idempotency_key, created) VALUES (?, ?, ?, ?, ?)"
         # One statement, also for a known key: between two of them that job may be deleted. What changes nothing makes it return the row.
-        (job,) = self._query(f"{statement} ON CONFLICT (idempotency_key) DO UPDATE SET state = state RETURNING {_COLUMNS}", new)
+        (job,) = self._query(f"{statement} ON CONFLICT (idempotency_key) DO UPDATE SET state = state RETURNING {COLUMNS}", new)
         if job.id != new[0] and job.spec != json.loads(text):
             raise KeyReuseError(f"The idempotency key {key!r} belongs to job {job.id}, which was ordered differently; send a new key.")
         return job, job.id == new[0]
@@ -103,31 +57,31 @@ class Queue:
         Raises:
             UnknownJobError: if there is none of that id.
         """
-        found = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job,))
+        found = self._query(f"SELECT {COLUMNS} FROM jobs WHERE id = ?", (job,))
         if not found:
             raise UnknownJobError(f"There is no job {job!r}. GET /v1/jobs lists those that exist.")
         return found[0]
 
     def page(self, limit: int, before: int | None = None) -> list[Job]:
         """The newest jobs; with `before` those whose number is smaller."""
-        statement = f"SELECT {_COLUMNS} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?"
+        statement = f"SELECT {COLUMNS} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?"
         return self._query(statement, (2**62 if before is None else before, limit))
 
     def count(self) -> dict[str, int]:
         """How many jobs are in each state."""
         counts: dict[str, int] = dict.fromkeys(STATES, 0)
-        with self._connect() as connection:
+        with connect(self.path) as connection:
             return counts | dict(connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
 
     def find_oldest(self) -> Job | None:
         """The oldest waiting job, if any waits."""
-        return next(iter(self._query(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1", ())), None)
+        return next(iter(self._query(f"SELECT {COLUMNS} FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1", ())), None)
 
     def claim(self, worker: str, job: str) -> Job | None:
         """Take a waiting job; None if it does not wait any more. No two workers ever get the same one."""
         claimed = self._query(
             "UPDATE jobs SET state = 'running', worker = ?, attempts = attempts + 1, started = coalesce(started, ?), heartbeat = ?"
-            f" WHERE id = ? AND state = 'queued' RETURNING {_COLUMNS}",
+            f" WHERE id = ? AND state = 'queued' RETURNING {COLUMNS}",
             (worker, self._clock(), self._clock(), job),
         )
         return claimed[0] if claimed else None
@@ -167,7 +121,7 @@ class Queue:
             " reason = CASE WHEN state IN ('running', 'cancelled') THEN reason ELSE 'Cancelled before its end.' END,"
             " finished = CASE state WHEN 'running' THEN NULL ELSE coalesce(finished, ?) END,"
             " state = CASE state WHEN 'running' THEN 'running' ELSE 'cancelled' END"
-            f" WHERE id = ? AND state IN ('queued', 'running', 'interrupted', 'cancelled') RETURNING {_COLUMNS}",
+            f" WHERE id = ? AND state IN ('queued', 'running', 'interrupted', 'cancelled') RETURNING {COLUMNS}",
             (self._clock(), job),
         )
         return self._end_if_unheard(changed[0]) if changed else self._refuse(job, "cancelled", ("queued", "running", "interrupted"))
@@ -179,7 +133,7 @@ class Queue:
             UnknownJobError, JobStateError: if there is none, or it is not running.
         """
         changed = self._query(
-            f"UPDATE jobs SET request = coalesce(request, 'stop') WHERE id = ? AND state = 'running' RETURNING {_COLUMNS}", (job,)
+            f"UPDATE jobs SET request = coalesce(request, 'stop') WHERE id = ? AND state = 'running' RETURNING {COLUMNS}", (job,)
         )
         return self._end_if_unheard(changed[0]) if changed else self._refuse(job, "stopped", ("running",))
 
@@ -191,7 +145,7 @@ class Queue:
         """
         changed = self._query(
             "UPDATE jobs SET state = 'queued', reason = '', finished = NULL, worker = NULL, heartbeat = NULL"
-            f" WHERE id = ? AND state IN {RESUMABLE} RETURNING {_COLUMNS}",
+            f" WHERE id = ? AND state IN {RESUMABLE} RETURNING {COLUMNS}",
             (job,),
         )
         return changed[0] if changed else self._refuse(job, "resumed", RESUMABLE)
@@ -202,7 +156,7 @@ class Queue:
         Raises:
             UnknownJobError, JobStateError: if there is none, or it has not ended.
         """
-        gone = self._query(f"DELETE FROM jobs WHERE id = ? AND state IN {ENDED} RETURNING {_COLUMNS}", (job,))
+        gone = self._query(f"DELETE FROM jobs WHERE id = ? AND state IN {ENDED} RETURNING {COLUMNS}", (job,))
         return gone[0] if gone else self._refuse(job, "deleted", ENDED)
 
     def give_up_silent(self) -> list[Job]:
@@ -223,20 +177,20 @@ class Queue:
     def adopt(self, seat: str, worker: str) -> list[Job]:
         """Give the running jobs of the workers whose names begin so, and who are known to be gone, to their successor; returns them."""
         return self._query(
-            f"UPDATE jobs SET worker = ?, heartbeat = ? WHERE state = 'running' AND instr(worker, ?) = 1 RETURNING {_COLUMNS}",
+            f"UPDATE jobs SET worker = ?, heartbeat = ? WHERE state = 'running' AND instr(worker, ?) = 1 RETURNING {COLUMNS}",
             (worker, self._clock(), seat),
         )
 
     def _update_own(self, job: str, worker: str, assignments: str, values: tuple[Any, ...]) -> Job:
         mine = self._query(
-            f"UPDATE jobs SET {assignments} WHERE id = ? AND worker = ? AND state = 'running' RETURNING {_COLUMNS}", (*values, job, worker)
+            f"UPDATE jobs SET {assignments} WHERE id = ? AND worker = ? AND state = 'running' RETURNING {COLUMNS}", (*values, job, worker)
         )
         if not mine:
             raise LostClaimError(f"Job {job} is no longer run by {worker}.")
         return mine[0]
 
     def _find_silent(self) -> list[Sign]:
-        running = self._query(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'running'", ())
+        running = self._query(f"SELECT {COLUMNS} FROM jobs WHERE state = 'running'", ())
         return self._silence.find([Sign(job.id, job.worker or "", job.heartbeat or 0.0) for job in running], SILENCE_SECONDS)
 
     def _give_up(self, sign: Sign, condition: str = "true") -> list[Job]:
@@ -251,7 +205,7 @@ class Queue:
         return self._query(
             "UPDATE jobs SET state = CASE request WHEN 'cancel' THEN 'cancelled' ELSE 'interrupted' END, finished = ?, seconds_left = NULL,"
             " reason = CASE request WHEN 'cancel' THEN 'Cancelled.' WHEN 'stop' THEN ? ELSE ? END, request = NULL"
-            f" WHERE state = 'running' AND {condition} RETURNING {_COLUMNS}",
+            f" WHERE state = 'running' AND {condition} RETURNING {COLUMNS}",
             (self._clock(), unstopped, gone, *values),
         )
 
@@ -260,45 +214,4 @@ class Queue:
         raise JobStateError(f"Only a job that is {' or '.join(states)} can be {verb}; job {job} is {state}.")
 
     def _query(self, statement: str, values: tuple[Any, ...]) -> list[Job]:
-        with self._connect() as connection:
-            # All rows are fetched: only then is a statement with RETURNING complete, and committed.
-            return [_read_row(row) for row in connection.execute(statement, values).fetchall()]
-
-    @contextlib.contextmanager
-    def _connect(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
-        """A connection for one statement: costs a tenth of a millisecond, and no thread or forked process ever shares one."""
-        # None is made where one was: it may come back, with its volume.
-        address = f"{self.path.absolute().as_uri()}?mode={mode}"
-        with _sentences(), contextlib.closing(sqlite3.connect(address, timeout=LOCK_SECONDS, isolation_level=None, uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
-            yield connection
-
-
-@contextlib.contextmanager
-def _sentences() -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
-        raise  # a mistake of ours; all others are the file's
-    except (sqlite3.DatabaseError, OSError) as error:
-        kind = getattr(error, "sqlite_errorname", "")
-        hint = next((hint for beginning, hint in _HINTS.items() if kind.startswith(beginning)), "")
-        raise UnavailableError(f"The queue of jobs cannot be used now ({error}{hint}); ask again, or see to L2D_STATE.") from error
-
-
-def choose_journal(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """WAL, unless the folder lies on a network file system: there SQLite's shared memory does not reach the other hosts."""
-    if not mounts.exists():
-        return "WAL"
-    lines = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
-    place = folder.resolve()
-    around = [(len(mount), kind) for _, mount, kind, *_ in lines if place.is_relative_to(mount.replace("\\040", " "))]
-    kind = max(around, default=(0, ""))[1]
-    return "DELETE" if kind.startswith(("nfs", "cifs", "smb", "fuse.", "9p", "ceph", "lustre", "glusterfs")) else "WAL"
-
-
-def _read_row(row: sqlite3.Row) -> Job:
-    try:
-        return Job(**dict(row) | {name: json.loads(row[name]) for name in _JSON})
-    except (ValueError, TypeError) as error:
-        raise UnavailableError(f"The row of job {row['id']!r} in {FILE} is damaged ({error}): mend it or remove it.") from error
+        return fetch_jobs(self.path, statement, values)

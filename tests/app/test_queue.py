@@ -1,9 +1,6 @@
 """The queue: every job is taken once, and every state is left only by the doors that it has."""
 
-import contextlib
 import multiprocessing
-import resource
-import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from app import queue as queues
-from app.errors import UnavailableError
 from app.jobs import STATES, Job, JobStateError, KeyReuseError, LostClaimError, Progress, State, UnknownJobError
-from app.queue import SILENCE_SECONDS, Queue, choose_journal
+from app.queue import SILENCE_SECONDS, Queue
 from app.silence import Silence
 
 SPEC = {"data": "shapes", "epochs": 3}
@@ -393,89 +388,3 @@ def test_an_unknown_job_is_a_sentence(queue: Queue):
     for verb in (*ALLOWED, "find"):
         with pytest.raises(UnknownJobError, match="no job 'x'"):
             getattr(queue, verb)("x")
-
-
-def test_a_locked_file_is_a_sentence_and_nothing_is_lost(queue: Queue, monkeypatch: pytest.MonkeyPatch):
-    job = end(queue, "queued")
-    monkeypatch.setattr(queues, "LOCK_SECONDS", 0.05)
-    other = sqlite3.connect(queue.path, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(UnavailableError, match="locked"):
-        claim(queue, "w")
-    other.execute("ROLLBACK")
-    other.close()
-    claimed = claim(queue, "w")
-    assert claimed is not None
-    assert claimed.id == job
-
-
-def test_a_full_disk_is_said_to_be_one(queue: Queue):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        with pytest.raises(UnavailableError, match=r"\(.*: the disk may be full\)"):
-            queue.submit(SPEC | {"name": "x" * 10_000})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert queue.submit(SPEC)[1]
-
-
-@pytest.mark.parametrize("damage", [b"no database", b""], ids=["foreign", "torn"])
-def test_a_damaged_file_is_a_sentence(queue: Queue, damage: bytes):
-    end(queue, "queued")
-    data = queue.path.read_bytes()
-    for file in queue.path.parent.glob(f"{queue.path.name}*"):
-        file.unlink()
-    queue.path.write_bytes(damage * 1000 or data[:100] + bytes(len(data) - 100))
-    for ask in (lambda: queue.page(10), queue.count):
-        with pytest.raises(UnavailableError, match=r"jobs\.sqlite is damaged; stop server and workers, and put .*L2D_STATE"):
-            ask()
-
-
-def test_a_queue_that_is_gone_is_a_sentence_and_may_come_back(queue: Queue):
-    job = end(queue, "queued")
-    aside = queue.path.with_name("aside")
-    queue.path.rename(aside)
-    for _ in range(2):
-        with pytest.raises(UnavailableError, match=r"jobs\.sqlite may have been moved, .*; if it is lost, start server and workers anew"):
-            queue.page(10)
-    aside.rename(queue.path)
-    assert [found.id for found in queue.page(10)] == [job]
-
-
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UnavailableError, match="L2D_STATE"):
-        Queue(tmp_path / "file" / "below")
-
-
-@pytest.mark.parametrize(("kind", "journal"), [("ext4", "WAL"), ("nfs4", "DELETE"), ("tmpfs", "WAL"), ("cifs", "DELETE")])
-def test_network_folders_go_without_shared_memory(tmp_path: Path, kind: str, journal: str):
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"root / ext4 rw 0 0\nhost:/x {tmp_path} {kind} rw 0 0\n")
-    assert choose_journal(tmp_path / "state", mounts) == journal
-
-
-def test_the_file_system_is_that_behind_a_link_also_with_blanks_in_its_name(tmp_path: Path):
-    disk, link, mounts = tmp_path / "my disk", tmp_path / "link", tmp_path / "mounts"
-    disk.mkdir()
-    link.symlink_to(disk)
-    mounts.write_text(f"root / ext4 rw 0 0\nhost:/x {tmp_path}/my\\040disk nfs4 rw 0 0\n")
-    assert choose_journal(link, mounts) == "DELETE"
-
-
-def test_a_folder_may_have_any_name(tmp_path: Path):
-    folder = tmp_path / "50% off? #1"
-    Queue(folder).submit(SPEC)
-    assert len(Queue(folder).page(10)) == 1
-    assert (folder / "jobs.sqlite").is_file()
-
-
-@pytest.mark.parametrize("damage", ["", "{", "\0"])
-def test_a_damaged_row_is_named(queue: Queue, damage: str):
-    job = queue.submit({"data": "shapes"})[0].id
-    with contextlib.closing(sqlite3.connect(queue.path)) as connection, connection:
-        connection.execute("UPDATE jobs SET spec = ?", (damage,))
-    for ask in (lambda: queue.find(job), lambda: queue.page(10), queue.find_oldest):
-        with pytest.raises(UnavailableError, match=rf"The row of job '{job}' in jobs\.sqlite is damaged"):
-            ask()
