@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from l2d import experiments, scoring
+from l2d import experiments, scoring, timing
 from l2d.arguments import KNOWN_PATH, PATH
 from l2d.terminal import AsJson, Data, Device, describe_epoch, follow_steps, joined, print_report, progress, say, sentences, split_names
 
@@ -218,4 +218,4 @@ def _print_findings(reports: dict[str, dict[str, Any]], as_json: bool) -> None:
             typer.echo(f"{name}: {sentence}")
 
 
-reproduce, sweep, bench = (app.command()(command) for command in (experiments.reproduce, experiments.sweep, experiments.bench))
+reproduce, sweep, bench = (app.command()(command) for command in (experiments.reproduce, experiments.sweep, timing.bench))

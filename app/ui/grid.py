@@ -11,7 +11,7 @@ import numpy as np
 from l2d.layers import KINDS, SCALES
 
 # In the order of use: all of them run in one scope, the last one starts.
-SCRIPTS = ("dom", "draw", "photograph", "labels", "address", "tabs", "fields", "look", "grid", "compare", "saving", "opening")
+SCRIPTS = ("dom", "draw", "photograph", "labels", "address", "tabs", "fields", "look", "grid", "compare", "asking", "saving", "opening")
 
 
 class ColourMap(NamedTuple):

@@ -1,12 +1,9 @@
-// The Compare tab: what is chosen, what is known, and when the server is asked (only for what is not known yet).
+// The Compare tab: what is chosen, what is known, and what of it is on the page.
 
 /** Predicted labels that get a chip, whether they have a row or not. */
 const LIKELY_CHIPS = 12;
 /** Where the page stands in one column, and what is chosen once is folded away. */
 const NARROW = matchMedia("(max-width: 860px)");
-const NOT_THERE = "The server does not answer. Is it still running?";
-const TOO_OFTEN = "The server runs, but refused to answer: it may have been asked too often. Try again in a minute.";
-const TOO_SLOW = "The server runs, but did not take the photograph: it may have come too slowly, or the server been asked too often. Try again in a minute, or with a smaller file.";
 
 const find = (selector) => element.querySelector(selector);
 
@@ -30,86 +27,6 @@ const listKnown = () => chosen().filter((model) => model.scores);
 /** A model of the catalogue. */
 const admit = (model, on) => ({ ...model, on, maps: noMaps(), scores: null });
 const noMaps = () => Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, {}]));
-let asking = 0;
-
-// --- asking the server -------------------------------------------------------------------------------------------------------
-
-/** Call a function of the page's Python side. The photograph travels once; after that its hash does, for as long as it is remembered. */
-async function call(name, photo, request) {
-  const known = { ...request, example: photo.example, sha256: photo.sha256 };
-  let reply = !photo.file || photo.sha256 ? await server[name](known) : { forgotten: true };
-  if (reply?.forgotten && !photo.file) throw new Error("The server no longer remembers this photograph; choose it again.");
-  const refusal = reply?.forgotten ? TOO_SLOW : TOO_OFTEN;
-  if (reply?.forgotten) reply = await server[name]({ binary: true, data: { request: JSON.stringify(request), photograph: photo.file } });
-  if (!reply) throw new Error(await explainSilence(refusal));
-  if (reply.error) throw new Error(reply.error);
-  return reply;
-}
-
-/** Gradio tells no reason why there is no answer; `refusal` is the likely one of a server that runs. */
-async function explainSilence(refusal = TOO_OFTEN) {
-  return (await fetch("healthz").then(({ ok }) => ok, () => false)) ? refusal : NOT_THERE;
-}
-
-/** Ask for maps and predictions, and show them; a refusal is told, and undone by `restore`. */
-async function ask(models, labels, restore = () => {}) {
-  const { photo } = state, { kind, threshold } = look.view;
-  complain("");
-  setBusy(1);
-  try {
-    const reply = await call("compare", photo, { models: models.map((model) => model.name), labels, threshold, kind, preview: !photo.preview });
-    if (photo === state.photo) accept(reply);
-  } catch (error) {
-    const gone = await leaveOutGone();
-    if (photo !== state.photo) return;
-    if (gone && photo.preview) complete();
-    else if (gone && chosen().length) ask(chosen(), null, restore);
-    else restore();
-    complain(gone || (photo.preview ? error.message : `${photo.name}: ${error.message}`));
-  } finally {
-    setBusy(-1);
-    showEmpty();
-  }
-}
-
-/** Merge an answer: models that were not asked, and labels that were not, stay as they are. */
-function accept({ answer, preview }) {
-  Object.assign(state.photo, answer.image);
-  const first = preview && !state.photo.preview;
-  if (first) {
-    release(state.photo);
-    state.photo.preview = preview;
-    state.photo.before = undefined;
-    state.rows = answer.labels;
-  }
-  for (const seen of answer.models) {
-    const model = state.models.find((each) => each.name === seen.name);
-    if (!model) continue; // deleted meanwhile
-    model.scores = new Map(seen.predictions.map(({ label, score }) => [label, score]));
-    Object.assign(model.maps[answer.kind], measureByArea(seen.maps));
-    // What more labels cost is added to what the photograph's first look did.
-    const more = model.timings && seen.cached;
-    Object.assign(model, more ? { timings: addTimes(model.timings, seen.timings_ms) } : { timings: seen.timings_ms, cached: seen.cached });
-  }
-  if (state.rows.length && !listRows().length) state.rows = [...state.rows, ...answer.labels];
-  // What was chosen while the answer was on its way, a model or another kind of map, could not be asked with the rows.
-  complete();
-}
-
-const addTimes = (before, now) => Object.fromEntries(Object.entries(before).map(([stage, time]) => [stage, time + now[stage]]));
-
-/** Whether a model could show a map of a label and has none yet. */
-const lacks = (model, label) => model.labels.includes(label) && !model.maps[look.view.kind][label];
-
-/** Ask for what is shown but not known, if anything is; for as many labels as one request may name, as its answer asks for the next. */
-function complete() {
-  // Of another set of labels than all rows: begins with its own.
-  const lost = state.rows.length && !listRows().length;
-  const labels = state.rows.filter((label) => chosen().some((model) => lacks(model, label))).slice(0, state.maxLabels);
-  const models = chosen().filter((model) => !model.scores || lost || labels.some((label) => lacks(model, label)));
-  if (models.length && state.photo) ask(models, labels.length ? labels : null);
-  refresh();
-}
 
 // --- choices -----------------------------------------------------------------------------------------------------------------
 
@@ -279,12 +196,6 @@ function showMore() {
     [...element.querySelectorAll(".grid .row")].find((row) => row.dataset.label === rest[0])?.querySelector(".cells").focus({ preventScroll: true });
   });
   find(".more").replaceChildren(...(rest.length ? [button] : []));
-}
-
-function setBusy(change) {
-  asking += change;
-  find(".desk").dataset.busy = String(asking > 0);
-  find(".grid").setAttribute("aria-busy", String(asking > 0));
 }
 
 function complain(message) {
