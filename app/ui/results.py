@@ -1,6 +1,6 @@
 """The Results tab: what was measured, beside what the paper reports. Built from the checkpoints' folder whenever the page is opened."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from html import escape
 from importlib import resources
@@ -34,6 +34,10 @@ point of the map lies inside a box of that label. <b>Energy in box</b>: the shar
 Small, medium, large: by width x height of the label's largest box in pixels of the photograph at hand, with 32 x 32 and 96 x 96 as the
 lines between them; COCO's own bins of these names go by the area of masks at COCO's resolution.</p>
 """
+CHANCE = """
+<p>Each of these networks was trained once, so a difference of a point may be chance, here and in the maps below; <code>l2d evaluate</code>
+and <code>l2d localize</code> give intervals with <code>--against</code>.</p>
+"""
 
 
 def build_results(engine: Engine) -> None:
@@ -44,7 +48,7 @@ def build_results(engine: Engine) -> None:
 
 def render_results(entries: Sequence[Entry], refused: dict[str, str], folder: Path) -> str:
     """The tables as HTML: of the cards, then of the series in `folder`. Everything that comes from a file is escaped."""
-    parts = [_render_data(group) for group in _group_by_data(entries)]
+    parts = list(_tell_once(part for group in _group_by_data(entries) for part in _render_data(group)))
     if not entries:
         parts = ["<h2>No model yet</h2><p>The folder of checkpoints holds none that can be used.</p>"]
     parts += render_evidence(folder)
@@ -52,6 +56,24 @@ def render_results(entries: Sequence[Entry], refused: dict[str, str], folder: Pa
         items = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in sorted(refused.items()))
         parts.append(f"<h2>Checkpoints that cannot be used</h2><ul>{items}</ul>")
     return f'<style>{_read_style()}</style><div class="l2d-results">{"".join(parts)}</div>'
+
+
+def _tell_once(parts: Iterable[str]) -> Iterator[str]:
+    """Leave out, after the first time, what is true of every data set."""
+    general, told = {PROTOCOL, LOCALIZATION, CHANCE, _explain_gain()}, set()
+    for part in parts:
+        if part not in told:
+            yield part
+        if part in general:
+            told.add(part)
+
+
+@cache
+def _explain_gain() -> str:
+    return (
+        "<p>Gain: mAP above the vanilla student of the same column. The paper's pairs, data and recipe differ from ours, so "
+        f"compare the order and the gains of the methods, not the numbers themselves. {escape(read_reference()['source'])}.</p>"
+    )
 
 
 @cache
@@ -83,21 +105,28 @@ def _group_by_data(entries: Sequence[Entry]) -> list[list[Entry]]:
     return list(groups.values())
 
 
-def _render_data(entries: list[Entry]) -> str:
+def _render_data(entries: list[Entry]) -> Iterator[str]:
     photographs = sorted({count for entry in entries if isinstance(count := entry.card.scores.get("images"), int)})
     counts = " and ".join(f"{count:,}" for count in photographs)
     measured = f" on {counts} test photograph{'s' * (photographs != [1])}" if photographs else ""
-    scored = f"scored{measured}" if photographs or any(read_scores(entry.card.scores) for entry in entries) else "not scored yet"
+    scored = photographs or any(read_scores(entry.card.scores) for entry in entries)
     title, count = escape(entries[0].data_title), len(entries[0].card.labels)
     models = "These models" if len(entries) > 1 else "This model"
-    parts = [f"<h2>Measured on {title}</h2><p>{models}, {count} label{'s' * (count > 1)}, {scored}.</p>{PROTOCOL}"]
-    parts.append(_render_methods(entries))
+    about = f"{models}, {count} label{'s' * (count > 1)}, {f'scored{measured}' if scored else 'not scored yet'}"
+    if not scored:
+        # A table would hold the paper's numbers alone.
+        yield f"<h2>Trained on {title}</h2><p>{about}: {', '.join(escape(entry.detail.title) for entry in entries)}.</p>"
+        return
+    yield f"<h2>Measured on {title}</h2><p>{about}.</p>"
+    yield PROTOCOL
+    yield from _render_methods(entries)
     if located := _render_localization(entries):
-        parts.append(f"<h2>Do the maps lie on the objects?</h2>{LOCALIZATION}{located}")
-    return "".join(parts)
+        yield "<h2>Do the maps lie on the objects?</h2>"
+        yield LOCALIZATION
+        yield located
 
 
-def _render_methods(entries: list[Entry]) -> str:
+def _render_methods(entries: list[Entry]) -> Iterator[str]:
     papers = find_nearest(entry.card.backbone for entry in entries if entry.card.role == "student")
     ours = [(_key(entry), entry.detail.title, read_scores(entry.card.scores)) for entry in entries]
     reported = {key for paper in papers for key in paper["scores"]} - {key for key, _, _ in ours}
@@ -105,12 +134,10 @@ def _render_methods(entries: list[Entry]) -> str:
     groups = ["Here", *(f"Paper: {row['teacher']} to {row['student']}, {row['data']}" for row in papers)]
     base = next((scores for key, _, scores in ours if key == "vanilla"), {})
     rows = [_render_method(row, papers, base) for row in [*ours, *absent]]
-    return render_table(f"Scores on {entries[0].data_title}", groups, rows) + (
-        "<p>Gain: mAP above the vanilla student of the same column. The paper's pairs, data and recipe differ from ours, so "
-        f"compare the order and the gains of the methods, not the numbers themselves. {escape(read_reference()['source'])}.</p>"
-        "<p>Each of these networks was trained once, so a difference of a point may be chance, here and in the maps below; "
-        "<code>l2d evaluate</code> and <code>l2d localize</code> give intervals with <code>--against</code>.</p>" + _render_past(entries)
-    )
+    yield render_table(f"Scores on {entries[0].data_title}", groups, rows)
+    yield _explain_gain()
+    yield CHANCE
+    yield _render_past(entries)
 
 
 def _render_past(entries: list[Entry]) -> str:

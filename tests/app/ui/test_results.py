@@ -101,7 +101,9 @@ def test_a_row_holds_what_was_measured_here_then_what_each_pair_of_the_paper_rep
 def test_on_how_many_photographs_they_were_scored_is_told_where_it_is_known(entry):
     models = [with_card(entry["student-l2d"], scores={"images": images}) for images in (2500, 40, 2500)]
     assert "scored on 40 and 2,500 test photographs." in render_results(models, {}, NOWHERE)
-    assert "This model, 5 labels, not scored yet.</p>" in render_results([with_card(entry["student-l2d"], scores={})], {}, NOWHERE)
+    unscored = render_results([with_card(entry["student-l2d"], title="<new>", scores={})], {}, NOWHERE)
+    assert "This model, 5 labels, not scored yet: &lt;new&gt;.</p>" in unscored
+    assert "<table>" not in unscored, "the paper's numbers alone"
 
 
 def test_what_cannot_be_used_is_listed_by_name_with_its_reason(entry):
@@ -150,11 +152,14 @@ def test_localization_is_shown_where_it_was_measured(entry):
 
 
 def test_models_of_different_data_are_not_mixed(entry):
-    models = [with_card(entry["student-l2d"], data={"name": "one"}), with_card(entry["student-vanilla"], data={"name": "two"})]
+    measured = {"mAP": 50.0, "localization": {"pairs": 7}}
+    models = [with_card(entry["student-l2d"], data={"name": name}, scores=measured) for name in ("one", "two")]
     page = render_results(models, {}, NOWHERE)
-    assert page.count("<h2>Measured on ") == 2
+    assert page.count("<h2>Measured on ") == page.count("<p>7 pairs for every model.</p>") == 2
+    general = ("<b>mAP</b> is the mean", "<p>Gain: ", "was trained once", "<p>Over all pairs")
+    assert [page.count(words) for words in general] == [1] * len(general)
     regions = re.findall(r'aria-label="([^"]*)"', page)
-    assert len(set(regions)) == len(regions) == 2
+    assert len(set(regions)) == len(regions) == 4
 
 
 def test_data_of_one_name_and_other_labels_are_told_apart(entry):
