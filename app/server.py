@@ -2,11 +2,12 @@
 
 import asyncio
 import inspect
+import logging
 import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -33,6 +34,8 @@ from app.settings import Settings
 from app.supervisor import Supervisor
 from app.uploads import FORMATS, MIN_SIDE
 from app.workshop import Workshop
+
+logger = logging.getLogger(__name__)
 
 LOWEST_PRIORITY = 19
 # How often somebody looks whether workers that were asked to end a job still live.
@@ -136,9 +139,16 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
 
 async def _watch_workers(workshop: Workshop) -> None:
     """End the jobs that were cancelled or stopped where no worker is left to do it."""
+    told = ""
     while True:
-        with suppress(UnavailableError):  # said to whoever asks for a job
+        try:
             await anyio.to_thread.run_sync(lambda: workshop.queue.give_up_unheard(), abandon_on_cancel=True)
+            told = ""
+        except UnavailableError as error:
+            # Said to whoever asks for a job; where nobody does, from the start on, to whoever reads the log.
+            if str(error) != told:
+                told = str(error)
+                logger.warning("%s", error)
         await asyncio.sleep(WATCH_SECONDS)
 
 

@@ -115,6 +115,20 @@ def test_while_gradio_is_imported_its_components_are_not_compared_with_files(mon
     assert inspect.getfile is before
 
 
+def test_a_folder_that_cannot_be_written_is_told_once_though_nobody_asks(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("app.server.WATCH_SECONDS", 0.02)
+    (tmp_path / "file").write_text("")
+    with TestClient(create_api(settings.model_copy(update={"state": tmp_path / "file" / "below"}))):
+        until = time.monotonic() + START_SECONDS
+        while "see to L2D_STATE" not in caplog.text:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        time.sleep(0.1)
+    assert caplog.text.count("see to L2D_STATE") == 1
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_large_answers_are_packed_for_who_can_unpack_them(client: TestClient, method: str):
     packed, plain = (client.request(method, "/openapi.json", headers={"Accept-Encoding": taken}) for taken in ("gzip", "identity"))
