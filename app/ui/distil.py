@@ -35,10 +35,16 @@ SHOW = """() => {
   jobs.querySelector(":checked")?.focus({preventScroll: true});
 }"""
 # A button that has done its work is hidden, and the keyboard would be nowhere: it goes on with the job that is shown, or the next order.
-GO_ON = (
-    "() => setTimeout(() => { if (document.activeElement === document.body)"
-    " (document.querySelector('.l2d-jobs :checked') ?? document.querySelector('.l2d-form button.primary')).focus(); })"
-)
+# For some seconds, because the list may be drawn anew meanwhile.
+GO_ON = """() => {
+  const until = Date.now() + 3000, jobs = document.querySelector(".l2d-jobs");
+  const goOn = () => {
+    const place = jobs.querySelector("input") ? jobs.querySelector(":checked") : document.querySelector(".l2d-form button.primary");
+    if (document.activeElement === document.body) place?.focus();
+    if (Date.now() < until) setTimeout(goOn, 100);
+  };
+  setTimeout(goOn);
+}"""
 # Nobody sees what changes while another tab is in front. Before the first time that this one is, nothing of it is there yet.
 FRONT = "() => ({__type__: 'update', active: document.querySelector('.l2d-jobs')?.offsetParent !== null})"
 # What the delete button does first, in the browser: without a yes no job is named, and nothing is done. With one the keyboard leaves the
@@ -212,12 +218,14 @@ class Bench:
             # Whatever comes next is shown in place of it.
             return [gr.skip(), f"<p>{escape(error.message)}</p>", *[gr.skip()] * 8, seen | {"status": "", "chosen": ""}]
         job = next((job for job in listed if job.id == chosen), listed[0] if listed else None)
-        # A choice that stands is not sent back: somebody may have moved on since.
-        moved: dict[str, Any] = {} if job and job.id == chosen else {"value": job.id if job else None}
+        # A choice that stands is not sent back: somebody may have moved on since. Another one is, until it stands: a browser can lose it.
+        wanted = job.id if job else None
+        moved: dict[str, Any] = {} if wanted == chosen else {"value": wanted}
         choices = gr.update(choices=[(_describe_choice(job), job.id) for job in listed], **moved)
         shown = {"chosen": choices} | (self._show(job, looked.get(job.id)) if job else NOTHING)
         digests = {name: _digest(value) for name, value in shown.items()}
-        return [*(value if seen.get(name) != digests[name] else gr.skip() for name, value in shown.items()), digests]
+        known = {name for name, digest in digests.items() if seen.get(name) == digest} - ({"chosen"} if moved else set())
+        return [*(gr.skip() if name in known else value for name, value in shown.items()), digests]
 
     def scrub(self, token: str, chosen: str | None, epoch: float, request: gr.Request) -> tuple[str, str, dict[str, int]]:
         """The curves with an epoch marked, the maps after it, and which one it is, unless it is the newest, which is followed."""

@@ -204,16 +204,18 @@ def test_a_job_that_another_tab_deletes_meanwhile_is_no_error(bench: Bench, work
 def test_the_chosen_job_is_shown_or_else_the_newest(bench: Bench):
     older, newest = start(bench, title="Older"), start(bench)
     for chosen, shown in ((older, older), (newest, newest), (None, newest), ("gone", newest)):
-        listed, status, *_ = bench.refresh("", chosen, {}, {}, OWN)
+        listed, status, *_, seen = bench.refresh("", chosen, {}, {}, OWN)
         assert f"Job {shown}" in status
         # A choice that stands is not sent back: it would undo one that is made meanwhile.
         assert listed.get("value", "stays") == ("stays" if chosen == shown else shown)
         assert listed["choices"] == [(f"First student: queued ({newest})", newest), (f"Older: queued ({older})", older)]
+        # Another one is, also to a browser that lost it.
+        assert bench.refresh("", chosen, {}, seen, OWN)[0] == (gr.skip() if chosen == shown else listed)
 
 
 def test_without_a_job_that_is_told_once_and_nothing_else_is_shown(bench: Bench):
     listed, status, *buttons, curves, epoch, probes, log, seen = first = bench.refresh("", None, {}, {}, OWN)
-    assert (listed["value"], listed["choices"], status) == (None, [], NO_JOB)
+    assert (listed["choices"], status) == ([], NO_JOB)
     assert not any(part["visible"] for part in (*buttons, epoch))
     assert (curves, probes, log) == ("", "", "")
     assert bench.refresh("", None, {}, seen, OWN) == [*[gr.skip()] * (len(first) - 1), seen]
