@@ -45,8 +45,6 @@ GO_ON = """() => {
   };
   setTimeout(goOn);
 }"""
-# Nobody sees what changes while another tab is in front. Before the first time that this one is, nothing of it is there yet.
-FRONT = "() => ({__type__: 'update', active: document.querySelector('.l2d-jobs')?.offsetParent !== null})"
 # What the delete button does first, in the browser: without a yes no job is named, and nothing is done. With one the keyboard leaves the
 # button, which may be there for the next job as well: a second press would be meant for the first one.
 CONFIRM = """(token, job, told) => {
@@ -93,15 +91,7 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     # Arrows move on before the job that they passed is answered.
     chosen.input(**refresh, trigger_mode="always_last")
     epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes, looked], **QUIET)
-    _keep_up_to_date(tab, refresh)
-
-
-def _keep_up_to_date(tab: gr.Tab, refresh: dict[str, Any]) -> None:
-    timer = gr.Timer(POLL_SECONDS)
-    for asks in (tab.select, timer.tick):
-        asks(**refresh)
-    tabs: Any = tab.parent
-    tabs.change(None, None, timer, js=FRONT, **QUIET)
+    gr.Timer(POLL_SECONDS).tick(**refresh)
 
 
 def _follow_fields(bench: "Bench", tab: gr.Tab, fields: dict[str, Any], command: gr.Textbox) -> None:
