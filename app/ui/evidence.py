@@ -65,7 +65,7 @@ def render_evidence(folder: Path) -> Iterator[str]:
     shared = [note for note in reports[0].notes if all(note in report.notes for report in reports)] if len(reports) > 1 else []
     for report in reports:
         yield from _render_report(report, [note for note in report.notes if note not in shared])
-    yield _render_notes("What differs from the paper in all of these series:", shared)
+    yield _render_notes("What differs from the paper in all of these series", shared)
     for source in dict.fromkeys(report.source for report in reports if report.source):
         yield f"<p>The paper: {escape(source.removesuffix('.'))}.</p>"
 
@@ -80,12 +80,13 @@ def _render_report(report: Report, notes: list[str]) -> Iterator[str]:
         caption = (_describe_seeds(pair), _describe_pictures(pair), "Gain: mAP above the vanilla student of the same column.")
         yield f"<p>{' '.join(filter(None, caption))}</p>"
         yield _render_pair(title, pair)
-    yield _render_notes("What differs from the paper:", notes)
+    yield _render_notes("What differs from the paper", notes)
 
 
 def _render_notes(title: str, notes: list[str]) -> str:
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f"<p>{title}</p><ul>{listed}</ul>" if notes else ""
+    # Closed: tables are compared with each other, and the notes are longer than they are.
+    return f"<details><summary>{title}</summary><ul>{listed}</ul></details>" if notes else ""
 
 
 def _describe_seeds(pair: Pair) -> str:

@@ -44,9 +44,16 @@ def test_in_forced_colours_one_sees_which_tab_is_in_front(page):
     assert front.evaluate("(tab) => getComputedStyle(tab, '::after').forcedColorAdjust") == "none"
 
 
-def test_results_stand_beside_the_papers(page):
+def test_results_stand_beside_the_papers_and_what_differs_below_them(page):
     page.get_by_role("tab", name="Results").click()
     expect(page.get_by_role("region", name="Scores").first).to_contain_text("Paper: ")
+    notes = page.get_by_text("epochs instead of 80.").first
+    assert not notes.evaluate("(note) => note.checkVisibility()")
+    page.emulate_media(media="print")
+    assert notes.evaluate("(note) => note.checkVisibility()")  # nobody can open them on paper
+    page.emulate_media(media="screen")
+    page.get_by_text("What differs from the paper").first.click()
+    expect(notes).to_be_visible()
     page.get_by_role("tab", name="Compare").click()
     expect(page.locator(".grid .row").first).to_be_visible()
 
