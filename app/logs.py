@@ -12,6 +12,9 @@ from structlog.typing import EventDict, Processor
 
 Format = Literal["text", "json"]
 
+# Whose lines are told; of other libraries what they warn of. One that writes fonts into a PDF has a hundred lines for each.
+TOLD = ("app", "l2d", "uvicorn")
+
 
 def configure_logs(format: Format) -> None:
     """Let every logger of the process write in this format; what `extra` and the request's context hold become fields."""
@@ -26,7 +29,14 @@ def configure_logs(format: Format) -> None:
     # uvicorn wants it installed whenever a client offers another protocol, HTTP/2 too; nothing here would use it.
     handler.addFilter(lambda record: not str(record.msg).startswith("No supported WebSocket library"))
     handler.setFormatter(ProcessorFormatter(foreign_pre_chain=fields, processors=[ProcessorFormatter.remove_processors_meta, *end]))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    tell_own()
+
+
+def tell_own() -> None:
+    """Let the loggers of this program tell what they do."""
+    for name in TOLD:
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _clean_uvicorns(logger: object, method: str, event: EventDict) -> EventDict:

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 import pytest
 from structlog.contextvars import bound_contextvars
 
-from app.logs import configure_logs
+from app.logs import TOLD, configure_logs
 
 
 @pytest.fixture(autouse=True)
 def _quiet_again() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.level, root.handlers[:]
+    loggers = [logging.getLogger(name) for name in ("", *TOLD)]
+    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
     yield
-    root.setLevel(before[0])
-    root.handlers[:] = before[1]
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def test_json_has_fields_and_one_line_per_event(capsys: pytest.CaptureFixture[str]):
@@ -60,3 +61,10 @@ def test_text_is_for_people(capsys: pytest.CaptureFixture[str]):
     assert "seconds=3" in line
     assert "\x1b" not in line
     assert line.count("\n") == 1
+
+
+def test_of_libraries_warnings_alone_are_told(capsys: pytest.CaptureFixture[str]):
+    configure_logs("text")
+    logging.getLogger("fontTools.subset").info("maxp pruned")
+    logging.getLogger("fontTools.subset").warning("a font is damaged")
+    assert capsys.readouterr().err.count("\n") == 1
