@@ -92,9 +92,19 @@ def is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return read_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def read_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address; one of IPv4 that is told as one of IPv6 (::ffff:192.0.2.1), as by who listens to both, is what it is.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    address = ipaddress.ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _strip_port(host: str) -> str:

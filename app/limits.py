@@ -10,6 +10,7 @@ from cachetools import TTLCache
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access import read_address
 from app.answers import refuse
 from app.bodies import MULTIPART
 from app.errors import BusyError, CrowdedBodyError, LargeBodyError, MediaTypeError, RequestError, SlowBodyError
@@ -174,7 +175,7 @@ def name_client(scope: Scope) -> str:
     """Whom a request is counted for: its address, or for IPv6 the network of 64 bits that one customer usually has."""
     host = find_address(scope) or "unknown"
     try:
-        address = ipaddress.ip_address(host)
+        address = read_address(host)
     except ValueError:
         return host
-    return host if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False))

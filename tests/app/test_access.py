@@ -8,7 +8,7 @@ from app.places import Places
 from app.processes import make_environment
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "::1", "[::1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "::1", "[::1]", "::ffff:127.0.0.1"])
 def test_this_machine_alone_needs_no_token(host: str):
     assert is_loopback(host)
     assert choose_token(host, None) == (None, False)

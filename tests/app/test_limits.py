@@ -218,7 +218,7 @@ async def _ignore(message: object) -> None:
 
 
 def test_customer_of_ipv6_is_one_client():
-    assert name_client({"client": (IPV4, 1)}) == IPV4
+    assert name_client({"client": (IPV4, 1)}) == name_client({"client": (f"::ffff:{IPV4}", 1)}) == IPV4
     assert name_client({"client": (IPV6, 1)}) == name_client({"client": ("2001:db8:1:2::9", 2)}) == "2001:db8:1:2::/64"
     assert name_client({"client": None}) == "unknown"
     assert name_client({"client": ("testclient", 1)}) == "testclient"
