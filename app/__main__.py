@@ -143,11 +143,11 @@ def _check_temporary_folder() -> None:
 
 
 def _settle_token(settings: Settings) -> Settings:
-    token, made = choose_token(settings.host, settings.token)
-    if made and token is not None:
-        print(f"Others can reach this address, so jobs need a token (set L2D_TOKEN to choose it): {token}", flush=True)
-        return settings.model_copy(update={"token": SecretStr(token)})
-    return settings
+    token = choose_token(settings)
+    if settings.token is not None or token is None:
+        return settings
+    print(f"Others can reach this server, so jobs need a token (set L2D_TOKEN to choose it): {token}", flush=True)
+    return settings.model_copy(update={"token": SecretStr(token)})
 
 
 def listen(settings: Settings) -> socket.socket:

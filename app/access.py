@@ -6,9 +6,8 @@ import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from pydantic import SecretStr
-
 from app.errors import RequestError
+from app.settings import Settings
 
 TOKEN_BYTES = 24
 
@@ -80,11 +79,11 @@ class Access:
             raise ForbiddenError(f"Without a token, jobs are for this server's own page, not for {origin}: set L2D_TOKEN.")
 
 
-def choose_token(host: str, token: SecretStr | None) -> tuple[str | None, bool]:
-    """The token of a server that listens on a host, and whether it was made here and must be told."""
-    if token is not None or is_loopback(host):
-        return None if token is None else token.get_secret_value(), False
-    return secrets.token_urlsafe(TOKEN_BYTES), True
+def choose_token(settings: Settings) -> str | None:
+    """The token of a server: the one that is set, or a new one where others can reach it, by its address or through a proxy."""
+    if settings.token is not None:
+        return settings.token.get_secret_value()
+    return None if is_loopback(settings.host) and not settings.root_path else secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def is_loopback(host: str) -> bool:

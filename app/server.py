@@ -79,7 +79,7 @@ def create_api(settings: Settings) -> FastAPI:
     app.state.workshop = workshop = Workshop(places, engine.catalog)
     # Asked anew each time: the queue is opened when first needed.
     engine.metrics.watch_jobs(lambda: workshop.queue.count())
-    app.state.access = Access(choose_token(settings.host, settings.token)[0])
+    app.state.access = Access(choose_token(settings))
     app.state.leaving = threading.Event()
     app.state.supervisor = Supervisor(places, list_seats(settings) if settings.workers else [])
     add_api(app)

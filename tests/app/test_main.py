@@ -91,9 +91,9 @@ def test_answers_are_sent_at_once():
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize(("host", "below"), [("127.0.0.1", ""), ("127.0.0.1", "/l2d"), ("0.0.0.0", "")])
 def test_a_server_that_others_can_reach_tells_the_token_that_it_wants_and_an_address_of_this_machine(
-    host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    host: str, below: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     served: list[Any] = []
 
@@ -106,16 +106,16 @@ def test_a_server_that_others_can_reach_tells_the_token_that_it_wants_and_an_add
     monkeypatch.setattr(sys, "argv", ["app"])
     monkeypatch.setenv("PORT", "0")
     monkeypatch.setenv("L2D_HOST", host)
-    monkeypatch.setenv("L2D_ROOT_PATH", "/l2d")
+    monkeypatch.setenv("L2D_ROOT_PATH", below)
     monkeypatch.setenv("L2D_REQUEST_PER_MINUTE", "60")
     main()
     (server,), (told, log) = served, capsys.readouterr()
     assert "L2D_REQUEST_PER_MINUTE is no setting, and is not read. Did you mean L2D_REQUESTS_PER_MINUTE?\n" in log
-    assert server.config.root_path == "/l2d"
+    assert server.config.root_path == below
     assert server.url.startswith("http://127.0.0.1:")
     token = server.settings.token
     assert told == "" if token is None else told.endswith(f": {token.get_secret_value()}\n")
-    assert (token is None) == (host == "127.0.0.1")
+    assert (token is None) == (host == "127.0.0.1" and not below)
 
 
 def test_an_address_that_is_told_is_one_that_answers():
