@@ -147,7 +147,8 @@ class Datasets:
             self._places.release()
 
     def _look_through(self, dataset: Dataset) -> DatasetFacts:
-        facts = DatasetFacts(name=dataset.name, kind=dataset.kind)
+        # Before anything is read: what changes meanwhile is looked through again.
+        stamp, facts = _take_stamp(self.folder / dataset.name), DatasetFacts(name=dataset.name, kind=dataset.kind)
         try:
             train, test = (check_data(dataset.spec, split) for split in SPLITS)
             _check_labels(list(train["labels"]))
@@ -159,12 +160,11 @@ class Datasets:
             logger.exception("The data set %s cannot be read", dataset.name)
             facts.problem = f"It cannot be read: {type(error).__name__}: {error}"
         facts.problem = _spell(facts.problem.replace(f"{self.folder}{os.sep}", ""))
-        self._keep(dataset, facts)
+        self._keep(dataset, stamp, facts)
         return facts
 
-    def _keep(self, dataset: Dataset, facts: DatasetFacts) -> None:
-        path = self._place(dataset)
-        kept = json.dumps({"stamp": _take_stamp(self.folder / dataset.name), "facts": facts.model_dump()})
+    def _keep(self, dataset: Dataset, stamp: str, facts: DatasetFacts) -> None:
+        path, kept = self._place(dataset), json.dumps({"stamp": stamp, "facts": facts.model_dump()})
         # On a full disk it is looked through again next time.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ class Datasets:
         try:
             kept = json.loads(self._place(dataset).read_text(encoding="utf-8"))
             stamp, facts = kept["stamp"], DatasetFacts.model_validate(kept["facts"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, LookupError, TypeError):
             return None
         return (stamp, facts) if facts.kind == dataset.kind else None
 

@@ -76,6 +76,21 @@ def test_a_data_set_that_changed_is_looked_through_again(client: TestClient, pla
     order(client, data="mine")
 
 
+def test_what_changes_while_it_is_looked_through_is_looked_through_again(
+    client: TestClient, places: Places, monkeypatch: pytest.MonkeyPatch, write_table: WriteTable
+):
+    write_table(places.data / "mine", broken="2.png")
+
+    def look_while_somebody_copies(spec: str, split: str) -> dict[str, Any]:
+        found = check_data(spec, split)
+        Image.new("RGB", (40, 40)).save(places.data / "mine" / "2.png")
+        return found
+
+    monkeypatch.setattr("app.datasets.check_data", look_while_somebody_copies)
+    assert "2.png" in refusal(client.post("/v1/jobs", json=ORDER | {"data": "mine"}), 422)
+    order(client, data="mine")
+
+
 def test_orders_that_wait_for_a_data_set_leave_the_server_to_others(
     client: TestClient, places: Places, monkeypatch: pytest.MonkeyPatch, write_table: WriteTable
 ):
@@ -172,7 +187,7 @@ def test_findings_that_cannot_be_kept_are_found_again(client: TestClient, worksh
     assert order(client, data="mine") != order(client, data="mine")
 
 
-@pytest.mark.parametrize("kept", ["", "{}", '{"stamp": "0", "facts": {}}'])
+@pytest.mark.parametrize("kept", ["", "{}", "[]", '{"stamp": "0", "facts": {}}'])
 def test_damaged_findings_are_found_again(client: TestClient, workshop: Workshop, places: Places, write_table: WriteTable, kept: str):
     write_table(places.data / "mine")
     order(client, data="mine")
