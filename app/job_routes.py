@@ -272,7 +272,7 @@ async def follow_job(
             continue
         if told != (now := (found.state, found.attempts, found.request, found.reason)):
             told = now
-            answer = describe_job(workshop, found)
+            answer = await anyio.to_thread.run_sync(describe_job, workshop, found)
             name = f"{place}{TOLD}" if found.state in ENDED else str(place)
             yield ServerSentEvent(event="state", id=name, raw_data=answer.model_dump_json())
         if found.state in ENDED or request.app.state.leaving.is_set():

@@ -1,5 +1,6 @@
 """What a client that follows a job is told."""
 
+import asyncio
 import itertools
 import json
 import threading
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from app.jobs import ENDED, Progress
+from app.jobs import ENDED, Job, Progress
 from app.records import JobFolder
 from app.workshop import Workshop
 from tests.app.job_routes.conftest import ORDER, order, refusal
@@ -46,7 +47,16 @@ def test_the_document_tells_on_which_states_a_stream_is_closed(document: dict[st
     assert all(f"`{state}`" in told for state in ENDED)
 
 
-def test_events_tell_everything_since_the_start_and_then_what_follows(client: TestClient, workshop: Workshop, caught_up: threading.Event):
+def test_events_tell_everything_since_the_start_and_then_what_follows(
+    client: TestClient, workshop: Workshop, caught_up: threading.Event, monkeypatch: pytest.MonkeyPatch
+):
+    def look_aside(_: Job) -> str:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return ""
+
+    # Files are looked at in a thread: other requests would wait for a slow disk.
+    monkeypatch.setattr(workshop, "explain_wait", look_aside)
     job = order(client)
     workshop.queue.claim("w", job)
     folder = JobFolder(workshop.places.jobs / job)
