@@ -1,6 +1,5 @@
 """Training, with or without a teacher."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat1
 from l2d.distill import Distiller, choose_weights
 from l2d.evaluate import check_labels, evaluate
 from l2d.graphs import record
+from l2d.meter import LossMeter
 from l2d.model import LabelNet
 from l2d.optimizer import create_average, create_optimizer, freeze_stages, freeze_unused
 from l2d.outputs import Outputs
@@ -61,10 +61,6 @@ class EpochReport(NamedTuple):
 
 
 StepCallback = Callable[[StepReport], None]
-
-
-class DivergenceError(ArithmeticError):
-    """A loss is no longer a number."""
 
 
 def fit(
@@ -181,19 +177,12 @@ class _Run:
         self._set_training_mode()
         shuffled = torch.randperm(len(self.training.paths), generator=generator)[: self.steps * self.batch_size]
         order = shuffled.view(self.steps, -1)[:, self.share].tolist()
-        recent: list[Tensor] = []
-        totals: dict[str, float] = {}
+        meter = LossMeter(self.epoch + 1)
         means: dict[str, float] = {}
         for step, (rows, batch) in enumerate(zip(order, self.pictures.batches(order), strict=True), 1):
-            parts = self._train_step(batch, self.training.targets[rows], generator)
-            recent.append(torch.stack([part.detach() for part in parts.values()]))
+            meter.add(self._train_step(batch, self.training.targets[rows], generator))
             if step % REPORT_EVERY == 0 or step == self.steps:
-                # One transfer for all of them: each waits for the device.
-                values = processes.average(torch.stack(recent)).tolist()
-                self._check_finite(list(parts), values)
-                totals = {name: totals.get(name, 0.0) + sum(column) for name, column in zip(parts, zip(*values, strict=True), strict=True)}
-                means = {name: total / step for name, total in totals.items()}
-                recent.clear()
+                means = meter.read()
                 if on_step is not None:
                     on_step(StepReport(self.epoch + 1, step, self.steps, means))
         return means
@@ -235,15 +224,6 @@ class _Run:
         self.distiller.train()
         for module in self.frozen:
             module.eval()
-
-    def _check_finite(self, names: list[str], steps: list[list[float]]) -> None:
-        """Tell of the first step that lost a loss: the weights that it left make all losses NaN in the next."""
-        for values in steps:
-            lost = {name: str(value) for name, value in zip(names, values, strict=True) if not math.isfinite(value)}
-            if lost:
-                losses, weights = ("loss", "its weight") if len(lost) == 1 else ("losses", "their weights")
-                became = f"{' and '.join(lost)} {losses} became {' and '.join(dict.fromkeys(lost.values()))}"
-                raise DivergenceError(f"The {became} in epoch {self.epoch + 1}; lower the learning rate or {weights}.")
 
     def save(self, path: Path, report: EpochReport) -> None:
         """Write everything that the next epoch depends on, and the last one's report."""

@@ -18,9 +18,10 @@ from l2d.data.images import Index
 from l2d.device import choose_memory_format
 from l2d.distill import METHODS
 from l2d.losses import LOSSES
+from l2d.meter import DivergenceError
 from l2d.model import LabelNet
 from l2d.optimizer import create_optimizer
-from l2d.train import DivergenceError, StepReport, fit, prepare, split_index
+from l2d.train import StepReport, fit, prepare, split_index
 from tests.l2d.conftest import make_network, make_recipe, same, train_out, weights
 
 
