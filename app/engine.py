@@ -140,6 +140,8 @@ class Engine:
             try:
                 self.explain(self.look(_PLAIN_PICTURE, [entry], ticket), entry.card.labels[:1], ticket)
             except RequestError as error:
+                if self._closed:
+                    return
                 logger.warning("%s", error)
             except Exception:
                 # Whatever it is, the others can be asked.

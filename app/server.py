@@ -154,7 +154,9 @@ async def _watch_workers(workshop: Workshop) -> None:
 
 def _warm_up(engine: Engine) -> None:
     engine.warm_up()
-    # Ready by now; only the first figure would have to wait for this.
+    if not engine.ready:  # the server was told to stop meanwhile, and waits for this thread
+        return
+    # Only the first figure would have to wait for this.
     prepare_figures()
     # Nobody waits for the rest. On Linux a thread can be nice alone.
     if sys.platform == "linux":

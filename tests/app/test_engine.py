@@ -337,6 +337,7 @@ def test_models_that_nobody_asked_for_are_checked_until_it_closes(engine: Engine
     (checkpoints / "the-teacher" / "model.safetensors").write_bytes(b"damaged")
     engine.close()
     engine.check_others()
+    engine.warm_up()
     assert len(caplog.records) == 2
 
 

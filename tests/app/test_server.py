@@ -16,7 +16,7 @@ from gradio import HTML, component_meta, processing_utils
 from pydantic import SecretStr
 
 from app.catalog import Catalog
-from app.server import _skip_stubs, create_api, create_app
+from app.server import _skip_stubs, _warm_up, create_api, create_app
 from app.settings import Settings
 from tests.app.conftest import START_SECONDS
 
@@ -35,16 +35,18 @@ def test_what_gradio_fetches_with_fetches_nothing(settings: Settings, monkeypatc
 
 
 def test_damaged_weights_of_models_that_nobody_asked_for_are_listed_no_more(
-    settings: Settings, checkpoints: Path, caplog: pytest.LogCaptureFixture
+    settings: Settings, checkpoints: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     (checkpoints / "alien" / "model.safetensors").write_bytes(b"damaged")
-    with TestClient(create_api(settings)) as client:
+    with TestClient(app := create_api(settings)) as client:
         until = time.monotonic() + START_SECONDS
         while not (refused := client.get("/v1/models").json()["refused"]):
             assert time.monotonic() < until
             time.sleep(0.1)
     assert [model["name"] for model in refused] == ["alien"]
     assert "alien/model.safetensors is not the file that its card describes" in caplog.text
+    monkeypatch.setattr("app.server.prepare_figures", lambda: pytest.fail("a server that stops waits for no figure"))
+    _warm_up(app.state.engine)
 
 
 def test_what_is_asked_of_a_job_whose_worker_is_gone_ends_it_without_a_worker(settings: Settings, monkeypatch: pytest.MonkeyPatch):
