@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from typing import Literal
 
 import structlog
@@ -30,13 +31,16 @@ def configure_logs(format: Format) -> None:
     handler.addFilter(lambda record: not str(record.msg).startswith("No supported WebSocket library"))
     handler.setFormatter(ProcessorFormatter(foreign_pre_chain=fields, processors=[ProcessorFormatter.remove_processors_meta, *end]))
     logging.basicConfig(handlers=[handler], force=True)
-    tell_own()
+    choose_lines()
 
 
-def tell_own() -> None:
-    """Let the loggers of this program tell what they do."""
+def choose_lines() -> None:
+    """Let the loggers of this program tell what they do, and Python's warnings be lines of the log, too."""
     for name in TOLD:
         logging.getLogger(name).setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    # The sentence alone, as commands print it, not where in the program it stands.
+    warnings.formatwarning = lambda message, *_, **__: str(message)
 
 
 def _clean_uvicorns(logger: object, method: str, event: EventDict) -> EventDict:

@@ -9,7 +9,6 @@ import re
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from app.datasets import Datasets
 from app.jobs import STUDENT, TEACHER
 from app.lifelines import die_with_claim, die_with_parent
-from app.logs import tell_own
+from app.logs import choose_lines
 from app.orders import Order
 from app.places import Places
 from app.probes import choose_probes, save_maps, save_pictures
@@ -276,10 +275,7 @@ def main(job: str, places: Places, attached: bool) -> int:
         attached: started by a worker on this machine, and ends with it.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    tell_own()
-    # Warnings are lines of the log, too: the sentence alone, as commands print it, not where in the program it stands.
-    logging.captureWarnings(True)
-    warnings.formatwarning = lambda message, *_, **__: str(message)
+    choose_lines()
     folder = JobFolder(places.jobs / job)
     task = folder.read_task()
     if attached:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -13,8 +14,10 @@ from app.logs import TOLD, configure_logs
 @pytest.fixture(autouse=True)
 def _quiet_again() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("", *TOLD)]
-    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
+    handlers, levels, written = loggers[0].handlers[:], [logger.level for logger in loggers], warnings.formatwarning
     yield
+    logging.captureWarnings(False)
+    warnings.formatwarning = written
     loggers[0].handlers[:] = handlers
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
@@ -61,6 +64,17 @@ def test_text_is_for_people(capsys: pytest.CaptureFixture[str]):
     assert "seconds=3" in line
     assert "\x1b" not in line
     assert line.count("\n") == 1
+
+
+def test_what_is_warned_of_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        configure_logs("json")
+        # As Pillow does of a stranger's picture.
+        warnings.warn("Corrupt EXIF data.", stacklevel=1)
+        logging.captureWarnings(False)
+    told = json.loads(capsys.readouterr().err)
+    assert (told["event"], told["level"]) == ("Corrupt EXIF data.", "warning")
 
 
 def test_of_libraries_warnings_alone_are_told(capsys: pytest.CaptureFixture[str]):
