@@ -62,6 +62,11 @@ class Worker:
                 for slot in [pool.submit(self._serve, found) for _ in range(self.machine.slots)]:
                     slot.result()
 
+    def leave_with_parent(self) -> None:
+        """The app that started this worker is gone: leave after the jobs that are running, or at once if they go on without it."""
+        logger.info("The app that started this worker is gone; leaving as soon as no job needs this worker.")
+        (self.leave if self.machine.outlives_worker else self.leave_after).set()
+
     def _serve(self, found: deque[Job]) -> None:
         """One job after the other; first those that an earlier worker left running."""
         try:
@@ -204,13 +209,13 @@ class Worker:
         while True:
             try:
                 self.queue.finish(job.id, self.name, state, reason, models)
-                break
+                logger.info("Job %s %s: %s", job.id, state, reason)
+                return
             except UnavailableError as error:
                 self._warn(error)
                 if self._pause():
                     sentence = f"Job {job.id} {state}, which could not be written down: the next worker finds it running."
                     raise UnavailableError(sentence) from error
-        logger.info("Job %s %s: %s", job.id, state, reason)
 
     def _warn(self, error: UnavailableError) -> None:
         """Say that the queue or the cluster cannot be used: now, and then once a minute, not at every try."""
@@ -271,16 +276,6 @@ def create_machine(settings: Settings, places: Places, seat: str) -> Machine:
     return LocalMachine(places, seat, gpus)
 
 
-def leave_with_parent(worker: Worker) -> None:
-    """Have a worker that the app started leave when the app is gone: after its job, or at once if that goes on without it."""
-
-    def leave() -> None:
-        logger.info("The app that started this worker is gone; leaving as soon as no job needs this worker.")
-        (worker.leave if worker.machine.outlives_worker else worker.leave_after).set()
-
-    watch_parent(leave)
-
-
 def main(settings: Settings, places: Places, seat: str | None, attached: bool) -> int:
     """The entry of `python -m app worker`.
 
@@ -295,7 +290,7 @@ def main(settings: Settings, places: Places, seat: str | None, attached: bool) -
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.leave.set())
         if attached:
-            leave_with_parent(worker)
+            watch_parent(worker.leave_with_parent)
         logger.info("Working on %s for the jobs in %s", seat, places.state)
         worker.run()
     except (UnavailableError, MachineError) as error:
