@@ -18,6 +18,9 @@ MOST_PIXELS = 178_956_970
 MOST_SECONDS = 86_400
 # What a header carries unchanged.
 TOKEN = re.compile(r"[!-~]{16,}")
+# What stands unchanged in an address.
+ROOT_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)*")
+ENGINE = re.compile(r"ray://[^\s/]+:\d+")
 
 
 class Settings(BaseSettings):
@@ -31,7 +34,6 @@ class Settings(BaseSettings):
     )
     root_path: str = Field(
         default="",
-        pattern=r"^(/[A-Za-z0-9_.~-]+)*$",
         description="path below which a proxy shows the server, as /l2d; the proxy takes it off",
     )
     checkpoints: Path = Field(default=SOURCE_TREE / "checkpoints", description="folder with one folder per model")
@@ -65,9 +67,18 @@ class Settings(BaseSettings):
     cache: Path | None = Field(
         default=None, description="folder for what can be made again, as converted networks; by default in L2D_STATE"
     )
-    engine: str | None = Field(default=None, pattern=r"^ray://[^\s/]+:\d+$", description="ray://HOST:PORT: the cluster that jobs run on")
+    engine: str | None = Field(default=None, description="ray://HOST:PORT: the cluster that jobs run on")
     engine_cpus: float = Field(default=2, ge=0, le=1024, description="processors that one process of a job asks of the cluster")
     engine_gpus: float = Field(default=0, ge=0, le=64, description="GPUs that one process of a job asks of the cluster")
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str) -> str:
+        if not ROOT_PATH.fullmatch(path):
+            raise ValueError(
+                "expected a path as /l2d, without a slash at its end, of ASCII letters, digits, dots, dashes, tildes and underscores"
+            )
+        return path
 
     @field_validator("default_models", mode="before")
     @classmethod
@@ -104,6 +115,8 @@ class Settings(BaseSettings):
     @field_validator("engine")
     @classmethod
     def _check_engine(cls, address: str | None) -> str | None:
+        if address is not None and not ENGINE.fullmatch(address):
+            raise ValueError("expected ray://HOST:PORT")
         if address and find_spec("ray") is None:
             raise ValueError("jobs on a cluster need the extra `ray`: pip install -e '.[app,ray]'")
         return address

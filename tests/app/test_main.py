@@ -32,8 +32,9 @@ from tests.app.conftest import check_quiet, encode_flat, open_streams, start_ser
         ({"L2D_STATE": __file__}, "L2D_STATE: cannot be read: Not a directory; got "),
         ({"L2D_DATA": __file__}, "L2D_DATA: cannot be read: Not a directory; got "),
         ({"L2D_CACHE": __file__}, "L2D_CACHE: cannot be read: Not a directory; got "),
-        ({"L2D_ROOT_PATH": "/l2d/"}, "L2D_ROOT_PATH: String should match pattern .*; got '/l2d/'"),
-        ({"L2D_ROOT_PATH": "/é"}, "L2D_ROOT_PATH: String should match pattern .*; got '/é'"),
+        ({"L2D_ROOT_PATH": "/l2d/"}, "L2D_ROOT_PATH: expected a path as /l2d, without a slash at its end, .*; got '/l2d/'"),
+        ({"L2D_ROOT_PATH": "/é"}, "L2D_ROOT_PATH: expected a path as /l2d, .* of ASCII letters, .*; got '/é'"),
+        ({"L2D_ENGINE": "http://head:8265"}, "L2D_ENGINE: expected ray://HOST:PORT; got 'http://head:8265'"),
         ({"L2D_THREADS": "100000"}, "L2D_THREADS: Input should be less than or equal to 1024; got '100000'"),
         (
             {"L2D_STATE": "", "L2D_CACHE": "", "L2D_DATA": "", "L2D_CHECKPOINTS": ""},
