@@ -88,7 +88,7 @@ def fit(
     Raises:
         ValueError: before anything is trained, if the labels of data set, student and teacher differ, there are too few pictures, the
             file of the state is damaged or belongs to another run, or a loss is no scalar or has no gradient.
-        DivergenceError: naming the epoch and the losses that became NaN or infinite first.
+        l2d.meter.DivergenceError: naming the epoch and the losses that became NaN or infinite first.
     """
     for network in (student, teacher):
         if network is not None:
