@@ -1,6 +1,7 @@
 """Where files go on the disk, and how: whole, or not at all."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 
 # A writer that lives adds to its file more often than this; what is older was left by one that was killed.
 ABANDONED_SECONDS = 3600
+# In a folder while somebody holds it.
+LOCK = ".lock"
 
 
 def check_writable(folder: Path) -> None:
@@ -28,30 +31,53 @@ def check_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep others on this machine that want to hold it out; the system lets go of it when the process ends, however.
+def hold_folder(folder: Path, *, patient: bool = False) -> Iterator[None]:
+    """Make a folder, and keep others out that want to hold it; the system lets go of it when the process ends, however.
 
-    A folder that it made and nobody filled goes again.
+    Those of other hosts too, where a network file system passes locks on. A folder that it made and nobody filled goes again.
+
+    Args:
+        patient: wait while somebody holds it, for what takes moments.
 
     Raises:
         ValueError: if somebody holds it.
     """
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    place = os.open(folder, os.O_RDONLY)
     try:
-        # Not every network file system knows locks.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"Another process trains in {folder} just now: choose another folder, or wait for it.") from None
+        place = _lock(folder / LOCK, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise ValueError(
+            f"Another process trains in {folder} just now: choose another folder, or wait for it and give the same command again. "
+            f"If it was on a host that died, remove {folder / LOCK}."
+        ) from None
+    try:
         yield
     finally:
+        (folder / LOCK).unlink(missing_ok=True)
         os.close(place)
         if new:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _lock(path: Path, how: int) -> int:
+    """Open a file that nobody else has locked, and lock it. Not the folder itself: NFS passes locks on for files open for writing alone."""
+    while True:
+        place = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(place, how)
+            # Whoever had it may have removed it meanwhile, and somebody else locked the next one.
+            if os.path.samestat(os.fstat(place), path.stat()):
+                return place
+        except BlockingIOError:
+            os.close(place)
+            raise
+        except OSError as error:
+            # Not every network file system knows locks; one that does tells in these ways that the file was removed.
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                return place
+        os.close(place)
 
 
 def find_cache() -> Path:

@@ -5,11 +5,12 @@ import fcntl
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from l2d.disk import check_writable, find_cache, hold_folder, replace_file, sweep_partial
+from l2d.disk import LOCK, check_writable, find_cache, hold_folder, replace_file, sweep_partial
 
 
 def test_a_folder_is_held_by_one_until_it_lets_go(tmp_path: Path):
@@ -18,12 +19,48 @@ def test_a_folder_is_held_by_one_until_it_lets_go(tmp_path: Path):
         with pytest.raises(ValueError, match=r"Another process trains in .*run just now"), hold_folder(folder):
             pass
         with hold_folder(tmp_path):
-            assert list(folder.iterdir()) == []
+            assert [file.name for file in folder.iterdir()] == [LOCK]
     assert not folder.exists(), "nobody filled it"
     with hold_folder(folder):
         (folder / "weights").touch()
     with hold_folder(folder):
-        assert [file.name for file in folder.iterdir()] == ["weights"]
+        assert {file.name for file in folder.iterdir()} == {LOCK, "weights"}
+    assert [file.name for file in folder.iterdir()] == ["weights"]
+
+
+def test_hosts_hold_a_folder_against_each_other_as_far_as_nfs_lets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lock = fcntl.flock
+
+    def lock_as_nfs(place: int, how: int) -> None:
+        # Other hosts are told of locks on files that are open for writing; of those on folders nobody is.
+        if fcntl.fcntl(place, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            return
+        lock(place, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_as_nfs)
+    with hold_folder(tmp_path), pytest.raises(ValueError, match=r"If it was on a host that died, remove .*\.lock\."), hold_folder(tmp_path):
+        pass
+    # What a killed process leaves is held by nobody.
+    (tmp_path / LOCK).touch()
+    with hold_folder(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_those_who_wait_for_a_folder_hold_it_one_after_the_other(tmp_path: Path):
+    inside: list[int] = []
+
+    def work(_: int) -> int:
+        with hold_folder(tmp_path, patient=True):
+            inside.append(1)
+            together = len(inside)
+            time.sleep(0.002)
+            inside.pop()
+        return together
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(work, range(40))) == {1}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_where_the_file_system_knows_no_locks_a_folder_is_held_by_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
