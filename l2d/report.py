@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from l2d.disk import replace_file
+from l2d.disk import hold_folder, replace_file
 from l2d.distill import TITLES
 from l2d.figure import find_fonts
 from l2d.published import MEASURES
@@ -29,8 +29,10 @@ def write_table(folder: Path, report: dict[str, Any]) -> list[Path]:
     Raises:
         ValueError: as `keep_rows`.
     """
-    whole = keep_rows(folder, report)
-    return _write(folder, report["table"], whole, table_as_markdown(whole), plot_table(whole))
+    # Else rows would be lost that somebody else writes between reading and writing.
+    with hold_folder(folder, patient=True):
+        whole = keep_rows(folder, report)
+        return _write(folder, report["table"], whole, table_as_markdown(whole), plot_table(whole))
 
 
 def keep_rows(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +63,8 @@ def _name_row(row: dict[str, Any]) -> tuple[int, str, str]:
 
 def write_sweep(folder: Path, report: dict[str, Any]) -> list[Path]:
     """Curves of `l2d.sweep.collect_sweep` as sweep.json, sweep.md and sweep.png; return the files."""
-    return _write(folder, "sweep", report, sweep_as_markdown(report), plot_sweep(report))
+    with hold_folder(folder, patient=True):
+        return _write(folder, "sweep", report, sweep_as_markdown(report), plot_sweep(report))
 
 
 def table_as_markdown(report: dict[str, Any]) -> str:
@@ -175,7 +178,6 @@ def _make_panels(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def _write(folder: Path, name: str, report: dict[str, Any], markdown: str, figure: Figure) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}{suffix}" for suffix in (".json", ".md", ".png")]
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     replace_file(paths[0], lambda path: path.write_text(text, encoding="utf-8"))

@@ -91,6 +91,8 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     student = create_network(plan, index, teacher)
     main = processes.is_main()
     with hold_folder(plan.out) if main else contextlib.nullcontext():
+        # Somebody else may have trained here to the end since the first look.
+        _check_folder(plan.out, resume)
         for report in fit(student, index, plan.recipe, teacher=teacher, device=chosen, state=state, on_step=on_step):
             card = dataclasses.replace(student.card, seconds=round(report.total_seconds, 1), scores=_keep_scores(report))
             if main:

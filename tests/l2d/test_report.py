@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from l2d.published import read_rows
+from l2d.published import Row, read_rows
 from l2d.report import OURS, PAPER, plot_sweep, plot_table, sweep_as_markdown, table_as_markdown, write_sweep, write_table
 from l2d.reproduce import collect_table, plan_figure1, plan_rows
 from l2d.sweep import collect_sweep, plan_sweep
@@ -181,6 +183,20 @@ def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
         files[0].write_text(damaged)
         with pytest.raises(ValueError, match=r"table4\.json is not as it was written: remove this file"):
             write_table(tmp_path, collect_table("table4", rows[:1], settings, make_index()))
+
+
+def test_two_that_write_rows_of_a_table_at_once_lose_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows, settings, both = read_rows("table4"), make_settings(tmp_path, data="voc:ROOT"), threading.Barrier(2)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
+
+    def write(row: Row) -> None:
+        report = collect_table("table4", [row], settings, make_index())
+        both.wait(20)
+        write_table(tmp_path, report)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, (rows[0], rows[2])))
+    assert [row["number"] for row in json.loads((tmp_path / "table4.json").read_text())["rows"]] == [1, 3]
 
 
 def test_the_legend_of_a_plot_explains_every_line_and_covers_no_score(tmp_path: Path):

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from l2d import runs
-from l2d.checkpoint import CARD, WEIGHTS, ModelCard, add_scores, hash_file, load_checkpoint, read_card, save_checkpoint
+from l2d.checkpoint import CARD, WEIGHTS, ModelCard, Network, add_scores, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import read_index
 from l2d.evaluate import evaluate
 from l2d.model import create_model
@@ -205,6 +205,22 @@ def test_a_run_killed_before_its_last_checkpoint_was_written(
     list(execute(plan, device="cpu", resume=True))
     assert hash_file(plan.out / WEIGHTS) == undisturbed
     assert not (plan.out / STATE).exists()
+
+
+def test_what_somebody_else_finished_meanwhile_is_not_trained_over(
+    coco: Path, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(coco, tmp_path / "late")
+    build = runs.create_network
+
+    def build_late(*given: Any) -> Network:
+        shutil.copytree(teacher, plan.out)
+        return build(*given)
+
+    monkeypatch.setattr(runs, "create_network", build_late)
+    with pytest.raises(ValueError, match="late holds a finished checkpoint already"):
+        next(execute(plan, device="cpu", resume=True))
+    assert sorted(path.name for path in plan.out.iterdir()) == [CARD, WEIGHTS]
 
 
 @pytest.mark.parametrize("resume", [False, True])
