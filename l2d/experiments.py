@@ -32,7 +32,7 @@ FIGURE = "figure1"
 Rows = Annotated[str | None, typer.Option(help="rows of the table by number or teacher:student, separated by commas; all if not given")]
 Methods = Annotated[str | None, typer.Option(help="methods, separated by commas; the paper's eight if not given")]
 SeriesOut = Annotated[Path | None, typer.Option(**PATH, help="folder of all trainings and results; runs/reproduce-DATA if not given")]
-Seeds = Annotated[str, typer.Option(help="seeds, separated by commas; each student is trained with every one")]
+Seeds = Annotated[str, typer.Option(help="seeds, separated by commas; each student is trained with every one, teachers with 0")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the training pictures, instead of the recipe's")]
 ImageSize = Annotated[int | None, typer.Option(help="side of the input in pixels, instead of the recipe's")]
 RecipeName = Annotated[

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from l2d.checkpoint import CheckpointError, ModelCard, read_card
+from l2d.checkpoint import CARD, CheckpointError, ModelCard, read_card
 from l2d.data import READERS, Index
 from l2d.distill import METHODS
 from l2d.published import MEASURES, Row, describe_data, name_pair, read_recipes
@@ -25,7 +25,7 @@ class Settings:
         data: as `l2d.data.read_index` takes it.
         out: folder of all trainings; those that tables share are trained once.
         methods: names in `l2d.distill.METHODS`.
-        seeds: every student is trained once with each; the teacher with the first.
+        seeds: every student is trained once with each; the teacher with 0.
         epochs, image_size: instead of the recipe's.
         recipe: "paper", or another one of recipes.json.
         share: of the training pictures that are trained on.
@@ -75,9 +75,11 @@ def plan_rows(rows: Sequence[Row], settings: Settings) -> list[Training]:
 
 
 def plan_teacher(backbone: str, settings: Settings, **changes: Any) -> Training:
-    """The training of a teacher; as in the paper it stops before its schedule does."""
-    recipe = read_recipes()["recipes"][settings.recipe]
-    plan = _plan(backbone, f"teacher-{backbone}", settings, seed=settings.seeds[0], **changes)
+    """The training of a teacher; as in the paper it stops before its schedule does. Its seed is none of the students': calls share it."""
+    recipe, name = read_recipes()["recipes"][settings.recipe], f"teacher-{backbone}"
+    # One that is there already may have another: it was once the first of the students'.
+    seed = read_card(folder).recipe.get("seed", 0) if ((folder := settings.out / name) / CARD).exists() else 0
+    plan = _plan(backbone, name, settings, seed=seed, **changes)
     # The same share of a shorter schedule.
     stop = recipe["teacher_stops_at"] * plan.recipe.epochs / recipe["recipe"]["epochs"]
     return Training(plan, max(1, round(stop)))

@@ -12,6 +12,7 @@ from l2d.model import BACKBONES
 from l2d.published import TABLES, choose_rows, name_pair, read_recipes, read_rows
 from l2d.report import table_as_markdown
 from l2d.reproduce import collect_row, collect_table, describe_deviations, plan_figure1, plan_rows, plan_students, plan_teacher, read_scores
+from l2d.series import Training
 from l2d.sweep import plan_sweep
 from tests.l2d.conftest import finish, make_index, make_settings
 
@@ -70,6 +71,14 @@ def test_what_rows_share_is_trained_once_and_teachers_first():
 def test_the_teacher_stops_at_the_same_share_of_its_schedule(epochs: int | None, stop: int):
     training = plan_teacher("resnet18", make_settings(epochs=epochs))
     assert (training.epochs, training.plan.recipe.epochs) == (stop, epochs or 80)
+
+
+def test_calls_of_other_seeds_share_a_teacher(tmp_path: Path):
+    plans = [plan_teacher("resnet18", make_settings(tmp_path, seeds=seeds)) for seeds in ((0, 1, 2), (1,), (2,))]
+    assert (plans[0].plan.recipe.seed, plans[1:]) == (0, plans[:1] * 2)
+    # Of an earlier version, whose teacher had the first seed of the students.
+    finish(Training(dataclasses.replace(plans[0].plan, recipe=dataclasses.replace(plans[0].plan.recipe, seed=7))), 80.0)
+    assert plan_teacher("resnet18", make_settings(tmp_path, seeds=(2,))).plan.recipe.seed == 7
 
 
 def test_where_networks_start_from():
