@@ -13,7 +13,7 @@ from l2d.disk import hold_folder, replace_file
 from l2d.distill import TITLES
 from l2d.figure import find_fonts
 from l2d.published import MEASURES
-from l2d.series import describe_pictures, find_common
+from l2d.series import describe_pictures, describe_seeds, find_common
 
 OURS, PAPER, INK = "#3b5bdb", "#868e96", "#1c1c1e"
 # Inches.
@@ -89,8 +89,10 @@ def _row_as_markdown(row: dict[str, Any]) -> str:
         gains = [_signed(value) for value in (entry["difference"].get("mAP"), entry.get("gain"), entry.get("paper_gain"))]
         lines.append(_table_line([TITLES.get(method, method), *cells, *gains]))
     title = f"## {' → '.join(row['networks'])} (paper: {row['teacher']} → {row['student']} on {row['data']})"
-    counts = [entry["pictures"] for name, entry in row["methods"].items() if name != "teacher" and entry["runs"]]
-    return "\n\n".join(part for part in (title, describe_pictures(find_common(counts)), "\n".join(lines)) if part)
+    trained = [entry for name, entry in row["methods"].items() if name != "teacher" and entry["runs"]]
+    seeds = describe_seeds([len(entry["runs"]) for entry in trained]) if trained else ""
+    told = f"{seeds} {describe_pictures(find_common([entry['pictures'] for entry in trained]))}".strip()
+    return "\n\n".join(part for part in (title, told, "\n".join(lines)) if part)
 
 
 def plot_table(report: dict[str, Any]) -> Figure:

@@ -172,6 +172,15 @@ def describe_pictures(counts: Mapping[str, int]) -> str:
     return f"Students {', '.join([f'{first} pictures', *second])}." if first else ""
 
 
+def describe_seeds(runs: Sequence[int]) -> str:
+    """A sentence on what the scores of methods are that were trained so often each."""
+    fewest, most = (min(runs), max(runs)) if runs else (0, 0)
+    if most <= 1:
+        return "One training a method."
+    count = f"{most} trainings" if fewest == most else f"{fewest} to {most} trainings"
+    return f"Mean of {count} a method that differ in their seed alone, with their standard deviation."
+
+
 class Estimate:
     """Time that trainings take, from a short timed step of every pair of networks.
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.ui.tables import find_best, render_group, render_row, render_table
 from l2d.distill import TITLES
-from l2d.series import describe_pictures, find_common
+from l2d.series import describe_pictures, describe_seeds, find_common
 
 FILES = "evidence*.json"
 # No file says whose pictures they are, or how many of the original's.
@@ -77,7 +77,8 @@ def _render_report(report: Report, notes: list[str]) -> Iterator[str]:
         recipe = f", {report.recipe} recipe" if report.recipe else ""
         title = f"Methods on {DATA_TITLES.get(kind, kind)}: {teacher} to {student}{recipe}"
         yield f"<h2>{escape(title)}</h2>"
-        caption = (_describe_seeds(pair), _describe_pictures(pair), "Gain: mAP above the vanilla student of the same column.")
+        runs = [len(method.runs) for name, method in pair.methods.items() if name != "teacher"]
+        caption = (describe_seeds(runs), _describe_pictures(pair), "Gain: mAP above the vanilla student of the same column.")
         yield f"<p>{' '.join(filter(None, caption))}</p>"
         yield _render_pair(title, pair)
     yield _render_notes("What differs from the paper", notes)
@@ -87,15 +88,6 @@ def _render_notes(title: str, notes: list[str]) -> str:
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
     # Closed: tables are compared with each other, and the notes are longer than they are.
     return f"<details><summary>{title}</summary><ul>{listed}</ul></details>" if notes else ""
-
-
-def _describe_seeds(pair: Pair) -> str:
-    students = [len(method.runs) for name, method in pair.methods.items() if name != "teacher"]
-    fewest, most = (min(students), max(students)) if students else (0, 0)
-    if most <= 1:
-        return "One training a method."
-    count = f"{most} trainings" if fewest == most else f"{fewest} to {most} trainings"
-    return f"Mean of {count} a method that differ in their seed alone, with their standard deviation."
 
 
 def _describe_pictures(pair: Pair) -> str:

@@ -62,7 +62,10 @@ def test_a_table_tells_what_is_measured_and_a_dash_for_the_rest() -> None:
     assert first == second.removesuffix("\n")
     title, students, table = first.split("\n\n")
     assert title == "big → small (paper: ResNet-50 → ResNet-18 on VOC)"
-    assert students == "Students trained on 1,000 pictures, scored on 20."
+    assert students == (
+        "Mean of 1 to 2 trainings a method that differ in their seed alone, with their standard deviation. "
+        "Students trained on 1,000 pictures, scored on 20."
+    )
     assert table.splitlines() == [
         "| Method | ours mAP | paper mAP | ours OF1 | paper OF1 | ours CF1 | paper CF1 | mAP: ours - paper | gain | paper's gain |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
