@@ -136,6 +136,8 @@ def score_training(training: Training, index: Index, *, device: str = "auto", pr
     if card.scores.get("checksum") != index.checksum:
         model, card = load_network(training.plan.out, choose_device(device))
         scores = evaluate(model, card, index, progress=progress) | {"checksum": index.checksum}
+        # Anew: other commands may have written scores of their own meanwhile.
+        card = read_card(training.plan.out)
         card = dataclasses.replace(card, scores=merge_scores(card.scores, scores))
         if processes.is_main():
             write_card(training.plan.out, card)

@@ -65,7 +65,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         with path.open("wb") as file:
             torch.save(state, file)
     except RuntimeError as error:
-        # What the disk said, such as that it is full; torch hides that behind an error of its own.
-        if isinstance(error.__context__, OSError):
+        # What the disk said, such as that it is full, or Ctrl-C; torch hides that behind an error of its own.
+        if isinstance(error.__context__, OSError | KeyboardInterrupt):
             raise error.__context__ from error
         raise

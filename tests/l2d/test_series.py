@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from l2d import series
-from l2d.checkpoint import CARD, ModelCard, read_card, write_card
+from l2d.checkpoint import CARD, ModelCard, add_scores, read_card, write_card
 from l2d.data import read_index
 from l2d.data.images import Index
 from l2d.published import read_rows
@@ -242,9 +242,15 @@ def test_a_training_is_scored_anew_on_more_test_pictures_or_with_other_labels_fo
     list(run_training(training))
     index = read_index("shapes:24", "test")
     told: list[tuple[int, int]] = []
+
+    def look(done: int, total: int) -> None:
+        told.append((done, total))
+        # As another command may, while this one scores.
+        add_scores(training.plan.out, {"localization": {"pairs": len(told)}})
+
     for count in (4, 6):
-        scores = score_training(training, index.select(range(count)), progress=lambda done, total: told.append((done, total)))
-        assert scores["images"] == count
+        scores = score_training(training, index.select(range(count)), progress=look)
+        assert (scores["images"], scores["localization"]) == (count, {"pairs": len(told)})
     assert told == [(1, 1), (1, 1)]
     corrected = index.select(range(6))._replace(targets=index.targets[:6].flip(1))
     assert score_training(training, corrected)["mAP"] != scores["mAP"]

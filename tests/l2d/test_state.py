@@ -59,6 +59,20 @@ def test_a_full_disk_is_named_and_the_last_state_stays(tmp_path: Path, monkeypat
     assert path.read_bytes() == before
 
 
+def test_ctrl_c_while_the_state_is_written_is_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            # As torch does when it closes a file that lacks a part.
+            raise RuntimeError("unexpected pos 213983872 vs 213983764")
+
+    monkeypatch.setattr(torch, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path / "state.pt", {}, Recipe(), {}, **PROGRESS)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_caller_may_stop_and_go_on(bands: Index, tmp_path: Path) -> None:
     recipe = make_recipe(epochs=3, averaging=0.9, method="reviewkd", freeze_stages=1)
     whole = train_out(bands, recipe, teacher=make_network(7))
