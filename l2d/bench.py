@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from l2d.data import read_index
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures
-from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
+from l2d.device import choose_memory_format, keep_freed_memory, name_device, supports_bfloat16
 from l2d.distill import METHODS, Distiller
 from l2d.evaluate import Progress
 from l2d.graphs import record
@@ -213,6 +213,4 @@ def _synchronise(device: torch.device) -> None:
 
 def describe_device(device: torch.device) -> dict[str, Any]:
     """What a measurement ran on."""
-    threads = torch.get_num_threads()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} CPU thread{'s' * (threads > 1)}"
-    return {"device": name, "torch": torch.__version__}
+    return {"device": name_device(device), "torch": torch.__version__}

@@ -31,6 +31,12 @@ def supports_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
+def name_device(device: torch.device) -> str:
+    """A GPU by its name, a CPU by the number of threads that torch takes there."""
+    threads = torch.get_num_threads()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} CPU thread{'s' * (threads > 1)}"
+
+
 def lacks_memory(error: Exception) -> bool:
     """Whether an error says that memory did not suffice, on the host or the device."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

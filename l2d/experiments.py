@@ -203,6 +203,8 @@ def _work_through(
     """
     from l2d import processes
     from l2d.data import check_splits, read_index
+    from l2d.device import name_device
+    from l2d.runs import choose_device
     from l2d.series import FINISHED, check_trainings, score_training
 
     data = trainings[0].plan.data
@@ -213,6 +215,9 @@ def _work_through(
         _print_plan(trainings, index, device)
         return
     files: list[Path] = []
+    left = [training for training in trainings if training.state != FINISHED]
+    # Else the log of a job tells only after hours that it found no GPU.
+    say(f"{len(left)} of {len(trainings)} trainings left, on {name_device(choose_device(device))}")
     for number, training in enumerate(trainings, 1):
         title = f"{number}/{len(trainings)} {training.plan.out.name}"
         if training.state != FINISHED:
