@@ -1,7 +1,7 @@
 """Results of a series of trainings as files: JSON for programs, Markdown for people, a plot."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,15 @@ def _row_as_markdown(row: dict[str, Any]) -> str:
     title = f"## {' → '.join(row['networks'])} (paper: {row['teacher']} → {row['student']} on {row['data']})"
     trained = [entry for name, entry in row["methods"].items() if name != "teacher" and entry["runs"]]
     seeds = describe_seeds([len(entry["runs"]) for entry in trained]) if trained else ""
-    told = f"{seeds} {describe_pictures(find_common([entry['pictures'] for entry in trained]))}".strip()
+    pictures = describe_pictures(find_common([entry["pictures"] for entry in trained]))
+    told = " ".join(filter(None, (seeds, pictures, _describe_epochs(row.get("epochs", {})))))
     return "\n\n".join(part for part in (title, told, "\n".join(lines)) if part)
+
+
+def _describe_epochs(epochs: Mapping[str, int]) -> str:
+    """Empty for rows of an earlier version."""
+    listed = ", ".join(f"{who} {count}" for who, count in epochs.items())
+    return f"Epochs: {listed}." if listed else ""
 
 
 def plot_table(report: dict[str, Any]) -> Figure:

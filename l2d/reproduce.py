@@ -154,19 +154,26 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings, index: In
 
     Returns:
         `table`, `data`, `recipe` (its name), `notes` (sentences on what differs from the paper), `source`, and `rows`: per row the
-        paper's names, those of the `networks` (teacher and student) that were really used, and under `methods` (the teacher first) for
-        each method `ours` and `paper` (measure -> percent), `spread` (standard deviation over the seeds, where there are several),
-        `difference` (ours - paper), `gain` and `paper_gain` (mAP above the vanilla student), `runs` (the folders), `pictures` (as
+        paper's names, those of the `networks` (teacher and student) that were really used, the `epochs` that `teacher` (unless it was
+        given) and `students` are trained for, and under `methods` (the teacher first) for each method `ours` and `paper` (measure ->
+        percent), `spread` (standard deviation over the seeds, where there are several), `difference` (ours - paper), `gain` and
+        `paper_gain` (mAP above the vanilla student), `runs` (the folders), `pictures` (as
         `l2d.series.count_pictures`). What is not measured, or not published, is missing.
     """
     results = [
         {"number": row.number, "data": row.data, "teacher": row.teacher, "student": row.student}
-        | {"networks": name_networks(row, settings), "methods": collect_row(row, settings)}
+        | {"networks": name_networks(row, settings), "epochs": _count_epochs(row, settings), "methods": collect_row(row, settings)}
         for row in rows
     ]
     notes = describe_deviations(rows[0].data, settings, index)
     settled = {"table": table, "data": settings.data, "recipe": settings.recipe, "notes": notes}
     return settled | {"rows": results, "source": read_recipes()["source"]}
+
+
+def _count_epochs(row: Row, settings: Settings) -> dict[str, int]:
+    """How long networks are really trained, which recipe and card of a teacher that stops early do not tell."""
+    teachers = {"teacher": plan_teacher(name_pair(row)[0], settings).epochs} if settings.teacher is None else {}
+    return teachers | {"students": _plan("any", "any", settings).recipe.epochs}
 
 
 def name_networks(row: Row, settings: Settings) -> tuple[str, str]:

@@ -58,7 +58,7 @@ def test_a_table_from_the_command_line_to_its_files():
     assert f"| MLD | {ours['mld']:.2f} | 86.38 |" in text
     assert "The data set is shapes, the paper's is VOC 2007" in text
     assert all(entry["pictures"] == {"trained": 24, "scored": 6} for entry in row["methods"].values())
-    assert "\n\nOne training a method. Students trained on 24 pictures, scored on 6.\n\n" in text
+    assert "\n\nOne training a method. Students trained on 24 pictures, scored on 6. Epochs: teacher 1, students 1.\n\n" in text
     assert Path("out/table4.png").stat().st_size > 5000
 
     # Again: nothing is trained. After a student is gone: that one alone.

@@ -71,6 +71,8 @@ def test_what_rows_share_is_trained_once_and_teachers_first():
 def test_the_teacher_stops_at_the_same_share_of_its_schedule(epochs: int | None, stop: int):
     training = plan_teacher("resnet18", make_settings(epochs=epochs))
     assert (training.epochs, training.plan.recipe.epochs) == (stop, epochs or 80)
+    report = collect_table("table3", read_rows("table3")[:1], make_settings(epochs=epochs), make_index())
+    assert f"\n\nEpochs: teacher {stop}, students {epochs or 80}.\n\n" in table_as_markdown(report)
 
 
 def test_calls_of_other_seeds_share_a_teacher(tmp_path: Path):
