@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from l2d.disk import hold_folder, replace_file
+from l2d.disk import hold_folder, replace_file, sweep_partial
 from l2d.distill import TITLES
 from l2d.figure import find_fonts
 from l2d.published import MEASURES
@@ -187,6 +187,7 @@ def _make_panels(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def _write(folder: Path, name: str, report: dict[str, Any], markdown: str, figure: Figure) -> list[Path]:
+    sweep_partial(folder)
     paths = [folder / f"{name}{suffix}" for suffix in (".json", ".md", ".png")]
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     replace_file(paths[0], lambda path: path.write_text(text, encoding="utf-8"))

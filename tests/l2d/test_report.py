@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -157,7 +158,12 @@ def test_a_sweep_is_plotted_over_weights_by_powers_of_ten() -> None:
 
 
 def test_files_hold_the_report(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    killed = tmp_path / "new" / f".sweep.png.{'0' * 32}.partial"
+    killed.touch()
+    os.utime(killed, (0, 0))
     files = write_sweep(tmp_path / "new", SWEEP)
+    assert sorted((tmp_path / "new").iterdir()) == files
     assert [file.name for file in files] == ["sweep.json", "sweep.md", "sweep.png"]
     assert json.loads(files[0].read_text()) == SWEEP
     assert files[1].read_text(encoding="utf-8") == sweep_as_markdown(SWEEP)
