@@ -59,13 +59,21 @@ def sentences() -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """`l2d.processes.joined`, in which the main process alone prints; what ends a process is said by each, after it."""
+    """`l2d.processes.joined`, in which the main process alone prints; what ends a process is said by each, after it.
+
+    Raises:
+        ConnectionError: also if another process goes away meanwhile, for whatever torch calls that.
+    """
     from l2d import processes
 
     with processes.joined():
         console.quiet = output.quiet = not processes.is_main()
         try:
             yield
+        except Exception as error:
+            if not processes.means_loss(error):
+                raise
+            raise ConnectionError("Another process is gone, and this one cannot go on without it; what that one said tells why.") from error
         finally:
             console.quiet = output.quiet = False
 

@@ -24,6 +24,7 @@ from l2d.data.shapes import LABELS
 from l2d.distill import METHODS, Distiller
 from l2d.evaluate import predict
 from l2d.model import LabelNet
+from l2d.terminal import joined
 from l2d.train import fit
 from tests.l2d.conftest import make_network, make_recipe, make_recipes, train_out
 
@@ -127,12 +128,12 @@ def work(index: Index, folder: Path) -> None:
 
 
 def lose_one(folder: Path) -> None:
-    """The second process goes down; the first one writes down what it makes of the error."""
+    """The second process goes down; the first one writes down what it makes of the error, and says it as its commands do."""
     if processes.rank() == 1:
         os._exit(0)
-    with pytest.raises(RuntimeError) as lost:
+    with pytest.raises(ConnectionError, match="Another process is gone") as told, joined():
         processes.average(torch.ones(3))
-    torch.save([processes.means_loss(error) for error in (lost.value, RuntimeError("The loss became nan."))], folder / "lost")
+    torch.save([processes.means_loss(error) for error in (told.value.__cause__, RuntimeError("The loss became nan."))], folder / "lost")
 
 
 def command(folder: Path, *words: str) -> None:
