@@ -170,6 +170,7 @@ def read_card(folder: Path | str) -> ModelCard:
             if not isinstance(fields[name], list):
                 raise TypeError(f"{name} must be a list")
             fields[name] = tuple(fields[name])
+        _check_fields(fields)
         return ModelCard(**fields)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} holds no {CARD}: not a checkpoint folder.") from None
@@ -177,6 +178,16 @@ def read_card(folder: Path | str) -> ModelCard:
         raise CheckpointError(f"{folder / CARD} is not a model card: it lacks {error}.") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:  # ValueError: of UTF-8, of JSON, or of the card's own checks
         raise CheckpointError(f"{folder / CARD} is not a model card: {error}.") from error
+
+
+def _check_fields(fields: dict[str, Any]) -> None:
+    known = dataclasses.fields(ModelCard)
+    if unknown := fields.keys() - {field.name for field in known}:
+        # It may say how pictures are to be fed, as `resize` does.
+        raise ValueError(f"nothing is known here of its {', '.join(sorted(unknown))}; if a newer revision wrote it, use that one")
+    needed = [field.name for field in known if field.default is field.default_factory is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in fields]:
+        raise ValueError(f"it lacks {', '.join(map(repr, missing))}")
 
 
 def load_checkpoint(folder: Path | str) -> Network:

@@ -207,7 +207,7 @@ def test_a_card_that_is_none(folder: Path, content: bytes) -> None:
         ({"std": [1.0, 0.0, 1.0]}, "std must not hold a zero"),
         ({"mean": [0.5, None, 0.5]}, "three numbers"),
         ({"resize": "crop"}, "resize must be 'squash'"),
-        ({"surprise": 1}, "surprise"),
+        ({"surprise": 1, "news": 2}, "nothing is known here of its news, surprise; if a newer revision wrote it, use that one"),
     ],
 )
 def test_a_card_with_impossible_fields(folder: Path, changes: dict[str, Any], sentence: str) -> None:
@@ -216,11 +216,11 @@ def test_a_card_with_impossible_fields(folder: Path, changes: dict[str, Any], se
         read_card(folder)
 
 
-def test_a_card_without_labels(folder: Path) -> None:
+@pytest.mark.parametrize(("gone", "sentence"), [({"labels"}, "it lacks 'labels'"), ({"role", "title"}, "it lacks 'title', 'role'")])
+def test_a_card_without_what_it_needs(folder: Path, gone: set[str], sentence: str) -> None:
     fields = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    del fields["labels"]
-    (folder / CARD).write_text(json.dumps(fields))
-    with pytest.raises(CheckpointError, match="it lacks 'labels'"):
+    (folder / CARD).write_text(json.dumps({name: value for name, value in fields.items() if name not in gone}))
+    with pytest.raises(CheckpointError, match=f"is not a model card: {sentence}"):
         read_card(folder)
 
 
