@@ -97,10 +97,14 @@ class Recipe:
                 raise ValueError(f"{name} must lie between {least} and {most}; got {got}.")
 
     def find_changes(self, recorded: Mapping[str, Any]) -> list[str]:
-        """Names of the settings that differ in a recipe on record; one that the record does not have yet is taken at its default."""
+        """Names of the settings that differ in a recipe on record; one that the record does not have yet is taken at its default.
+
+        What a newer revision put on record is a difference: it may have trained in a way that is not known here.
+        """
         known = {field.name for field in dataclasses.fields(self)}
         earlier = Recipe(**{name: value for name, value in recorded.items() if name in known}).as_dict()
-        return [name for name, value in self.as_dict().items() if earlier[name] != value]
+        unknown = [f"{name}, which only a newer revision knows" for name in recorded if name not in known]
+        return [name for name, value in self.as_dict().items() if earlier[name] != value] + unknown
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, with the loss weights that are really used."""

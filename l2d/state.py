@@ -11,8 +11,8 @@ import torch
 from l2d.disk import replace_file
 from l2d.recipe import Recipe
 
-# What there is besides the parts.
-TOLD = {"epoch", "seconds", "recipe", "identity", "report"}
+# What there is besides the parts and the identity, which the oldest do not tell.
+TOLD = {"epoch", "seconds", "recipe", "report"}
 
 
 def save_state(path: Path, parts: Mapping[str, Any], recipe: Recipe, identity: Mapping[str, Any], **progress: Any) -> None:
@@ -56,7 +56,8 @@ def _check(state: Any, parts: Mapping[str, Any], recipe: Recipe, identity: Mappi
     if changed := recipe.find_changes(state["recipe"]):
         raise ValueError(f"it belongs to a run with other settings ({', '.join(changed)}); give the same ones to go on with it")
     # What an older version did not write tells nothing.
-    if other := [name for name, value in identity.items() if state["identity"].get(name, value) != value]:
+    known = state.get("identity", {})
+    if other := [name for name, value in identity.items() if known.get(name, value) != value]:
         raise ValueError(f"it belongs to a run with another {', another '.join(other)}")
 
 

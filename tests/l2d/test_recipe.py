@@ -65,8 +65,9 @@ def test_a_recipe_tells_the_weights_that_are_really_used() -> None:
 
 def test_a_recipe_on_record_differs_in_what_it_says_otherwise_not_in_what_it_does_not_know_yet() -> None:
     recipe = Recipe(method="l2d", lr=1e-3)
-    recorded = {name: value for name, value in recipe.as_dict().items() if name != "share"} | {"gone": 1}
+    recorded = {name: value for name, value in recipe.as_dict().items() if name != "share"}
     assert recipe.find_changes(recorded) == []
+    assert recipe.find_changes(recorded | {"mixup": 0.5}) == ["mixup, which only a newer revision knows"]
     assert recipe.find_changes(recorded | {"weights": {}}) == []  # the method's own
     assert dataclasses.replace(recipe, share=0.5, lr=1e-4).find_changes(recorded) == ["lr", "share"]
     assert dataclasses.replace(recipe, weights={"cd": 1.0}).find_changes(recorded) == ["weights"]

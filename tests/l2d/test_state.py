@@ -160,6 +160,9 @@ def test_a_state_from_before_something_told_runs_apart_is_gone_on_from(bands: In
     del content["identity"]["scaling of pixels"], content["recipe"]["augmentation"]
     torch.save(content, state)
     assert next(fit(make_network(), bands, make_recipe(), state=state)).epoch == 1
+    del content["identity"]
+    torch.save(content, state)
+    assert next(fit(make_network(), bands, make_recipe(), state=state)).epoch == 1
 
 
 @pytest.mark.parametrize(
