@@ -139,6 +139,14 @@ def test_the_same_key_gives_the_same_job(queue: Queue):
         queue.submit(SPEC | {"epochs": 4}, key="k")
 
 
+def test_the_same_key_gives_the_same_job_also_to_a_revision_whose_orders_tell_more_or_less(queue: Queue):
+    job, _ = queue.submit(SPEC, key="k")
+    assert queue.submit(SPEC | {"mixup": 0.0}, key="k") == (job, False)
+    assert queue.submit({"epochs": SPEC["epochs"]}, key="k") == (job, False)
+    with pytest.raises(KeyReuseError):
+        queue.submit(SPEC | {"mixup": 0.0, "epochs": 4}, key="k")
+
+
 def test_progress_is_kept_and_requests_reach_the_worker(queue: Queue, clock: Clock):
     job = end(queue, "running")
     clock.now += 5
