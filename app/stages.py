@@ -31,7 +31,12 @@ def plan_stages(order: dict[str, Any], spec: str, find_model: Callable[[str], Pa
         spec: the data set as `l2d.data.read_index` takes it.
         find_model: gives the checkpoint folder of a model that the order names.
         folder: the stages' checkpoints are made in here.
+
+    Raises:
+        ValueError: for an order of a newer revision, or if a model or what it says is not there any more.
     """
+    if unknown := [name for name in order if name not in Order.model_fields]:
+        raise ValueError(f"It was ordered with {', '.join(unknown)}, which only a newer revision knows: resume it once that one runs.")
     chosen = Order.model_construct(**order).model_dump()
     stages = []
     teacher = find_model(chosen["teacher"]) if chosen["teacher"] else None

@@ -32,6 +32,12 @@ def test_a_trained_teacher_is_a_stage_of_its_own(made_checkpoints: Path):
     assert student.plan.recipe.train_size == student.plan.recipe.teacher_size == 64
 
 
+def test_what_only_a_newer_revision_knows_is_not_trained_without(made_checkpoints: Path):
+    order = Order(method="vanilla").model_dump() | {"mixup": 0.2}
+    with pytest.raises(ValueError, match="ordered with mixup, which only a newer revision knows: resume it once that one runs"):
+        plan_stages(order, "shapes", lambda name: made_checkpoints / name, Path("job"))
+
+
 def test_a_known_teacher_sees_pictures_at_its_own_size(made_checkpoints: Path):
     (student,) = plan(made_checkpoints, teacher="the-teacher", method="l2d", image_size=64)
     assert (student.plan.recipe.train_size, student.plan.recipe.teacher_size) == (64, 96)
