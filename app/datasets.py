@@ -1,6 +1,7 @@
 """The data sets that a job may name: folders below one configured folder, and `shapes`; each looked through before a job is accepted."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, Field
 
 from app.errors import BusyError, ParameterError, describe_unknown
+from l2d import data
 from l2d.data import LAYOUTS, SPLITS, find_spec
 from l2d.data.check import check_data
 from l2d.data.files import describe_differences
@@ -206,8 +208,11 @@ def _find_problem(train: dict[str, Any], test: dict[str, Any]) -> str:
 
 
 def _take_stamp(root: Path) -> str:
-    """Changes whenever a file or folder below is added, removed or rewritten; links are followed, to every folder once."""
-    digest, seen = hashlib.sha256(), set[str]()
+    """Changes whenever a file or folder below is added, removed or rewritten, and with what reads them.
+
+    Links are followed, to every folder once.
+    """
+    digest, seen = hashlib.sha256(_hash_readers()), set[str]()
     for folder, folders, files in os.walk(root, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
             # Two links to a folder above would double the paths at every level, without end.
@@ -220,6 +225,12 @@ def _take_stamp(root: Path) -> str:
             # A name need not be text.
             digest.update(os.fsencode(f"{folder}/{name} {_stamp_file(os.path.join(folder, name))}\n"))
     return digest.hexdigest()
+
+
+@functools.cache
+def _hash_readers() -> bytes:
+    # What an older revision could not read, this one may.
+    return b"".join(hashlib.sha256(path.read_bytes()).digest() for path in sorted(Path(data.__file__).parent.glob("*.py")))
 
 
 def _stamp_file(path: str) -> tuple[int, int] | None:

@@ -91,6 +91,17 @@ def test_what_changes_while_it_is_looked_through_is_looked_through_again(
     order(client, data="mine")
 
 
+def test_what_another_revision_could_not_read_is_looked_through_again(
+    client: TestClient, places: Places, monkeypatch: pytest.MonkeyPatch, write_table: WriteTable
+):
+    write_table(places.data / "mine")
+    with monkeypatch.context() as older:
+        older.setattr("app.datasets._hash_readers", lambda: b"older")
+        older.setattr("app.datasets.check_data", lambda *_: [][0])
+        refusal(client.post("/v1/jobs", json=ORDER | {"data": "mine"}), 422)
+    order(client, data="mine")
+
+
 def test_orders_that_wait_for_a_data_set_leave_the_server_to_others(
     client: TestClient, places: Places, monkeypatch: pytest.MonkeyPatch, write_table: WriteTable
 ):
