@@ -75,6 +75,7 @@ class JobFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.sweep()
         self._end_last_line()
+        self._number_best()
 
     def sweep(self) -> None:
         """Remove temporary files. Only while nobody writes here."""
@@ -160,6 +161,17 @@ class JobFolder:
         data = self.metrics.read_bytes()
         if data and not data.endswith(b"\n"):
             os.truncate(self.metrics, data.rfind(b"\n") + 1)
+
+    def _number_best(self) -> None:
+        """Name the best student by its epoch; older revisions did not, and kept one of its teacher, too."""
+        remove_folder(self.path / f"best-{TEACHER}")
+        unnumbered = self.path / f"best-{STUDENT}"
+        if not unnumbered.is_dir():
+            return
+        epochs = [line["epoch"] for line in self.read_all() if line["event"] == "epoch" and line["stage"] == STUDENT and line["best"]]
+        if epochs and not self.best(epochs[-1]).exists():
+            unnumbered.rename(self.best(epochs[-1]))
+        remove_folder(unnumbered)
 
 
 class Summary:

@@ -88,6 +88,18 @@ def test_of_the_students_that_were_the_best_once_that_of_one_epoch_stays_or_none
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_best_student_of_an_older_revision_is_named_by_its_epoch(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    write(folder, epoch("student", 1, 40.0, best=True), epoch("student", 2, 39.0, best=False))
+    for name in ("best-teacher", "best-student"):
+        (tmp_path / name).mkdir()
+    for _ in range(2):
+        folder.prepare()
+        assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.best(1).name]
+        # As after a while under that older revision.
+        (tmp_path / "best-student").mkdir()
+
+
 def test_what_is_needed_to_resume_is_forgotten_and_what_was_told_stays(tmp_path: Path):
     folder = JobFolder(tmp_path)
     folder.append({"event": "first"})
