@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import UnavailableError
-from app.jobs import Job
+from app.jobs import STATES, Job
 
 # How long a statement waits while another process writes.
 LOCK_SECONDS = 5.0
@@ -108,6 +108,9 @@ def choose_journal(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 def _read_row(row: sqlite3.Row) -> Job:
     try:
+        if row["state"] not in STATES:
+            raise ValueError(f"its state is {row['state']!r}")
         return Job(**dict(row) | {name: json.loads(row[name]) for name in _JSON})
     except (ValueError, TypeError) as error:
-        raise UnavailableError(f"The row of job {row['id']!r} in {FILE} is damaged ({error}): mend it or remove it.") from error
+        what = f"The row of job {row['id']!r} in {FILE} is damaged, or of a newer revision ({error})"
+        raise UnavailableError(f"{what}: mend it or remove it, or use that revision.") from error

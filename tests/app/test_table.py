@@ -106,3 +106,11 @@ def test_a_damaged_row_is_named(queue: Queue, damage: str):
     for ask in (lambda: queue.find(job), lambda: queue.page(10), queue.find_oldest):
         with pytest.raises(UnavailableError, match=rf"The row of job '{job}' in jobs\.sqlite is damaged"):
             ask()
+
+
+def test_a_state_that_only_a_newer_revision_knows_is_told(queue: Queue):
+    job = queue.submit({"data": "shapes"})[0].id
+    with contextlib.closing(sqlite3.connect(queue.path)) as connection, connection:
+        connection.execute("UPDATE jobs SET state = 'paused'")
+    with pytest.raises(UnavailableError, match=rf"'{job}' in .* is damaged, or of a newer revision \(its state is 'paused'\): mend"):
+        queue.page(10)
