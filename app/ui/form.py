@@ -43,10 +43,11 @@ FITTING = ("method", "teacher", "student", "start_from", "teacher_start_from", "
 # What stands in a number's field that is empty, where that says something.
 EMPTY = {"freeze_stages": "none"}
 # What is filled in outlives a reload of the page, which Gradio does by itself where the connection to the server was lost for a while.
-# Both scripts are silent in a browser that keeps nothing.
-KEEP = """(...held) => {
-  try { sessionStorage.setItem("l2d-form", JSON.stringify(held)); } catch {}
-}"""
+# By name, because the server that is back may be another revision's. Both scripts are silent in a browser that keeps nothing.
+KEEP = f"""(...values) => {{
+  const held = Object.fromEntries({json.dumps([*SHOWN, *MORE])}.map((name, place) => [name, values[place]]));
+  try {{ sessionStorage.setItem("l2d-form", JSON.stringify(held)); }} catch {{}}
+}}"""
 # Once: what is filled in later is there.
 RECALL = """() => {
   if (window.l2dRecalled) return "";
@@ -123,12 +124,14 @@ class Form:
         """Updates of all fields, from what `KEEP` kept of them, if anything; what cannot be chosen any more is as on a fresh page."""
         names = (*SHOWN, *MORE)
         try:
-            held = dict(zip(names, json.loads(kept), strict=True))
+            held = json.loads(kept)
         except ValueError:
+            held = None
+        if not isinstance(held, dict):
             return [gr.skip() for _ in names]
-        offered = self._list_choices(held)
+        offered = self._list_choices(self.choose_first() | held)
         updates: dict[str, dict[str, Any]] = {name: {"choices": choices} for name, choices in offered.items()}
-        for name in names:
+        for name in held.keys() & set(names):
             if name not in offered or held[name] in offered[name]:
                 updates[name] = updates.get(name, {}) | {"value": held[name]}
         return [gr.update(**updates[name]) if name in updates else gr.skip() for name in names]

@@ -63,11 +63,13 @@ def test_every_field_holds_its_value_beside_its_name_and_its_sentence(form: Form
 
 def test_what_was_filled_in_is_there_again_but_for_what_is_gone(form: Form):
     held = HELD | dict.fromkeys(STARTS, "") | {"title": "mine", "lr": 0.5, "student": "resnet18", "teacher": "the-teacher", "data": "gone"}
-    updates = dict(zip(held, form.recall(json.dumps(list(held.values()))), strict=True))
+    updates = dict(zip(held, form.recall(json.dumps(held | {"gone": 1})), strict=True))
     kept = {name: update["value"] for name, update in updates.items() if "value" in update}
     assert held.items() - kept.items() == {("data", "gone")}
     # It could not be chosen before the list had it.
     assert "the-teacher" in updates["teacher"]["choices"]
+    # As a revision without the other fields kept it.
+    assert [update["value"] for update in form.recall('{"title": "mine"}') if "value" in update] == ["mine"]
     assert all(update == gr.skip() for kept in ("", "[1, 2]", "{") for update in form.recall(kept))
     assert len(form.recall("")) == len((*SHOWN, *MORE))
 
