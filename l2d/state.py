@@ -59,6 +59,8 @@ def _check(state: Any, parts: Mapping[str, Any], recipe: Recipe, identity: Mappi
     known = state.get("identity", {})
     if other := [name for name, value in identity.items() if known.get(name, value) != value]:
         raise ValueError(f"it belongs to a run with another {', another '.join(other)}")
+    if newer := state.keys() - {*parts, *TOLD, "identity"}:
+        raise ValueError(f"it holds {', '.join(sorted(newer))}, of which only a newer revision knows; go on with that one")
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

@@ -150,6 +150,9 @@ def test_the_state_of_another_run_is_refused(bands: Index, state: Path) -> None:
         train_out(bands.select(range(16)), make_recipe(), state=state)
     with pytest.raises(ValueError, match="a run with another set of pictures"):
         train_out(bands._replace(targets=bands.targets.flip(0)), make_recipe(), state=state)
+    torch.save(torch.load(state, weights_only=True) | {"scaler": {}}, state)
+    with pytest.raises(ValueError, match="it holds scaler, of which only a newer revision knows; go on with that one"):
+        train_out(bands, make_recipe(), state=state)
     torch.save({"epoch": 1}, state)
     with pytest.raises(ValueError, match="it does not hold the state of such a run"):
         train_out(bands, make_recipe(), state=state)
