@@ -32,6 +32,7 @@ from l2d.device import lacks_memory
 from l2d.disk import replace_file
 from l2d.evaluate import evaluate
 from l2d.runs import STATE, check_network, choose_device, execute, load_network
+from l2d.state import StateError
 from l2d.train import EpochReport, StepReport
 
 logger = logging.getLogger(__name__)
@@ -263,6 +264,9 @@ def describe_failure(error: Exception) -> str:
         return "The disk is full: make room and resume; everything up to the last finished epoch is kept."
     if lacks_memory(error):
         return "The memory did not suffice: order a smaller batch_size or image_size."
+    if isinstance(error, StateError):
+        # As when models that come with the app were trained anew since.
+        return f"The training cannot be gone on with: {error.reason}. Order the job anew to start over."
     if isinstance(error, ValueError | OSError | ArithmeticError):
         return text or type(error).__name__
     return f"{type(error).__name__}: {(text.splitlines() or [''])[0]} The log tells the whole story."

@@ -15,6 +15,14 @@ from l2d.recipe import Recipe
 TOLD = {"epoch", "seconds", "recipe", "report"}
 
 
+class StateError(ValueError):
+    """A state that cannot be gone on from; `reason` is why, without what to do."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"Cannot resume from {path}: {reason}. Remove its folder to start over.")
+        self.reason = reason
+
+
 def save_state(path: Path, parts: Mapping[str, Any], recipe: Recipe, identity: Mapping[str, Any], **progress: Any) -> None:
     """Write the state of every part (networks, optimiser, ...), and what tells this training from others; whole or not at all.
 
@@ -35,7 +43,7 @@ def load_state(path: Path, parts: Mapping[str, Any], recipe: Recipe, identity: M
     """Bring every part to where it was; returns what `save_state` was told besides.
 
     Raises:
-        ValueError: naming the file, if it is damaged or belongs to another training.
+        StateError: naming the file, if it is damaged or belongs to another training.
     """
     try:
         # Every part takes its tensors to where it lives; Adam's counters of steps live on the host, where reading them costs nothing.
@@ -47,7 +55,7 @@ def load_state(path: Path, parts: Mapping[str, Any], recipe: Recipe, identity: M
     except Exception as error:  # torch.load fails in many ways on a damaged file
         # Of an empty file torch says nothing.
         reason = textwrap.shorten(str(error) or "it is damaged", 300, placeholder=" ...").removesuffix(".")
-        raise ValueError(f"Cannot resume from {path}: {reason}. Remove its folder to start over.") from error
+        raise StateError(path, reason) from error
 
 
 def _check(state: Any, parts: Mapping[str, Any], recipe: Recipe, identity: Mapping[str, Any]) -> None:

@@ -15,7 +15,9 @@ from app.records import TEMPORARY, JobFolder, Task
 from app.training import link_checkpoint, run_job
 from l2d.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 from l2d.model import create_model
+from l2d.recipe import Recipe
 from l2d.runs import STATE
+from l2d.state import save_state
 from l2d.train import EpochReport
 
 
@@ -84,6 +86,13 @@ def test_a_loss_that_is_no_number_names_itself_and_its_epoch(training: Callable[
     # After one step that was infinite all are no numbers, but the first to be none is to blame.
     assert re.match(r"The mld loss became (nan|inf) in epoch 1", failed["reason"]), failed
     assert [path for path in folder.path.rglob(".*") if TEMPORARY.fullmatch(path.name)] == []
+
+
+def test_a_job_whose_start_changed_meanwhile_is_to_be_ordered_anew(training: Callable[..., JobFolder], tmp_path: Path):
+    out = tmp_path / "state" / "jobs" / "1f" / "student"
+    save_state(out / STATE, {}, Recipe(), {}, epoch=1, seconds=0.0, report={})
+    *_, failed = training(code=1, epochs=2, holdout=0, batch_size=2).read_all()
+    assert re.fullmatch(r"The training cannot be gone on with: it .*\. Order the job anew to start over\.", failed["reason"])
 
 
 def list_best(folder: JobFolder) -> list[str]:
