@@ -65,7 +65,7 @@ class DatasetError(ParameterError):
 class Datasets:
     """The data sets of one folder.
 
-    Every picture is decoded once, in full; what was found is kept and holds until a file is added, removed or changed.
+    Every picture is decoded once, in full; what was found is kept and holds until a file is added, removed or changed, or what reads it.
 
     Args:
         folder: one folder per data set; may not exist.
