@@ -54,7 +54,8 @@ class Access:
             raise UnauthorizedError(
                 "Jobs need the token that the server printed at its start (or read from L2D_TOKEN): send `Authorization: Bearer TOKEN`."
             )
-        if not hmac.compare_digest(sent.encode(), self._token.encode()):
+        # JSON may hold half of a pair of surrogates, which UTF-8 has no bytes for.
+        if not hmac.compare_digest(*(token.encode(errors="surrogatepass") for token in (sent, self._token))):
             raise ForbiddenError("That is not the token that the server printed at its start (or read from L2D_TOKEN).")
 
     def check_request(self, authorization: str | None, host: str | None, origin: str | None, client: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import fields
@@ -99,7 +100,7 @@ def choose_journal(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
     """WAL, unless the folder lies on a network file system: there SQLite's shared memory does not reach the other hosts."""
     if not mounts.exists():
         return "WAL"
-    lines = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
+    lines = [line.split() for line in os.fsdecode(mounts.read_bytes()).splitlines()]
     place = folder.resolve()
     around = [(len(mount), kind) for _, mount, kind, *_ in lines if place.is_relative_to(mount.replace("\\040", " "))]
     kind = max(around, default=(0, ""))[1]

@@ -61,7 +61,7 @@ def test_a_token_is_compared_whole():
     access = Access("abcdefgh")
     access.check_request("Bearer abcdefgh", "anywhere", "http://anywhere.else", "192.0.2.1")
     access.check_request("bearer  abcdefgh", None, None, None)
-    for sent in ("Bearer abcdefg", "Bearer abcdefghi", "Bearer ä"):
+    for sent in ("Bearer abcdefg", "Bearer abcdefghi", "Bearer ä", "Bearer \ud800"):
         with pytest.raises(ForbiddenError):
             access.check_request(sent, None, None, None)
     for sent in (None, "", "Bearer", "Bearer ", "Basic abcdefgh", "abcdefgh"):

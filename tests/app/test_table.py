@@ -87,7 +87,8 @@ def test_the_file_system_is_that_behind_a_link_also_with_blanks_in_its_name(tmp_
     disk, link, mounts = tmp_path / "my disk", tmp_path / "link", tmp_path / "mounts"
     disk.mkdir()
     link.symlink_to(disk)
-    mounts.write_text(f"root / ext4 rw 0 0\nhost:/x {tmp_path}/my\\040disk nfs4 rw 0 0\n")
+    # A name may hold bytes of another encoding.
+    mounts.write_bytes(f"root / ext4 rw 0 0\nhost:/x {tmp_path}/my\\040disk nfs4 rw 0 0\n".encode() + b"stick /media/\xe9 vfat rw 0 0\n")
     assert choose_journal(link, mounts) == "DELETE"
 
 
