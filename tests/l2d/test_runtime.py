@@ -181,7 +181,9 @@ def test_so_is_a_full_disk(network: LabelNet, tmp_path: Path, caplog: pytest.Log
         assert isinstance(prepare(network, CARD, CPU, tmp_path), OpenVino)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert [record.message[:37] for record in caplog.records] == ["A converted network cannot be kept in"]
+    # The limit holds for the whole process: a server of other tests may run there, and tell of its queue.
+    told = [record.message[:37] for record in caplog.records if record.name == "l2d.runtime"]
+    assert told == ["A converted network cannot be kept in"]
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
