@@ -4,13 +4,11 @@ import dataclasses
 import errno
 import logging
 import os
-import platform
 import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from l2d.checkpoint import CARD, WEIGHTS, ModelCard, read_card, write_card
 from l2d.data import read_index
 from l2d.device import lacks_memory
 from l2d.disk import replace_file
+from l2d.environment import list_versions
 from l2d.evaluate import evaluate
 from l2d.runs import STATE, check_network, choose_device, execute, load_network
 from l2d.state import StateError
@@ -250,11 +249,6 @@ def _link_file(source: Path, target: Path) -> None:
     except OSError:
         # Not every network file system knows hard links.
         replace_file(target, lambda part: shutil.copyfile(source, part))
-
-
-def list_versions() -> dict[str, str]:
-    """What this process runs with."""
-    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "timm")}
 
 
 def describe_failure(error: Exception) -> str:

@@ -42,7 +42,8 @@ class ModelCard:
         resize: how a picture gets there: "squash", to a square without cropping, is the only way so far.
         width, feedforward: sizes of the head.
         mean, std: pixel scaling, for pixels in [0, 1].
-        recipe, data, lineage: how, on what, and from which initial weights it was trained.
+        recipe, data, lineage: how, on what, and from which initial weights it was trained; `lineage` also tells `environments`, what it was
+            trained with (`l2d.environment.describe_environment`), unless an older revision did.
         teacher: name and hash of the teacher, for a distilled student.
         scores: measured, in percent, by protocol.
         seconds: training time.

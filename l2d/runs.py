@@ -11,11 +11,24 @@ from typing import Any
 import torch
 
 from l2d import processes
-from l2d.checkpoint import CARD, WEIGHTS, ModelCard, Network, hash_file, load_checkpoint, read_card, read_sizes, save_checkpoint
+from l2d.checkpoint import (
+    CARD,
+    WEIGHTS,
+    CheckpointError,
+    ModelCard,
+    Network,
+    hash_file,
+    load_checkpoint,
+    read_card,
+    read_sizes,
+    save_checkpoint,
+)
 from l2d.data import check_splits, read_index
 from l2d.data.images import Index
 from l2d.disk import check_writable, hold_folder
 from l2d.distill import METHODS
+from l2d.environment import Environment, add_environment, describe_environment
+from l2d.epochs import add_epoch
 from l2d.hub import check_weights
 from l2d.model import LabelNet, check_maps, create_model, load_weights, merge_branches
 from l2d.recipe import Recipe
@@ -63,7 +76,9 @@ class Plan:
 
 
 def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: StepCallback | None = None) -> Iterator[EpochReport]:
-    """Train as planned and leave a checkpoint in `plan.out`, new after every epoch.
+    """Train as planned and leave a checkpoint in `plan.out`, new after every epoch, and `epochs.csv` (see `l2d.epochs.add_epoch`).
+
+    The card's `lineage` tells under `environments` what the run was trained with, as `l2d.environment.add_environment`.
 
     The folder keeps the state of the run until it is finished, so that `resume` can go on from the last finished epoch.
 
@@ -93,10 +108,13 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     with hold_folder(plan.out) if main else contextlib.nullcontext():
         # Somebody else may have trained here to the end since the first look.
         _check_folder(plan.out, resume)
+        # A run that is gone on with tells of its last epoch once more.
+        told, repeated, now = _read_environments(plan.out), state.exists(), describe_environment(chosen)
         for report in fit(student, index, plan.recipe, teacher=teacher, device=chosen, state=state, on_step=on_step):
-            card = dataclasses.replace(student.card, seconds=round(report.total_seconds, 1), scores=_keep_scores(report))
+            told, repeated = told if repeated else add_environment(told, now, report.epoch), False
             if main:
-                save_checkpoint(plan.out, report.model, card)
+                save_checkpoint(plan.out, report.model, _describe_epoch(student.card, report, told))
+                add_epoch(plan.out, report)
             yield report
         if main:
             state.unlink(missing_ok=True)
@@ -242,7 +260,33 @@ def describe_lineage(plan: Plan) -> dict[str, Any]:
         return {"init": f"all weights of {card.name}", "sha256": card.sha256, "before": before}
     if plan.init is not None:
         return {"init": plan.init.name, "sha256": hash_file(plan.init)}
-    return {"init": f"timm, pretrained {plan.backbone}" if plan.pretrained else "random"}
+    return {"init": f"timm, pretrained {plan.backbone}", **_describe_weights(plan.backbone)} if plan.pretrained else {"init": "random"}
+
+
+def _describe_weights(backbone: str) -> dict[str, str]:
+    """Which weights timm takes for a name, which its next version may decide otherwise, and their licence."""
+    # Here, not above: see `l2d.model`.
+    import timm
+
+    weights: Any = timm.get_pretrained_cfg(backbone)
+    told = {"source": weights.hf_hub_id or weights.url, "licence": weights.license} if weights is not None else {}
+    return {name: text for name, text in told.items() if text}
+
+
+def _read_environments(out: Path) -> list[Environment]:
+    """Those of the epochs so far, as far as the card tells them: one of an older revision does not."""
+    try:
+        environments: list[Environment] = read_card(out).lineage.get("environments", [])
+    except CheckpointError:
+        # None is there yet, or it was damaged: the run goes on from its state, and writes it anew.
+        return []
+    return environments
+
+
+def _describe_epoch(card: ModelCard, report: EpochReport, environments: list[Environment]) -> ModelCard:
+    """The card of a run after an epoch."""
+    lineage = card.lineage | ({"environments": environments} if environments else {})
+    return dataclasses.replace(card, seconds=round(report.total_seconds, 1), scores=_keep_scores(report), lineage=lineage)
 
 
 def _keep_scores(report: EpochReport) -> dict[str, Any]:

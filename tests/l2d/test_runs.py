@@ -16,6 +16,8 @@ from torch import nn
 from l2d import runs
 from l2d.checkpoint import CARD, WEIGHTS, ModelCard, Network, add_scores, hash_file, load_checkpoint, read_card, save_checkpoint
 from l2d.data import read_index
+from l2d.environment import describe_environment
+from l2d.epochs import EPOCHS, read_epochs
 from l2d.evaluate import evaluate
 from l2d.model import create_model
 from l2d.recipe import Recipe
@@ -56,17 +58,19 @@ def undisturbed(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return hash_file(plan.out / WEIGHTS)
 
 
-def test_a_run_leaves_card_and_weights_and_nothing_else(coco: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_card_weights_and_its_epochs_and_nothing_else(coco: Path, tmp_path: Path) -> None:
     plan = make_plan(coco, tmp_path / "one", recipe={"averaging": 0.9, "holdout": 0.25})
     reports = list(execute(plan, device="cpu"))
-    assert sorted(path.name for path in plan.out.iterdir()) == [CARD, WEIGHTS]
+    assert sorted(path.name for path in plan.out.iterdir()) == [CARD, EPOCHS, WEIGHTS]
     model, card = load_checkpoint(plan.out)
     assert (card.name, card.role, card.method, card.backbone, card.teacher) == ("one", "teacher", "vanilla", "test_resnet", None)
     assert card.labels == ("red", "green", "blue")
     assert (card.image_size, card.width, card.feedforward, card.mean) == (48, 16, 24, (0.5, 0.5, 0.5))
     assert card.recipe == plan.recipe.as_dict()
     assert card.data == {"source": "coco", "images": 12, "labels": 3, "checksum": read_index(plan.data, "train").checksum}
-    assert card.lineage == {"init": "random"}
+    environment = {"from_epoch": 1, **describe_environment(torch.device("cpu"))}
+    assert card.lineage == {"init": "random", "environments": [environment]}
+    assert environment["torch"] == torch.__version__
     assert card.scores["held_out"]["images"] == 3
     assert datetime.date.fromisoformat(card.created) <= datetime.date.today()
     assert card.seconds == pytest.approx(reports[-1].total_seconds, abs=0.1)
@@ -85,7 +89,8 @@ def test_a_network_is_called_as_its_folder_wherever_that_is_named_from(coco: Pat
 
 @pytest.mark.parametrize(("pretrained", "told"), [(True, "timm, pretrained test_resnet"), (False, "random")])
 def test_where_initial_weights_come_from_is_told(coco: Path, tmp_path: Path, pretrained: bool, told: str) -> None:
-    assert describe_lineage(make_plan(coco, tmp_path, pretrained=pretrained)) == {"init": told}
+    weights = {"source": "timm/test_resnet.r160_in1k", "licence": "apache-2.0"} if pretrained else {}
+    assert describe_lineage(make_plan(coco, tmp_path, pretrained=pretrained)) == {"init": told} | weights
 
 
 def test_paths_may_be_given_as_text(coco: Path, tmp_path: Path) -> None:
@@ -156,7 +161,7 @@ def test_initial_weights_and_their_lineage(coco: Path, tmp_path: Path) -> None:
     save_file(timm.create_model("test_resnet").state_dict(), init)
     plan = make_plan(coco, tmp_path / "one", recipe={"epochs": 1, "freeze_stages": 5}, init=init)
     (report,) = execute(plan, device="cpu")
-    assert read_card(plan.out).lineage == {"init": "init.safetensors", "sha256": hash_file(init)}
+    assert read_card(plan.out).lineage.items() >= {"init": "init.safetensors", "sha256": hash_file(init)}.items()
     torch.manual_seed(11)
     assert torch.equal(report.model.backbone.conv1[0].weight, timm.create_model("test_resnet").conv1[0].weight)
 
@@ -177,15 +182,22 @@ def test_a_network_that_knows_unit_pixels_anyway_is_taken_for_what_it_is() -> No
     assert choose_scaling(plan) == choose_scaling(dataclasses.replace(plan, unit_pixels=True)) == UNIT_PIXELS
 
 
-def test_an_interrupted_run_goes_on_to_the_same_result(coco: Path, tmp_path: Path, undisturbed: str) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_result(
+    coco: Path, tmp_path: Path, undisturbed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = make_plan(coco, tmp_path / "stopped")
     next(execute(plan, device="cpu"))
     assert (plan.out / STATE).exists()
     with pytest.raises(ValueError, match=r"stopped holds an unfinished run: add --resume .* or remove the folder to start over"):
         next(execute(plan, device="cpu"))
+    (here,) = read_card(plan.out).lineage["environments"]
+    monkeypatch.setattr(runs, "describe_environment", lambda device: {"device": "another"})
     list(execute(plan, device="cpu", resume=True))
     assert hash_file(plan.out / WEIGHTS) == undisturbed
     assert not (plan.out / STATE).exists()
+    # Its card tells both places, and its table every epoch once.
+    assert read_card(plan.out).lineage["environments"] == [here, {"from_epoch": 2, "device": "another"}]
+    assert [row["epoch"] for row in read_epochs(plan.out)] == ["1", "2"]
 
 
 def test_a_run_killed_before_its_last_checkpoint_was_written(
@@ -220,7 +232,7 @@ def test_what_somebody_else_finished_meanwhile_is_not_trained_over(
     monkeypatch.setattr(runs, "create_network", build_late)
     with pytest.raises(ValueError, match="late holds a finished checkpoint already"):
         next(execute(plan, device="cpu", resume=True))
-    assert sorted(path.name for path in plan.out.iterdir()) == [CARD, WEIGHTS]
+    assert sorted(path.name for path in plan.out.iterdir()) == [CARD, EPOCHS, WEIGHTS]
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -359,11 +371,10 @@ def test_a_run_goes_on_from_a_whole_checkpoint(coco: Path, tmp_path: Path, teach
     before, card = load_checkpoint(teacher)
     torch.testing.assert_close(report.model.head.classifier.detach(), before.head.classifier, rtol=0, atol=1e-5)
     torch.testing.assert_close(report.model.head.queries, before.head.queries, rtol=0, atol=0)
-    assert read_card(plan.out).lineage == {
-        "init": "all weights of teacher",
-        "sha256": card.sha256,
-        "before": {"recipe": card.recipe, "data": card.data, "mAP": card.scores.get("mAP"), "lineage": card.lineage},
-    }
+    told = read_card(plan.out).lineage
+    assert told.keys() == {"init", "sha256", "before", "environments"}
+    assert (told["init"], told["sha256"]) == ("all weights of teacher", card.sha256)
+    assert told["before"] == {"recipe": card.recipe, "data": card.data, "mAP": card.scores.get("mAP"), "lineage": card.lineage}
 
 
 def test_a_run_does_not_go_on_with_other_labels(coco: Path, tmp_path: Path, teacher: Path) -> None:

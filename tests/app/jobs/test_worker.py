@@ -21,7 +21,7 @@ def test_a_job_ends_as_a_model_with_its_teacher(lab: "Lab"):
         ended = lab.wait_for(job, "succeeded", "failed")
     assert (ended.state, ended.progress, ended.attempts, ended.epoch) == ("succeeded", 1.0, 1, 2), ended.reason
     assert ended.reason.startswith("Trained to the end")
-    assert ended.versions.keys() == {"python", "torch", "timm"}
+    assert ended.versions.keys() == {"python", "torch", "timm", "l2d"}
     assert ended.best_score is not None
     assert sorted(ended.models) == [f"tiny-test_resnet-l2d-{job}", f"tiny-test_resnet-teacher-{job}"]
     _, card = load_checkpoint(lab.places.models / f"tiny-test_resnet-l2d-{job}")

@@ -1,0 +1,69 @@
+"""What a training ran with: versions, the revision of this program, the device."""
+
+import json
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from l2d import processes
+from l2d.device import name_device, supports_bfloat16
+
+Environment = dict[str, Any]
+
+
+def describe_environment(device: torch.device) -> Environment:
+    """Versions, and the device with its numbers' precision and the processes that share the work; nothing that names host or person.
+
+    `revision`, the commit of this program, is there only where it is known: in a clone, with "-dirty" behind it if files were changed,
+    and where pip installed from a repository.
+    """
+    precision = "mixed (bfloat16)" if supports_bfloat16(device) else "single"
+    told = {"device": name_device(device), "processes": processes.count(), "precision": precision} | list_versions()
+    revision = find_revision()
+    return told | ({"revision": revision} if revision else {})
+
+
+def list_versions() -> dict[str, str]:
+    """Of what decides a training's result: Python, torch, timm and this program."""
+    found = {"python": platform.python_version(), "torch": torch.__version__, "timm": version("timm")}
+    try:
+        return found | {"l2d": version("l2d")}
+    except PackageNotFoundError:
+        # Run from a folder, without an installation.
+        return found
+
+
+def find_revision() -> str | None:
+    """The commit of this program, if anything tells it."""
+    here = Path(__file__)
+    # Another repository may hold the environment that this program is installed in.
+    if _ask_git(here.parent, "ls-files", "--error-unmatch", here.name) is not None:
+        return _ask_git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    try:
+        told = json.loads(distribution("l2d").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        return None
+    commit: str | None = told.get("vcs_info", {}).get("commit_id")
+    return commit
+
+
+def add_environment(earlier: list[Environment], now: Environment, epoch: int) -> list[Environment]:
+    """The environments of a run with the one that an epoch was trained in: anew only if it is not the last one's.
+
+    Each has `from_epoch`, the first epoch that was trained in it.
+    """
+    same = earlier and {name: value for name, value in earlier[-1].items() if name != "from_epoch"} == now
+    return earlier if same else [*earlier, {"from_epoch": epoch} | now]
+
+
+def _ask_git(folder: Path, *command: str) -> str | None:
+    """What git prints, or None where there is no git or it refuses."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
