@@ -12,6 +12,7 @@ from matplotlib import colormaps, font_manager, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -141,7 +142,7 @@ def save_figure(figure: Figure, target: Path | BinaryIO, format: str, dpi: int =
 
 def _choose_font_type(figure: Figure) -> int:
     """Type 42, since publishers refuse Type 3; but 3 where other fonts help out: matplotlib embeds some of them in no other way."""
-    own = all(len(text.get_fontfamily()) == 1 and text.get_fontname() == FONTS[0] for text in figure.texts)
+    own = all(len(text.get_fontfamily()) == 1 and text.get_fontname() == FONTS[0] for text in figure.findobj(Text))
     return 42 if own else 3
 
 
@@ -212,9 +213,13 @@ def _draw_bar(figure: Figure, layout: Layout, box: Box, limit: float, colormap: 
 
 def _write(figure: Figure, place: tuple[float, float], lines: Sequence[str], **look: Any) -> None:
     # Names are text: a label with two dollar signs is no formula.
-    text = "\n".join(lines)
-    family = FONTS[0] if _list_letters().issuperset(map(ord, "".join(lines))) else find_fonts()
-    figure.text(*place, text, parse_math=False, linespacing=1.15, family=family, **{"color": INK, "size": 9.5, **look})
+    family = choose_family("".join(lines))
+    figure.text(*place, "\n".join(lines), parse_math=False, linespacing=1.15, family=family, **{"color": INK, "size": 9.5, **look})
+
+
+def choose_family(text: str) -> str | list[str]:
+    """The font for a text without line breaks; several, where the first of `FONTS` lacks a letter."""
+    return FONTS[0] if _list_letters().issuperset(map(ord, text)) else find_fonts()
 
 
 @cache

@@ -1,6 +1,8 @@
-"""Results of a series of trainings as files: JSON for programs, Markdown for people, a plot."""
+"""Results of a series of trainings as files: JSON for programs, Markdown for people, a plot as PNG and PDF."""
 
 import json
+import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,23 @@ from matplotlib.ticker import NullLocator
 
 from l2d.disk import hold_folder, replace_file, sweep_partial
 from l2d.distill import TITLES
-from l2d.figure import find_fonts
+from l2d.figure import choose_family, save_figure
 from l2d.published import MEASURES
 from l2d.series import describe_pictures, describe_seeds, find_common
 
 OURS, PAPER, INK = "#3b5bdb", "#868e96", "#1c1c1e"
-# Inches.
-PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.0
-DPI = 200
+TEACHER_LINES = {"ours": "--", "paper": ":"}
+# Inches: one panel fits a paper's column, two its text width, so that no letter is made smaller there.
+PANEL_WIDTH, PANEL_HEIGHT = 3.4, 2.7
+PANELS_A_LINE = 2
+# Of a panel's title, in letters.
+TITLE_LETTERS = 36
 # Beside a curve on its logarithmic axis, as a factor.
 MARGIN = 1.5
 
 
 def write_table(folder: Path, report: dict[str, Any]) -> list[Path]:
-    """A table of `l2d.reproduce.collect_table` as NAME.json, NAME.md and NAME.png, with the rows that `keep_rows` finds; return the files.
+    """A table of `l2d.reproduce.collect_table` as NAME.json, .md, .png and .pdf, with the rows that `keep_rows` finds; return the files.
 
     Raises:
         ValueError: as `keep_rows`.
@@ -62,7 +67,7 @@ def _name_row(row: dict[str, Any]) -> tuple[int, str, str]:
 
 
 def write_sweep(folder: Path, report: dict[str, Any]) -> list[Path]:
-    """Curves of `l2d.sweep.collect_sweep` as sweep.json, sweep.md and sweep.png; return the files."""
+    """Curves of `l2d.sweep.collect_sweep` as sweep.json, .md, .png and .pdf; return the files."""
     with hold_folder(folder, patient=True):
         return _write(folder, "sweep", report, sweep_as_markdown(report), plot_sweep(report))
 
@@ -70,7 +75,8 @@ def write_sweep(folder: Path, report: dict[str, Any]) -> list[Path]:
 def table_as_markdown(report: dict[str, Any]) -> str:
     """Ours beside the paper's, a section per row of the table."""
     number = report["table"].removeprefix("table")
-    parts = [f"# Table {number} on {report['data']}", f"Percent on the test pictures. Source of the paper's numbers: {report['source']}."]
+    about = "Percent on the test pictures; differences and gains are those of the numbers before rounding."
+    parts = [f"# Table {number} on {report['data']}", f"{about} Source of the paper's numbers: {report['source']}."]
     parts += [_as_list(report["notes"]), *(_row_as_markdown(row) for row in report["rows"])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -107,24 +113,38 @@ def plot_table(report: dict[str, Any]) -> Figure:
     figure, panels = _make_panels(len(report["rows"]))
     for axes, row in zip(panels, report["rows"], strict=True):
         names = [name for name in row["methods"] if name != "teacher"]
-        for key, colour, marker in (("paper", PAPER, "D"), ("ours", OURS, "o")):
-            _draw_scores(axes, row["methods"], names, key, colour, marker)
+        _draw_scores(axes, row["methods"], names, "paper", PAPER, "D")
+        _draw_scores(axes, row["methods"], names, "ours", OURS, "o")
+        _draw_deviations(axes, row["methods"], names)
         axes.set_xticks(range(len(names)), [TITLES.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
         # A teacher's folder may be called as anything; two dollars are no formula.
-        axes.set_title(" → ".join(row["networks"]), fontsize=9, parse_math=False, family=find_fonts())
+        title = " → ".join(row["networks"])
+        axes.set_title(textwrap.fill(title, TITLE_LETTERS), fontsize=9, parse_math=False, family=choose_family(title))
         axes.set_ylabel("mAP (%)", fontsize=8)
     _explain_marks(figure, panels)
     return figure
 
 
 def _draw_scores(axes: Axes, entries: dict[str, Any], names: Sequence[str], key: str, colour: str, marker: str) -> None:
-    known = [(place, entries[name]) for place, name in enumerate(names) if "mAP" in entries[name][key]]
-    heights = [entry[key]["mAP"] for _, entry in known]
-    spreads = [entry["spread"].get("mAP", 0.0) if key == "ours" else 0.0 for _, entry in known]
-    places = [place for place, _ in known]
-    axes.errorbar(places, heights, yerr=spreads, fmt=marker, color=colour, markersize=4, label=key)
+    known = [(place, entries[name][key]["mAP"]) for place, name in enumerate(names) if "mAP" in entries[name][key]]
+    axes.plot(*_split(known), marker, color=colour, markersize=4, label=key)
     if "mAP" in entries["teacher"][key]:
-        axes.axhline(entries["teacher"][key]["mAP"], color=colour, linewidth=0.8, linestyle="--", label=f"teacher, {key}")
+        line = TEACHER_LINES[key]
+        axes.axhline(entries["teacher"][key]["mAP"], color=colour, linewidth=0.8, linestyle=line, label=f"teacher, {key}")
+
+
+def _draw_deviations(axes: Axes, entries: dict[str, Any], names: Sequence[str]) -> None:
+    """Bars at our scores of several seeds."""
+    known = [(place, entries[name]) for place, name in enumerate(names) if "mAP" in entries[name]["spread"]]
+    if known:
+        places, heights = _split([(place, entry["ours"]["mAP"]) for place, entry in known])
+        spreads = [entry["spread"]["mAP"] for _, entry in known]
+        axes.errorbar(places, heights, yerr=spreads, fmt="none", ecolor=OURS, elinewidth=1, capsize=2, label="± deviation over seeds")
+
+
+def _split(points: Sequence[tuple[float, float]]) -> tuple[Sequence[float], Sequence[float]]:
+    """Places and heights."""
+    return [place for place, _ in points], [height for _, height in points]
 
 
 def sweep_as_markdown(report: dict[str, Any]) -> str:
@@ -159,7 +179,7 @@ def plot_sweep(report: dict[str, Any]) -> Figure:
         axes.set_xscale("log")
         axes.set_xlim(min(weights) / MARGIN, max(weights) * MARGIN)
         points = [(point["weight"], point["mAP"]) for point in curve["points"] if point["mAP"] is not None]
-        axes.plot(*zip(*points, strict=True) if points else ([], []), marker="o", markersize=4, color=OURS)
+        axes.plot(*_split(points), marker="o", markersize=4, color=OURS)
         axes.axvline(curve["published"], color=PAPER, linewidth=0.8, linestyle="--", label="published")
         axes.set_xticks(weights, [f"{weight:g}" for weight in weights], fontsize=8)
         axes.xaxis.set_minor_locator(NullLocator())
@@ -173,12 +193,15 @@ def _explain_marks(figure: Figure, panels: Sequence[Axes]) -> None:
     """A legend of what any panel shows, outside of all, where it covers no score."""
     marks = {label: mark for axes in panels for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if marks:
-        figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=len(marks), fontsize=7, frameon=False)
+        columns = 2 * min(len(panels), PANELS_A_LINE)
+        figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
 
 
 def _make_panels(count: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(PANEL_WIDTH * max(count, 1), PANEL_HEIGHT), layout="constrained")
-    panels = [figure.add_subplot(1, count, place + 1) for place in range(count)]
+    across = max(1, min(count, PANELS_A_LINE))
+    lines = max(1, math.ceil(count / across))
+    figure = Figure(figsize=(PANEL_WIDTH * across, PANEL_HEIGHT * lines), layout="constrained")
+    panels = [figure.add_subplot(lines, across, place + 1) for place in range(count)]
     for axes in panels:
         axes.tick_params(labelsize=8, colors=INK)
         axes.grid(axis="y", linewidth=0.3)
@@ -188,11 +211,12 @@ def _make_panels(count: int) -> tuple[Figure, list[Axes]]:
 
 def _write(folder: Path, name: str, report: dict[str, Any], markdown: str, figure: Figure) -> list[Path]:
     sweep_partial(folder)
-    paths = [folder / f"{name}{suffix}" for suffix in (".json", ".md", ".png")]
+    paths = [folder / f"{name}{suffix}" for suffix in (".json", ".md", ".png", ".pdf")]
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     replace_file(paths[0], lambda path: path.write_text(text, encoding="utf-8"))
     replace_file(paths[1], lambda path: path.write_text(markdown, encoding="utf-8"))
-    replace_file(paths[2], lambda path: figure.savefig(path, format="png", dpi=DPI))
+    replace_file(paths[2], lambda path: save_figure(figure, path, "png"))
+    replace_file(paths[3], lambda path: save_figure(figure, path, "pdf"))
     return paths
 
 

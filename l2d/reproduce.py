@@ -156,9 +156,9 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings, index: In
         `table`, `data`, `recipe` (its name), `notes` (sentences on what differs from the paper), `source`, and `rows`: per row the
         paper's names, those of the `networks` (teacher and student) that were really used, the `epochs` that `teacher` (unless it was
         given) and `students` are trained for, and under `methods` (the teacher first) for each method `ours` and `paper` (measure ->
-        percent), `spread` (standard deviation over the seeds, where there are several), `difference` (ours - paper), `gain` and
-        `paper_gain` (mAP above the vanilla student), `runs` (the folders), `pictures` (as
-        `l2d.series.count_pictures`). What is not measured, or not published, is missing.
+        percent), `spread` (the sample's standard deviation over the seeds, where there are several), `difference` (ours - paper), `gain`
+        and `paper_gain` (mAP above the vanilla student), `runs` (the folders), `pictures` (as `l2d.series.count_pictures`). What is not
+        measured, or not published, is missing.
     """
     results = [
         {"number": row.number, "data": row.data, "teacher": row.teacher, "student": row.student}

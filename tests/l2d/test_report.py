@@ -1,6 +1,7 @@
 """Reports of series: every number in its cell of the text, and at its place in the plot."""
 
 import dataclasses
+import io
 import json
 import os
 import threading
@@ -14,6 +15,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from l2d.figure import save_figure
 from l2d.published import Row, read_rows
 from l2d.report import OURS, PAPER, plot_sweep, plot_table, sweep_as_markdown, table_as_markdown, write_sweep, write_table
 from l2d.reproduce import collect_table, plan_figure1, plan_rows
@@ -58,13 +60,14 @@ SWEEP = {
 def test_a_table_tells_what_is_measured_and_a_dash_for_the_rest() -> None:
     before, first, second = table_as_markdown(TABLE).split("\n\n## ")
     assert (
-        before == "# Table 3 on voc:ROOT\n\nPercent on the test pictures. Source of the paper's numbers: The paper.\n\n- First.\n- Second."
+        before == "# Table 3 on voc:ROOT\n\nPercent on the test pictures; differences and gains are those of the numbers before rounding. "
+        "Source of the paper's numbers: The paper.\n\n- First.\n- Second."
     )
     assert first == second.removesuffix("\n")
     title, students, table = first.split("\n\n")
     assert title == "big → small (paper: ResNet-50 → ResNet-18 on VOC)"
     assert students == (
-        "Mean of 1 to 2 trainings a method that differ in their seed alone, with their standard deviation. "
+        "Mean of 1 to 2 trainings a method that differ in their seed alone, with their standard deviation (of the sample, n − 1). "
         "Students trained on 1,000 pictures, scored on 20."
     )
     assert table.splitlines() == [
@@ -89,14 +92,10 @@ def test_a_sweep_tells_every_point_and_marks_the_best_and_the_published_one() ->
     assert "took no part. Students trained on 1,000 pictures, scored on 20.\n\n- First.\n\n## mld" in told
 
 
-def find_bars(axes: Axes) -> dict[str, list[tuple[float, float, float]]]:
-    """Of what is drawn with error bars, by colour: place, height and half the bar of every point."""
-    found = {}
-    for container in axes.containers:
-        points, _, (bars,) = container
-        halves = [float(np.ptp(bar[:, 1])) / 2 for bar in bars.get_segments()]
-        found[points.get_color()] = [(x, y, half) for (x, y), half in zip(points.get_xydata().tolist(), halves, strict=True)]
-    return found
+def find_bars(axes: Axes) -> list[tuple[float, float, float]]:
+    """Place, middle and half the length of every error bar."""
+    segments = [bar for _, _, (bars,) in axes.containers for bar in bars.get_segments()]
+    return [(bar[0, 0], bar[:, 1].mean(), np.ptp(bar[:, 1]) / 2) for bar in segments]
 
 
 def test_a_table_is_plotted_where_its_numbers_are() -> None:
@@ -104,10 +103,11 @@ def test_a_table_is_plotted_where_its_numbers_are() -> None:
     assert len(figure.axes) == 2
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Vanilla", "L2D", "MLD"]
-    assert find_bars(axes) == {PAPER: [(0, 80.0, 0), (1, 85.71, 0)], OURS: [(1, 83.5, 1.5), (2, 82.0, 0)]}
+    points = {line.get_label(): line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "None"}
+    assert (points["paper"], points["ours"]) == ([[0, 80.0], [1, 85.71]], [[1, 83.5], [2, 82.0]])
+    assert find_bars(axes) == [(1, 83.5, 1.5)]
     teachers = {line.get_color(): line.get_ydata()[0] for line in axes.lines if line.get_label().startswith("teacher")}
     assert teachers == {PAPER: 88.0, OURS: 90.0}
-    assert [points.get_linestyle() for points, *_ in axes.containers] == ["None", "None"]
     assert (axes.get_title(), axes.get_ylabel()) == ("big → small", "mAP (%)")
 
 
@@ -116,21 +116,29 @@ def read_legend(figure: Figure) -> list[str]:
 
 
 def test_marks_are_explained_once_and_a_teacher_that_was_not_scored_has_none() -> None:
-    assert sorted(read_legend(plot_table(TABLE))) == ["ours", "paper", "teacher, ours", "teacher, paper"]
+    assert sorted(read_legend(plot_table(TABLE))) == ["ours", "paper", "teacher, ours", "teacher, paper", "± deviation over seeds"]
     without = ROW | {"methods": METHODS | {"teacher": NOTHING}}
-    assert sorted(read_legend(plot_table(TABLE | {"rows": [without]}))) == ["ours", "paper"]
+    assert sorted(read_legend(plot_table(TABLE | {"rows": [without]}))) == ["ours", "paper", "± deviation over seeds"]
     assert read_legend(plot_sweep(SWEEP)) == ["published"]
 
 
 def test_panels_and_the_legend_cover_no_part_of_each_other() -> None:
-    for figure in (plot_table(TABLE), plot_sweep(SWEEP)):
-        figure.draw_without_rendering()
-        boxes = [axes.get_tightbbox() for axes in figure.axes] + [legend.get_window_extent() for legend in figure.legends]
-        assert len(boxes) == 3
-        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-        assert all(figure.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
-        # Inches.
-        assert all(3 < axes.get_window_extent().width / figure.dpi < 4.2 for axes in figure.axes)
+    for rows in ([ROW], [ROW | {"networks": ["a-teacher-of-a-long-name-that-somebody-gave-it", "mobilenetv2_100"]}] * 3):
+        figure = plot_table(TABLE | {"rows": rows})
+        # A column, and the width of a text, in inches.
+        assert figure.get_size_inches()[0] == (3.4 if len(rows) == 1 else 6.8)
+        check_places(figure, len(rows))
+    check_places(plot_sweep(SWEEP), 2)
+
+
+def check_places(figure: Figure, panels: int) -> None:
+    figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes] + [legend.get_window_extent() for legend in figure.legends]
+    assert len(boxes) == panels + 1
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(figure.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
+    # Inches.
+    assert all(2.5 < axes.get_window_extent().width / figure.dpi < 3.4 for axes in figure.axes)
 
 
 def test_names_of_networks_are_written_as_they_are() -> None:
@@ -138,6 +146,9 @@ def test_names_of_networks_are_written_as_they_are() -> None:
     # Letters that no font has would be a warning, here an error.
     figure.draw_without_rendering()
     assert figure.axes[0].get_title() == "教师$x_{$ → small"
+    # In no other way all fonts can be embedded that have such letters.
+    save_figure(figure, buffer := io.BytesIO(), "pdf")
+    assert b"/Type3" in buffer.getvalue()
 
 
 def test_a_sweep_is_plotted_over_weights_by_powers_of_ten() -> None:
@@ -163,17 +174,23 @@ def test_files_hold_the_report(tmp_path: Path) -> None:
     killed.touch()
     os.utime(killed, (0, 0))
     files = write_sweep(tmp_path / "new", SWEEP)
-    assert sorted((tmp_path / "new").iterdir()) == files
-    assert [file.name for file in files] == ["sweep.json", "sweep.md", "sweep.png"]
+    assert sorted((tmp_path / "new").iterdir()) == sorted(files)
+    assert [file.name for file in files] == ["sweep.json", "sweep.md", "sweep.png", "sweep.pdf"]
     assert json.loads(files[0].read_text()) == SWEEP
     assert files[1].read_text(encoding="utf-8") == sweep_as_markdown(SWEEP)
     assert files[2].read_bytes().startswith(b"\x89PNG")
+    # Publishers refuse fonts of type 3.
+    vector = files[3].read_bytes()
+    assert vector.startswith(b"%PDF")
+    assert b"/CIDFontType2" in vector
+    assert b"/Type3" not in vector
+    assert write_sweep(tmp_path / "new", SWEEP)[3].read_bytes() == vector
 
 
 def test_nothing_measured_yet_is_a_table_too(tmp_path: Path):
     settings = make_settings(tmp_path / "none", data="coco:ROOT")
     files = write_table(tmp_path, collect_table("table2", read_rows("table2"), settings, make_index()))
-    assert [file.name for file in files] == ["table2.json", "table2.md", "table2.png"]
+    assert [file.name for file in files] == ["table2.json", "table2.md", "table2.png", "table2.pdf"]
 
 
 def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
@@ -216,7 +233,7 @@ def test_the_legend_of_a_plot_explains_every_line_and_covers_no_score(tmp_path: 
     figure = plot_table(collect_table("table3", [row], settings, make_index()))
     figure.draw_without_rendering()
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["teacher, paper", "teacher, ours", "paper", "ours"]
+    assert [text.get_text() for text in legend.get_texts()] == ["paper", "teacher, paper", "ours", "teacher, ours"]
     assert not any(axes.get_legend() or axes.get_window_extent().overlaps(legend.get_window_extent()) for axes in figure.axes)
 
 
