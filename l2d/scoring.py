@@ -36,7 +36,8 @@ def evaluate(
     oracle_k predicts as many labels of a picture as it truly has, as the paper does; threshold those of probability 0.5 or more; top3
     the three most probable; top3_threshold those of the three from 0.5 on; threshold_tuned (--tune) takes a threshold for each label.
 
-    What it scores more than another network (--against) is told in mAP and in the paper's OF1 and CF1, those of the protocol oracle_k.
+    What it scores more than another network (--against) is told in mAP and in the paper's OF1 and CF1, those of the protocol oracle_k,
+    with the middle 95% of the differences on 1,000 draws of the pictures (a paired bootstrap, the same draws at every call).
     """
     from l2d.checkpoint import add_scores
     from l2d.data import read_index
@@ -71,6 +72,9 @@ def localize(
 
     Pointing game: how often the strongest point of a map lies in a box of its label. Energy in box: the share of its evidence that does.
     Both over all pairs of a picture and a label that it shows; "predicted" over those that the network gives a probability of 0.5 or more.
+
+    What it scores more than another network (--against) is told with the middle 95% of the differences on 1,000 draws of the pictures (a
+    paired bootstrap, the same draws at every call).
     """
     from l2d.checkpoint import add_scores
     from l2d.data import read_index

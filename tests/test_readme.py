@@ -172,7 +172,8 @@ def test_links_lead_to_files():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_changelog_starts_with_this_version():
+def test_changelog_and_citation_are_of_this_version():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     headings = re.findall(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings[0].rstrip(",") == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
