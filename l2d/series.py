@@ -180,7 +180,7 @@ def describe_seeds(runs: Sequence[int]) -> str:
     if most <= 1:
         return "One training a method."
     count = f"{most} trainings" if fewest == most else f"{fewest} to {most} trainings"
-    return f"Mean of {count} a method that differ in their seed alone, with their standard deviation (of the sample, n − 1)."
+    return f"Mean of {count} a method that differ in their seed alone, with their standard deviation (of the sample, n - 1)."
 
 
 class Estimate:

@@ -67,7 +67,7 @@ def test_a_table_tells_what_is_measured_and_a_dash_for_the_rest() -> None:
     title, students, table = first.split("\n\n")
     assert title == "big → small (paper: ResNet-50 → ResNet-18 on VOC)"
     assert students == (
-        "Mean of 1 to 2 trainings a method that differ in their seed alone, with their standard deviation (of the sample, n − 1). "
+        "Mean of 1 to 2 trainings a method that differ in their seed alone, with their standard deviation (of the sample, n - 1). "
         "Students trained on 1,000 pictures, scored on 20."
     )
     assert table.splitlines() == [
