@@ -29,6 +29,7 @@ from l2d.data import read_index
 from l2d.device import lacks_memory
 from l2d.disk import replace_file
 from l2d.environment import list_versions
+from l2d.epochs import EPOCHS
 from l2d.evaluate import evaluate
 from l2d.runs import STATE, check_network, choose_device, execute, load_network
 from l2d.state import StateError
@@ -190,6 +191,8 @@ class _Work:
                 continue
             ready = self.folder.ready / names[stage.name]
             link_checkpoint(source, ready)
+            if (curve := stage.plan.out / EPOCHS).exists():
+                _link_file(curve, ready / EPOCHS)
             write_card(ready, self._complete(read_card(source), stage, scores, names))
             self.tell({"event": "scored", "stage": stage.name, "model": names[stage.name], "mAP": scores["mAP"], "at": time.time()})
 

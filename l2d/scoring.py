@@ -54,7 +54,7 @@ def evaluate(
         thresholds = tune_thresholds(_judge(predict, [checkpoint], training, device, "tune")[0], training.targets) if training else None
         report = score_report(scores[0], index.targets, index.labels, thresholds)
         differences = {"against": _differ(against, compare, *scores, index.targets)} if against else {}
-        print_report(report | differences, as_json)
+        print_report(_name(checkpoint, data, split) | report | differences, as_json)
         if save:
             add_scores(checkpoint, report | {"checksum": index.checksum})
 
@@ -86,7 +86,7 @@ def localize(
         judged = _judge(judge_pictures, [checkpoint, against], index, device, "localize")
         report = report_pairs(judged[0])
         differences = {"against": _differ(against, compare, *judged)} if against else {}
-        print_report(report | differences, as_json)
+        print_report(_name(checkpoint, data, split) | report | differences, as_json)
         if save:
             add_scores(checkpoint, {"localization": report})
 
@@ -110,6 +110,11 @@ def _judge(judge: Callable[..., Any], checkpoints: list[Path | None], index: "In
 def _check_save(wanted: bool, split: str) -> None:
     if wanted and split != "test":
         raise ValueError("--save keeps scores on the test pictures, which is what a card tells; leave it out, or --split.")
+
+
+def _name(checkpoint: Path, data: str, split: str) -> dict[str, str]:
+    """What was scored: a file of scores alone would not tell."""
+    return {"name": checkpoint.resolve().name, "data": data, "split": split}
 
 
 def _differ(against: Path, compare: Callable[..., Any], *found: Any) -> dict[str, Any]:

@@ -105,6 +105,7 @@ def test_evaluate_as_json(teacher: Path, coco: Path) -> None:
     result = run("evaluate", teacher, "--data", f"coco:{coco}", "--split", "test", "--device", "cpu", "--json")
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
+    assert (report["name"], report["data"], report["split"]) == ("teacher", f"coco:{coco}", "test")
     assert report["images"] == 6
     assert report.keys() >= {"images", "mAP", "labels_without_positives", "oracle_k", "threshold", "top3", "per_label"}
     assert all(report[protocol].keys() >= {"OF1", "CF1"} for protocol in ("oracle_k", "threshold", "top3"))
@@ -137,6 +138,7 @@ def test_localize_as_json(teacher: Path, coco: Path) -> None:
     result = run("localize", teacher, "--data", f"coco:{coco}", "--device", "cpu", "--json")
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
+    assert (report["name"], report["data"], report["split"]) == ("teacher", f"coco:{coco}", "test")
     assert report["pairs"] >= 6
     assert 0 <= report["pointing_game"] <= 100
     assert 0 <= report["energy_in_box"] <= 100

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from l2d.checkpoint import load_checkpoint
+from l2d.epochs import read_epochs
 
 if TYPE_CHECKING:
     from conftest import Lab
@@ -29,6 +30,7 @@ def test_a_job_ends_as_a_model_with_its_teacher(lab: "Lab"):
     assert card.teacher is not None
     assert card.teacher["name"] == f"tiny-test_resnet-teacher-{job}"
     assert card.scores["images"] == 8
+    assert [row["epoch"] for row in read_epochs(lab.places.models / f"tiny-test_resnet-l2d-{job}")] == ["1", "2"]
     folder = lab.places.jobs / job
     assert sorted(path.name for path in folder.iterdir()) == ["log.txt", "metrics.jsonl", "order.json", "probes"]
     assert sorted(path.name for path in (folder / "probes").glob("*.json")) == ["0001.json", "0002.json", "pictures.json", "teacher.json"]
