@@ -162,7 +162,8 @@ def sweep_as_markdown(report: dict[str, Any]) -> str:
 def _describe_sweep(report: dict[str, Any]) -> str:
     what = (
         f"{report['teacher']} → {report['student']}, method {report['method']}: each weight varied with the others as published. Scores on "
-        f"{report['holdout']:.0%} of the training pictures, held out; the test pictures took no part."
+        f"{report['holdout']:.0%} of the training pictures, held out; the test pictures took no part. "
+        f"One training a point, of seed {report['seed']}."
     )
     return f"{what} {describe_pictures(report['pictures'])}".strip()
 

@@ -40,9 +40,9 @@ def collect_sweep(template: Plan, factors: Sequence[float]) -> dict[str, Any]:
     """What is measured so far, ready for JSON.
 
     Returns:
-        `data`, `teacher`, `student`, `method`, `holdout` (share of the training pictures), and `curves`: for every loss `published` and
-        `best` (weights; None before anything is measured) and `points`: `weight`, `mAP` (percent on the pictures held out, None while
-        not measured), `run` (the folder); and `pictures`, as `l2d.series.count_pictures` of all points so far.
+        `data`, `teacher`, `student`, `method`, `holdout` (share of the training pictures), `seed`, and `curves`: for every loss
+        `published` and `best` (weights; None before anything is measured) and `points`: `weight`, `mAP` (percent on the pictures held
+        out, None while not measured), `run` (the folder); and `pictures`, as `l2d.series.count_pictures` of all points so far.
     """
     published = METHODS[template.recipe.method]
     curves = {loss: _collect_curve(template, loss, factors) for loss in published}
@@ -54,6 +54,7 @@ def collect_sweep(template: Plan, factors: Sequence[float]) -> dict[str, Any]:
         "student": template.backbone,
         "method": recipe.method,
         "holdout": recipe.holdout,
+        "seed": recipe.seed,
         "curves": curves,
         "pictures": count_pictures(cards, held_out=True),
     }

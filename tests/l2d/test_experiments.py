@@ -244,7 +244,10 @@ def test_sweep_from_the_command_line_to_its_files():
     for point in report["curves"]["mld"]["points"]:
         assert read_card(Path(point["run"])).scores["held_out"] == {"images": 6, "mAP": point["mAP"]}
     assert report["pictures"] == {"trained": 18, "scored": 6}
-    assert "the test pictures took no part. Students trained on 18 pictures, scored on 6.\n" in Path("curves/sweep.md").read_text()
+    assert (
+        "the test pictures took no part. One training a point, of seed 0. Students trained on 18 pictures, scored on 6.\n"
+        in Path("curves/sweep.md").read_text()
+    )
     assert Path("curves/sweep.png").stat().st_size > 5000
     # The points are checkpoints like any other.
     assert load_checkpoint(Path("curves/mld=5"))[1].recipe["weights"] == {"mld": 5.0}

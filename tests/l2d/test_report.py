@@ -49,6 +49,7 @@ SWEEP = {
     "student": "small",
     "method": "l2d",
     "holdout": 0.1,
+    "seed": 3,
     "pictures": {},
     "curves": {
         "mld": {"published": 10.0, "best": 1.0, "points": [{"weight": 1.0, "mAP": 61.5}, {"weight": 10.0, "mAP": 60.0}]},
@@ -84,12 +85,12 @@ def test_a_sweep_tells_every_point_and_marks_the_best_and_the_published_one() ->
     head, about, mld, other = sweep_as_markdown(SWEEP).split("\n\n", 3)
     assert head == "# Sensitivity to the loss weights, on coco:ROOT"
     assert about.startswith("big → small, method l2d: each weight varied")
-    assert about.endswith("on 10% of the training pictures, held out; the test pictures took no part.")
+    assert about.endswith("on 10% of the training pictures, held out; the test pictures took no part. One training a point, of seed 3.")
     assert (mld, other.splitlines()[0]) == ("## mld", "| weight | mAP, held out |  |")
     lines = [line for line in other.splitlines() if line.startswith("| 1") or line.startswith("| 5")]
     assert lines == ["| 1 | 61.50 | best |", "| 10 | 60.00 | published |", "| 500 | – |  |", "| 1000 | – | published |"]
     told = sweep_as_markdown(SWEEP | {"notes": ["First."], "pictures": SEEN})
-    assert "took no part. Students trained on 1,000 pictures, scored on 20.\n\n- First.\n\n## mld" in told
+    assert "took no part. One training a point, of seed 3. Students trained on 1,000 pictures, scored on 20.\n\n- First.\n\n## mld" in told
 
 
 def find_bars(axes: Axes) -> list[tuple[float, float, float]]:

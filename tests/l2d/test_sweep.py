@@ -28,7 +28,9 @@ def test_sweep_names_the_best_weight_of_each_curve(tmp_path: Path):
         # Best at a tenth of mld and at the published weight of id; that of cd does not matter.
         weights = training.plan.recipe.weights
         finish(training, 50 - weights["mld"] + weights["id"] / 100)
-    curves = collect_sweep(student, (0.1,))["curves"]
+    report = collect_sweep(student, (0.1,))
+    assert report["seed"] == student.recipe.seed
+    curves = report["curves"]
     assert {loss: (curve["published"], curve["best"]) for loss, curve in curves.items()} == {
         "mld": (10, 1),
         "cd": (100, 100),
