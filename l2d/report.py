@@ -97,7 +97,7 @@ def _row_as_markdown(row: dict[str, Any]) -> str:
     title = f"## {' → '.join(row['networks'])} (paper: {row['teacher']} → {row['student']} on {row['data']})"
     trained = [entry for name, entry in row["methods"].items() if name != "teacher" and entry["runs"]]
     seeds = describe_seeds([len(entry["runs"]) for entry in trained]) if trained else ""
-    pictures = describe_pictures(find_common([entry["pictures"] for entry in trained]))
+    pictures = describe_pictures(find_common([entry.get("pictures", {}) for entry in trained]))
     told = " ".join(filter(None, (seeds, pictures, _describe_epochs(row.get("epochs", {})))))
     return "\n\n".join(part for part in (title, told, "\n".join(lines)) if part)
 

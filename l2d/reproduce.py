@@ -157,8 +157,8 @@ def collect_table(table: str, rows: Sequence[Row], settings: Settings, index: In
         paper's names, those of the `networks` (teacher and student) that were really used, the `epochs` that `teacher` (unless it was
         given) and `students` are trained for, and under `methods` (the teacher first) for each method `ours` and `paper` (measure ->
         percent), `spread` (the sample's standard deviation over the seeds, where there are several), `difference` (ours - paper), `gain`
-        and `paper_gain` (mAP above the vanilla student), `runs` (the folders), `pictures` (as `l2d.series.count_pictures`). What is not
-        measured, or not published, is missing.
+        and `paper_gain` (mAP above the vanilla student), `runs` (the folders), `scores` (measure -> percent of every run, in their order),
+        `pictures` (as `l2d.series.count_pictures`). What is not measured, or not published, is missing.
     """
     results = [
         {"number": row.number, "data": row.data, "teacher": row.teacher, "student": row.student}
@@ -249,7 +249,8 @@ def _compare(folders: Sequence[Path], paper: dict[str, float]) -> dict[str, Any]
     spread = {measure: statistics.stdev(numbers) for measure, numbers in values.items() if len(numbers) > 1}
     difference = {measure: ours[measure] - paper[measure] for measure in ours if measure in paper}
     pictures = count_pictures([read_card(folder) for folder in done])
-    return {"ours": ours, "spread": spread, "paper": paper, "difference": difference, "runs": list(map(str, done)), "pictures": pictures}
+    told = {"ours": ours, "spread": spread, "paper": paper, "difference": difference}
+    return told | {"runs": list(map(str, done)), "scores": values, "pictures": pictures}
 
 
 def read_scores(folder: Path) -> dict[str, float]:

@@ -206,6 +206,13 @@ def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
     # Another student of the same row is a row of its own.
     write_table(tmp_path, collect_table("table4", rows[:1], dataclasses.replace(settings, student="test_resnet"), make_index()))
     assert [row["number"] for row in json.loads(files[0].read_text())["rows"]] == [1, 1, 3]
+    # One of an older version, which did not tell of pictures, stays too.
+    for entry in (old := json.loads(files[0].read_text()))["rows"][0]["methods"].values():
+        entry.pop("pictures")
+        entry["runs"] = ["somewhere"]
+    files[0].write_text(json.dumps(old))
+    write_table(tmp_path, collect_table("table4", rows[2:3], settings, make_index()))
+    assert [row["number"] for row in json.loads(files[0].read_text())["rows"]] == [1, 1, 3]
     for damaged in ("{", "[]", '{"rows": [{"number": 1}]}'):
         files[0].write_text(damaged)
         with pytest.raises(ValueError, match=r"table4\.json is not as it was written: remove this file"):

@@ -100,10 +100,11 @@ def test_seeds_give_mean_and_spread(tmp_path: Path):
     entries = collect_row(row, settings)
     assert entries["l2d"]["ours"] == {"mAP": 83.0, "OF1": 84.0, "CF1": 85.0}
     assert entries["l2d"]["spread"]["mAP"] == pytest.approx(13**0.5)
+    assert entries["l2d"]["scores"]["mAP"] == [80.0, 82.0, 87.0]
     assert entries["l2d"]["gain"] == 13.0
     assert entries["l2d"]["difference"]["mAP"] == pytest.approx(83.0 - 85.71)
     # Neither measured nor in the paper.
-    assert entries["led"] == {"ours": {}, "spread": {}, "paper": {}, "difference": {}, "runs": [], "pictures": {}}
+    assert entries["led"] == {"ours": {}, "spread": {}, "paper": {}, "difference": {}, "runs": [], "scores": {}, "pictures": {}}
     text = table_as_markdown(collect_table("table3", [row], settings, make_index()))
     assert "| L2D | 83.00 ± 3.61 | 85.71 | 84.00 ± 3.61 | 85.70 | 85.00 ± 3.61 | 82.11 | -2.71 | +13.00 | +1.70 |" in text
     assert "| LED (CD + ID) | – | – |" in text
