@@ -4,6 +4,7 @@ import json
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ PANELS_A_LINE = 2
 TITLE_LETTERS = 36
 # Beside a curve on its logarithmic axis, as a factor.
 MARGIN = 1.5
+# Width of a weight's number as a share of that axis.
+NUMBER_SHARE = 0.12
 
 
 def write_table(folder: Path, report: dict[str, Any]) -> list[Path]:
@@ -182,12 +185,18 @@ def plot_sweep(report: dict[str, Any]) -> Figure:
         points = [(point["weight"], point["mAP"]) for point in curve["points"] if point["mAP"] is not None]
         axes.plot(*_split(points), marker="o", markersize=4, color=OURS)
         axes.axvline(curve["published"], color=PAPER, linewidth=0.8, linestyle="--", label="published")
-        axes.set_xticks(weights, [f"{weight:g}" for weight in weights], fontsize=8)
+        axes.set_xticks(weights, [f"{weight:g}" for weight in weights], fontsize=8, rotation=90 if _is_crowded(weights) else 0)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(f"weight of {loss}", fontsize=9)
         axes.set_ylabel("mAP, held out (%)", fontsize=8)
     _explain_marks(figure, panels)
     return figure
+
+
+def _is_crowded(weights: Sequence[float]) -> bool:
+    """Whether two of them are so close on their axis that their numbers would touch."""
+    steps = [math.log(higher / lower) for lower, higher in pairwise(weights)]
+    return bool(steps) and min(steps) < NUMBER_SHARE * math.log(MARGIN**2 * weights[-1] / weights[0])
 
 
 def _explain_marks(figure: Figure, panels: Sequence[Axes]) -> None:

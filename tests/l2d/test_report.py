@@ -169,6 +169,16 @@ def test_a_sweep_is_plotted_over_weights_by_powers_of_ten() -> None:
         assert list(axes.xaxis.get_minorticklocs()) == []
 
 
+def test_weights_close_to_each_other_stay_readable() -> None:
+    for weights, angle in (([100, 300, 1000, 3000, 10000], 0), ([500, 900, 1000, 1100, 2000], 90)):
+        points = [{"weight": weight, "mAP": 60.0} for weight in weights]
+        figure = plot_sweep(SWEEP | {"curves": {"id": {"published": 1000, "best": 1000, "points": points}}})
+        figure.draw_without_rendering()
+        labels = figure.axes[0].get_xticklabels()
+        assert {label.get_rotation() for label in labels} == {angle}
+        assert not any(one.overlaps(other) for one, other in combinations([label.get_window_extent() for label in labels], 2))
+
+
 def test_files_hold_the_report(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     killed = tmp_path / "new" / f".sweep.png.{'0' * 32}.partial"
