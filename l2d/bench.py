@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_leaves
 from l2d.data import read_index
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures
-from l2d.device import choose_memory_format, keep_freed_memory, name_device, supports_bfloat16
+from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
 from l2d.distill import METHODS, Distiller
+from l2d.environment import describe_program
 from l2d.evaluate import Progress
 from l2d.graphs import record
 from l2d.memory import build_untrained, compare_memory
@@ -61,7 +62,7 @@ def bench_training(
     whole = sum(medians.values())
     speeds = {"step": step.batch_size / whole, "data": measure_data_path(index, image_size, step.batch_size, device)}
     return {
-        "setting": describe_device(device)
+        "setting": describe_program(device)
         | {"data": data, "teacher": teacher, "student": student, "method": method, "image_size": image_size, "batch_size": step.batch_size},
         "milliseconds": {name: 1000 * seconds for name, seconds in medians.items()},
         "shares": {name: seconds / whole for name, seconds in medians.items()},
@@ -209,8 +210,3 @@ def _cut(output: Tensor) -> Tensor:
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def describe_device(device: torch.device) -> dict[str, Any]:
-    """What a measurement ran on."""
-    return {"device": name_device(device), "torch": torch.__version__}

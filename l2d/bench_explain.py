@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from l2d.bench import describe_device, measure_in_turns
+from l2d.bench import measure_in_turns
 from l2d.bench_server import draw_photograph
 from l2d.cam import evidence_from_features
 from l2d.checkpoint import load_checkpoint
 from l2d.data.images import squash, to_input
 from l2d.disk import find_cache
+from l2d.environment import describe_program
 from l2d.evaluate import Progress
 from l2d.model import LabelNet
 from l2d.runtime import Reading, Runner, prepare
@@ -162,4 +163,4 @@ def count_streams(device: torch.device) -> int:
 
 def _describe(subjects: Sequence[Subject], folders: Sequence[Path], device: torch.device, rounds: int) -> dict[str, Any]:
     engines = sorted({type(subject.read).__name__ for subject in subjects})
-    return describe_device(device) | {"engines": engines, "models": [folder.name for folder in folders], "rounds": rounds}
+    return describe_program(device) | {"engines": engines, "models": [folder.name for folder in folders], "rounds": rounds}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from l2d.bench import describe_device, measure_in_turns
+from l2d.bench import measure_in_turns
+from l2d.environment import describe_program
 from l2d.evaluate import Progress
 from l2d.losses.embeddings import cd, id, one_batch
 from l2d.losses.logits import mld
@@ -48,7 +49,7 @@ def bench_losses(
         {name: partial(_differentiate, compute, student) for name, compute in sums.items()}, rounds, device, progress
     )
     return {
-        "setting": describe_device(device)
+        "setting": describe_program(device)
         | {"images": images, "labels": labels, "width": width, "positives": float(targets.sum()) / images},
         "pairs": {"cd": len(find_pairs(targets.T).first), "id": len(find_pairs(targets).first)},
         "milliseconds": {name: 1000 * statistics.median(times) for name, times in seconds.items()},

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from l2d.bench import describe_device, measure_in_turns
+from l2d.bench import measure_in_turns
 from l2d.bench_server import LARGE, Answer, Client, Server, encode_photograph, hammer, list_models, make_new, serve
 from l2d.checkpoint import Network, load_checkpoint, read_card
 from l2d.disk import find_cache
+from l2d.environment import describe_program
 from l2d.evaluate import Progress
 from l2d.runtime import PRECISION, Whole, convert, draw_pixels, import_openvino, prepare
 
@@ -70,7 +71,7 @@ def bench_serve(
         defaults = [str(model["name"]) for model in models if model["default"]]
         advance(2, STAGES)
         report = {
-            "setting": describe_device(device) | {"students": students, "defaults": defaults},
+            "setting": describe_program(device) | {"students": students, "defaults": defaults},
             "cold_start": {"seconds": server.ready_after},
             "limit": measure_limit(server.port, [checkpoints / name for name in students], rounds, device),
         }

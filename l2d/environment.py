@@ -16,15 +16,19 @@ Environment = dict[str, Any]
 
 
 def describe_environment(device: torch.device) -> Environment:
-    """Versions, and the device with its numbers' precision and the processes that share the work; nothing that names host or person.
+    """What a training on a device runs with: `describe_program`, the numbers' precision, and the processes that share the work."""
+    precision = "mixed (bfloat16)" if supports_bfloat16(device) else "single"
+    return describe_program(device) | {"precision": precision, "processes": processes.count()}
+
+
+def describe_program(device: torch.device) -> Environment:
+    """The device and the versions of what runs there; nothing that names host or person.
 
     `revision`, the commit of this program, is there only where it is known: in a clone, with "-dirty" behind it if files were changed,
     and where pip installed from a repository.
     """
-    precision = "mixed (bfloat16)" if supports_bfloat16(device) else "single"
-    told = {"device": name_device(device), "processes": processes.count(), "precision": precision} | list_versions()
     revision = find_revision()
-    return told | ({"revision": revision} if revision else {})
+    return {"device": name_device(device)} | list_versions() | ({"revision": revision} if revision else {})
 
 
 def list_versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from l2d.bench_losses import draw_targets
 from l2d.cli import app
 from l2d.data import read_index
 from l2d.data.images import Pictures
+from l2d.environment import describe_program
 from l2d.memory import AllocationCounter, compare_memory
 
 CPU = torch.device("cpu")
@@ -110,7 +111,9 @@ def test_the_bar_is_drawn_by_its_calls_and_not_while_something_is_timed(monkeypa
 def test_benchmark_from_the_command_line():
     words = ["bench", "loss", "--batch-size", "8", "--labels", "6", "--width", "8", "--rounds", "1", "--device", "cpu", "--json"]
     result = CliRunner().invoke(app, words)
-    assert json.loads(result.stdout)["setting"]["images"] == 8
+    setting = json.loads(result.stdout)["setting"]
+    assert setting["images"] == 8
+    assert setting.items() >= describe_program(torch.device("cpu")).items()
     unknown = CliRunner().invoke(app, ["bench", "speed"])
     assert unknown.exit_code == 1
     assert "Unknown benchmark 'speed'; the known ones are loss, train, explain and serve." in " ".join(unknown.output.split())
