@@ -202,6 +202,7 @@ def test_nothing_measured_yet_is_a_table_too(tmp_path: Path):
     settings = make_settings(tmp_path / "none", data="coco:ROOT")
     files = write_table(tmp_path, collect_table("table2", read_rows("table2"), settings, make_index()))
     assert [file.name for file in files] == ["table2.json", "table2.md", "table2.png", "table2.pdf"]
+    assert b"/Type3" not in files[3].read_bytes()
 
 
 def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
