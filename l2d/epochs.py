@@ -20,14 +20,15 @@ def add_epoch(folder: Path, report: EpochReport) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    rows = [row for row in read_epochs(folder) if int(row["epoch"]) < report.epoch]
+    # What somebody's spreadsheet made of the table is no reason to end a training.
+    rows = [row for row in read_epochs(folder) if (row.get("epoch") or "").isdecimal() and int(row["epoch"]) < report.epoch]
     replace_file(folder / EPOCHS, lambda path: path.write_text(_as_csv([*rows, _describe(report)]), encoding="utf-8"), durable=False)
 
 
 def read_epochs(folder: Path) -> list[dict[str, str]]:
     """The rows of a run's folder; none where an older revision trained."""
     path = folder / EPOCHS
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))) if path.exists() else []
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace")))) if path.exists() else []
 
 
 def _describe(report: EpochReport) -> dict[str, Any]:

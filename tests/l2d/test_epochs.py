@@ -19,3 +19,9 @@ def test_every_epoch_is_a_row_and_one_that_comes_again_replaces_what_was_there(t
         add_epoch(tmp_path, told)
     rows = "1,412.346,0.000123457,12.3457,3.46,812.3\n2,1,0.000123457,,3.46,812.3\n"
     assert (tmp_path / EPOCHS).read_text() == HEADER + rows
+
+
+def test_a_table_that_a_spreadsheet_saved_in_its_own_way_ends_no_training(tmp_path: Path) -> None:
+    (tmp_path / EPOCHS).write_bytes("\ufeffepoch;loss_bce;gr\u00fc\xdfe\r\n1;412,3;\r\n".encode("utf-16"))
+    add_epoch(tmp_path, report(2, None))
+    assert (tmp_path / EPOCHS).read_text() == HEADER + "2,412.346,0.000123457,,3.46,812.3\n"
