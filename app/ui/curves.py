@@ -3,6 +3,7 @@
 import functools
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -14,8 +15,10 @@ from app.ui.tables import format_score
 from l2d.layers import format_number
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 190, 56, 24
-# A long run's curve is thinned out to about this many points.
-POINTS = 300
+# Most points of a curve: a long run's is thinned out. A job of a week tells half a million steps, and is drawn anew every two seconds.
+MOST_POINTS = 400
+# Epochs between two points, until there are too many: less than a step. Of its doubles none is rounded.
+FINEST = 2.0**-20
 COLOURS = ("#0d9488", "#d97706", "#7c3aed", "#dc2626", "#2563eb", "#65a30d")
 # Jobs whose histories are kept, for whoever looks again.
 KEPT_HISTORIES = 16
@@ -37,17 +40,37 @@ class Curve(NamedTuple):
     points: list[tuple[float, float]]
 
 
+class Track:
+    """What is kept of one curve: all points of a short run, of a long one those at the ends of equal stretches."""
+
+    def __init__(self) -> None:
+        self._stretch = FINEST
+        # By the number of its stretch.
+        self._points: dict[int, tuple[float, float]] = {}
+
+    def add(self, epoch: float, value: float) -> None:
+        """Add a point, in place of an earlier one of its stretch."""
+        self._points[math.ceil(epoch / self._stretch)] = epoch, value
+        while len(self._points) > MOST_POINTS:
+            self._stretch *= 2
+            self._points = {math.ceil(point[0] / self._stretch): point for point in self.list_points()}
+
+    def list_points(self) -> list[tuple[float, float]]:
+        """By epoch."""
+        return sorted(self._points.values())
+
+
 class History:
     """The losses and scores that a job has told so far; where an epoch was told twice, the last word counts.
 
-    A long job tells tens of thousands of steps: who follows it reads only what is new. Safe to use from several threads.
+    Who follows it reads only what is new. Safe to use from several threads.
     """
 
     def __init__(self, records: Iterable[dict[str, Any]] = ()):
         self._lock, self._place = threading.Lock(), 0
-        # Stage -> part of the loss, and stage -> epoch (a step's is a fraction) -> value.
-        self._losses: dict[str, dict[str, dict[float, float]]] = {}
-        self._scores: dict[str, dict[float, float]] = {}
+        # By stage, losses also by their part. A step's epoch is a fraction.
+        self._losses: dict[str, defaultdict[str, Track]] = {}
+        self._scores: defaultdict[str, Track] = defaultdict(Track)
         for record in records:
             self._add(record)
 
@@ -68,25 +91,25 @@ class History:
     def list_losses(self) -> list[Curve]:
         """The parts of that stage's loss."""
         with self._lock:
-            return [Curve(name, sorted(points.items())) for name, points in (self._losses[self.stage] if self.stage else {}).items()]
+            return [Curve(name, track.list_points()) for name, track in (self._losses[self.stage] if self.stage else {}).items()]
 
     def list_scores(self) -> list[Curve]:
         """mAP of either stage."""
         with self._lock:
-            return [Curve(stage, sorted(self._scores[stage].items())) for stage in (STUDENT, TEACHER) if stage in self._scores]
+            return [Curve(stage, self._scores[stage].list_points()) for stage in (STUDENT, TEACHER) if stage in self._scores]
 
     def _add(self, record: dict[str, Any]) -> None:
         if record["event"] == "epoch":
             at = float(record["epoch"])
             if record["mAP"] is not None:
-                self._scores.setdefault(record["stage"], {})[at] = record["mAP"]
+                self._scores[record["stage"]].add(at, record["mAP"])
         elif record["event"] == "step":
             at = record["epoch"] - 1 + record["step"] / record["steps"]
         else:
             return
-        losses = self._losses.setdefault(record["stage"], {})
+        losses = self._losses.setdefault(record["stage"], defaultdict(Track))
         for name, value in record["losses"].items():
-            losses.setdefault(name, {})[at] = value
+            losses[name].add(at, value)
 
 
 @functools.lru_cache(KEPT_HISTORIES)
@@ -110,14 +133,9 @@ def show_curves(history: History, mark: int | None = None) -> str:
     )
 
 
-def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """No more points than a chart has room for, the newest among them."""
-    return points[:: -max(1, len(points) // POINTS)][::-1]
-
-
 def _draw(title: str, curves: Sequence[Curve], mark: int | None, logarithmic: bool) -> str:
     """One chart as SVG."""
-    curves = [Curve(name, _thin([p for p in points if not logarithmic or p[1] > 0])) for name, points in curves]
+    curves = [Curve(name, [point for point in points if not logarithmic or point[1] > 0]) for name, points in curves]
     coloured = [(curve, colour) for curve, colour in zip(curves, COLOURS, strict=False) if curve.points]
     if not coloured:
         return f"<figure><figcaption>{title}: none so far</figcaption></figure>"
