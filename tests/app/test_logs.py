@@ -2,12 +2,17 @@
 
 import json
 import logging
+import os
+import re
+import select
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from structlog.contextvars import bound_contextvars
 
+from app import logs
 from app.logs import TOLD, configure_logs
 
 
@@ -82,3 +87,25 @@ def test_of_libraries_warnings_alone_are_told(capsys: pytest.CaptureFixture[str]
     logging.getLogger("fontTools.subset").info("maxp pruned")
     logging.getLogger("fontTools.subset").warning("a font is damaged")
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("open_ends", [os.pipe, os.openpty])
+def test_a_reader_that_stands_still_holds_nobody_up(open_ends: Callable[[], tuple[int, int]], monkeypatch: pytest.MonkeyPatch):
+    reading, writing = open_ends()
+    monkeypatch.setattr(logs, "PATIENCE_SECONDS", 0.01)
+    with open(writing, "w") as written, open(reading, "rb", buffering=0) as reader:
+        monkeypatch.setattr("sys.stderr", written)
+        configure_logs("text")
+        logging.getLogger().setLevel(logging.INFO)
+        asking = threading.Thread(target=lambda: [logging.info("line %d", number) for number in range(800)], daemon=True)
+        asking.start()
+        asking.join(10)
+        assert not asking.is_alive()
+        told = b""
+        while b"read again" not in told:
+            # All that is there: only then it is read again.
+            while select.select([reader], [], [], 0.05)[0]:
+                told += reader.read(2**16)
+            logging.warning("read again")
+        logging.getLogger().handlers[0].stream.close()
+    assert int(re.search(rb"nobody read them: (\d+).*\n.*read again", told)[1]) > 0
