@@ -107,8 +107,9 @@ def _follow_fields(bench: "Bench", tab: gr.Tab, fields: dict[str, Any], command:
     # Only what a person changes: what was fitted is not all there yet when the first of it has changed.
     typed = [component.input for name, component in fields.items() if name not in FITTING]
     gr.on(typed, bench.preview, inputs, command, trigger_mode="always_last", **QUIET)
-    # What was fitted need not be kept: it is fitted again.
-    gr.on([component.input for component in fields.values()], None, inputs, js=KEEP, **QUIET)
+    # What was fitted need not be kept: it is fitted again. Of a text Gradio calls input what is typed, not what is pasted or deleted.
+    given = [component.change if isinstance(component, gr.Textbox) else component.input for component in fields.values()]
+    gr.on(given, None, inputs, js=KEEP, **QUIET)
 
 
 def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, tuple[gr.HTML, gr.Button], gr.Textbox]:

@@ -38,15 +38,19 @@ def choose(page: Page, job: str) -> None:
     page.get_by_role("radio", name=re.compile(job)).check()
 
 
-def test_a_number_that_is_being_typed_is_read_as_a_whole_and_outlives_a_reload(page: Page):
+def test_a_number_that_is_being_typed_is_read_as_a_whole_and_outlives_a_reload_as_does_what_is_pasted(page: Page):
     page.get_by_role("tab", name="Distil").click()
     command, epochs = page.locator(".l2d-command textarea"), page.get_by_label(re.compile(r"^\s*Epochs"))
     expect(command).to_have_value(re.compile("l2d distill"))
     epochs.fill("")
     epochs.press_sequentially("25")
     expect(command).to_have_value(re.compile("--epochs 25 "))
+    title = page.get_by_label(re.compile(r"^\s*Title"))
+    title.fill("Pasted")
+    page.wait_for_function("sessionStorage.getItem('l2d-form').includes('Pasted')")
     # As Gradio loads the page by itself once a server that was lost is back.
     page.reload()
+    expect(title).to_have_value("Pasted")
     expect(epochs).to_have_value("25")
     expect(command).to_have_value(re.compile("--epochs 25 "))
     epochs.fill("0")
