@@ -144,11 +144,12 @@ async def _watch_workers(workshop: Workshop) -> None:
         try:
             await anyio.to_thread.run_sync(lambda: workshop.queue.give_up_unheard(), abandon_on_cancel=True)
             told = ""
-        except UnavailableError as error:
-            # Said to whoever asks for a job; where nobody does, from the start on, to whoever reads the log.
+        except Exception as error:
+            # Said to whoever asks for a job; where nobody does, from the start on, to whoever reads the log. Whatever else it is, as where
+            # the system has no thread for this, may have passed the next time.
             if str(error) != told:
                 told = str(error)
-                logger.warning("%s", error)
+                logger.warning("%s", error, exc_info=not isinstance(error, UnavailableError))
         await asyncio.sleep(WATCH_SECONDS)
 
 

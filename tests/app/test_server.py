@@ -16,6 +16,8 @@ from gradio import HTML, component_meta, processing_utils
 from pydantic import SecretStr
 
 from app.catalog import Catalog
+from app.jobs import Job
+from app.queue import Queue
 from app.server import _skip_stubs, _warm_up, create_api, create_app
 from app.settings import Settings
 from tests.app.conftest import START_SECONDS
@@ -52,8 +54,18 @@ def test_damaged_weights_of_models_that_nobody_asked_for_are_listed_no_more(
 def test_what_is_asked_of_a_job_whose_worker_is_gone_ends_it_without_a_worker(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("app.server.WATCH_SECONDS", 0.02)
     monkeypatch.setattr("app.queue.SILENCE_SECONDS", 0.2)
+    failed, give_up = threading.Event(), Queue.give_up_unheard
+
+    def fail_once(queue: Queue) -> list[Job]:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        return give_up(queue)
+
+    monkeypatch.setattr(Queue, "give_up_unheard", fail_once)
     app = create_api(settings)
     with TestClient(app, base_url="http://127.0.0.1:7860", client=("127.0.0.1", 50000)) as client:
+        assert failed.wait(START_SECONDS)
         queue = app.state.workshop.queue
         jobs = [queue.submit({"data": "shapes", "student": "resnet18", "method": "vanilla", "epochs": 3})[0].id for _ in range(3)]
         assert all(queue.claim("gone/cpu/1", job) for job in jobs)
