@@ -41,6 +41,7 @@ def main() -> None:
     if os.getpid() == 1:
         # In a container nothing but a handler lets this process end when it is told to; uvicorn and workers have theirs only later.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    _open_standard_streams()
     settings = _read_settings()
     _tell_unknown_variables()
     _check_temporary_folder()
@@ -107,6 +108,15 @@ def _start_timer(seconds: float, act: Callable[..., object], *values: object) ->
     timer = threading.Timer(seconds, act, values)
     timer.daemon = True
     timer.start()
+
+
+def _open_standard_streams() -> None:
+    """Where they were closed (`>&- 2>&-`), let them lead nowhere: files that are opened later would get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            place = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(place, True)
+            setattr(sys, name, os.fdopen(place, mode))
 
 
 def _read_settings() -> Settings:

@@ -69,6 +69,19 @@ def test_no_place_for_temporary_files_ends_it_with_a_sentence(monkeypatch: pytes
     assert re.fullmatch(r"Cannot keep temporary files: No usable .*'/tmp'.*\. Set TMPDIR to one that [^\n]*\n", capsys.readouterr().err)
 
 
+def test_standard_streams_that_were_closed_lead_nowhere(monkeypatch: pytest.MonkeyPatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    monkeypatch.setenv("L2D_PORT", "none")
+    with pytest.raises(SystemExit):
+        main()
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # As logs ask, and a worker that gets them.
+        assert not stream.isatty()
+        assert os.get_inheritable(stream.fileno())
+        stream.close()
+
+
 def test_taken_port_ends_it_with_a_sentence():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
