@@ -1,5 +1,6 @@
 """The folder of a job: what its training writes there, and how others read it while it is being written."""
 
+import contextlib
 import itertools
 import json
 import logging
@@ -118,17 +119,16 @@ class JobFolder:
 
         A damaged line is left out: whatever the disk did to it, the job goes on, and the lines behind it are told.
         """
-        try:
-            with self.metrics.open("rb") as file:
-                start = start if _starts_line(file, start) else 0
-                file.seek(start)
-                data = file.readlines(MAX_BYTES_READ)
-        except FileNotFoundError:
-            return []
-        complete = [line for line in data if line.endswith(b"\n")]
-        ends = itertools.accumulate((len(line) for line in complete), initial=start)
-        read = ((_parse(line), end) for line, end in zip(complete, itertools.islice(ends, 1, None), strict=True))
-        return [Line(record, end) for record, end in read if record is not None]
+        with contextlib.suppress(FileNotFoundError), self.metrics.open("rb") as file:
+            start = start if _starts_line(file, start) else 0
+            # Of what is read at once, all may be damaged.
+            while complete := _read_lines(file, start):
+                ends = list(itertools.accumulate(map(len, complete), initial=start))
+                read = zip(map(_parse, complete), ends[1:], strict=True)
+                if lines := [Line(record, end) for record, end in read if record is not None]:
+                    return lines
+                start = ends[-1]
+        return []
 
     def read_all(self) -> Iterator[dict[str, Any]]:
         """All complete lines of metrics."""
@@ -214,6 +214,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return content
+
+
+def _read_lines(file: BinaryIO, start: int) -> list[bytes]:
+    file.seek(start)
+    return [line for line in file.readlines(MAX_BYTES_READ) if line.endswith(b"\n")]
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
