@@ -60,7 +60,7 @@ def _open_terminal() -> TextIO | None:
 def _has_room(stream: TextIO, seconds: float) -> bool:
     try:
         return bool(select.select([], [stream], [], seconds)[1])
-    except OSError:  # no file of the system's, as in tests
+    except (OSError, ValueError):  # no file of the system's, as in tests, or closed by now
         return True
 
 
