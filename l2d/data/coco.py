@@ -63,7 +63,7 @@ def read_coco(root: Path, split: str, year: int = 2014) -> Index:
 
 def _parse(source: Path) -> dict[str, Any]:
     try:
-        content = json.loads(source.read_bytes())
+        content = json.loads(source.read_bytes(), object_hook=_drop_outlines)
     except (ValueError, RecursionError) as error:  # the latter of lists within lists without end
         raise ValueError(f"{source} is not valid JSON (cut off while downloading?): {error}.") from error
     for part, kinds in NEEDED.items():
@@ -72,6 +72,12 @@ def _parse(source: Path) -> dict[str, Any]:
             wanted = " and ".join(f"{key} ({KINDS[kind]})" for key, kind in kinds.items())
             raise ValueError(f"{source} is not in COCO's form: expected a list {part!r} of objects with {wanted}.")
     return content
+
+
+def _drop_outlines(entry: dict[str, Any]) -> dict[str, Any]:
+    # Most of the official files, and several times as large in memory. What is read at one go would also hold up a server's other threads.
+    entry.pop("segmentation", None)
+    return entry
 
 
 def _has(entry: Any, kinds: dict[str, type]) -> bool:

@@ -1,6 +1,7 @@
 """MS-COCO: official form, without boxes, and every way in which a download can be wrong."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,20 @@ def test_pictures_without_any_annotation_at_all(tmp_path: Path, save_picture: Sa
     index = read_coco(make_tree(tmp_path, describe() | {"annotations": []}, save_picture), "train")
     assert not index.targets.any()
     assert index.boxes is None
+
+
+def test_outlines_of_objects_take_no_memory(tmp_path: Path, save_picture: Save):
+    content = describe()
+    content["annotations"] = [entry | {"segmentation": [[0.25] * 1000]} for entry in content["annotations"] * 40]
+    root = make_tree(tmp_path, content, save_picture)
+    tracemalloc.start()
+    try:
+        read_coco(root, "train")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The file, and its text.
+    assert peak < 2.5 * (root / "annotations" / "instances_train2014.json").stat().st_size
 
 
 def test_no_picture_is_opened(tmp_path: Path, save_picture: Save):
