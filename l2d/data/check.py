@@ -59,13 +59,14 @@ def check_index(index: Index, *, progress: Callable[[int, int], None] | None = N
 
 def _decode(path: Path) -> Size | str:
     """Width and height of a picture, or why there is none."""
-    # Nor is a pipe, which would keep its reader waiting for ever.
-    if not path.is_file():
-        return f"{path}: there is no such file."
     try:
+        # Nor is a pipe, which would keep its reader waiting for ever.
+        if not path.is_file():
+            return f"{path}: there is no such file."
         return open_image(path).size
     except Exception as error:  # a damaged file makes decoders raise almost anything
-        return f"{path}: {error}"
+        # The system's own errors name the file once more, and a number.
+        return f"{path}: {getattr(error, 'strerror', None) or error}"
 
 
 def _warn(index: Index, counts: dict[str, int], broken: list[str], found: list[Size | str]) -> Iterator[str]:

@@ -115,6 +115,13 @@ def name_some(things: Sequence[object]) -> str:
 def _list_files(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
+            return {entry.name for entry in entries if _is_file(entry)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself, say, which need not be of the data set
+        return False

@@ -61,6 +61,11 @@ def test_broken_pictures_are_named(index: Index, damage: str):
     assert report["sizes"] == ["30 x 20", "16 x 40"]
 
 
+def test_what_the_system_says_of_a_picture_stands_beside_its_name_alone(index: Index):
+    path = index.paths[1].with_name("n" * 300)
+    assert check_index(index._replace(paths=[index.paths[0], path, index.paths[2]]))["broken"] == [f"{path}: File name too long"]
+
+
 def test_when_every_picture_is_broken_there_is_no_size(index: Index):
     for path in index.paths:
         path.write_bytes(b"")

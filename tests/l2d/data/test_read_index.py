@@ -150,7 +150,8 @@ def test_labels_that_do_not_differ():
 def test_missing_files_keep_their_order(tmp_path: Path, save_picture: Save):
     there = save_picture(tmp_path / "a" / "1.png")
     (tmp_path / "folder.png").mkdir()
-    gone = [tmp_path / "b" / "2.png", tmp_path / "a" / "3.png", tmp_path / "folder.png", there / "4.png"]
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    gone = [tmp_path / "b" / "2.png", tmp_path / "a" / "3.png", tmp_path / "folder.png", tmp_path / "loop.png", there / "4.png"]
     assert find_missing([gone[0], there, *gone[1:]]) == gone
 
 
