@@ -9,6 +9,7 @@ import math
 import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,6 +78,7 @@ class Datasets:
         # One data set is looked through at a time; others wait for it in a place each.
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(MAX_CHECKS)
+        self._look = ""
 
     def names(self) -> list[str]:
         """`shapes`, then those in the folder."""
@@ -135,6 +137,10 @@ class Datasets:
             raise DatasetError(facts.problem)
         return facts
 
+    def describe_look(self) -> str:
+        """How far the data set that is being looked through is, as a sentence; empty if none is."""
+        return f"Before the first job on a data set all its pictures are looked through: {self._look}." if self._look else ""
+
     def _look_in_turn(self, dataset: Dataset) -> DatasetFacts:
         if not self._places.acquire(blocking=False):
             raise BusyError(
@@ -150,9 +156,10 @@ class Datasets:
 
     def _look_through(self, dataset: Dataset) -> DatasetFacts:
         # Before anything is read: what changes meanwhile is looked through again.
+        self._look = f"what {dataset.name} holds is being read"
         stamp, facts = _take_stamp(self.folder / dataset.name), DatasetFacts(name=dataset.name, kind=dataset.kind)
         try:
-            train, test = (check_data(dataset.spec, split) for split in SPLITS)
+            train, test = (check_data(dataset.spec, split, progress=self._follow(dataset, split)) for split in SPLITS)
             _check_labels(list(train["labels"]))
             facts.labels, facts.train, facts.test = list(train["labels"]), train["pictures"], test["pictures"]
             facts.problem = _find_problem(train, test)
@@ -163,7 +170,14 @@ class Datasets:
             facts.problem = f"It cannot be read: {type(error).__name__}: {error}"
         facts.problem = _spell(facts.problem.replace(f"{self.folder}{os.sep}", ""))
         self._keep(dataset, stamp, facts)
+        self._look = ""
         return facts
+
+    def _follow(self, dataset: Dataset, split: str) -> Callable[[int, int], None]:
+        def follow(done: int, total: int) -> None:
+            self._look = f"{dataset.name}, {done:,} of {total:,} to {split}"
+
+        return follow
 
     def _keep(self, dataset: Dataset, stamp: str, facts: DatasetFacts) -> None:
         path, kept = self._place(dataset), json.dumps({"stamp": stamp, "facts": facts.model_dump()})

@@ -1,7 +1,8 @@
 """The Distil tab: order a student, and watch it learn. The page only looks: closing it changes nothing for any job."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from html import escape
 from typing import Any
 
@@ -80,7 +81,8 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     refresh = QUIET | {"fn": bench.refresh, "inputs": [token, chosen, looked, seen], "outputs": view}
     _follow_fields(bench, tab, fields, command)
     resting = start.click(None, None, start, js=REST, **QUIET)
-    ordered = resting.then(bench.start, [token, *fields.values()], [chosen, *answer], **QUIET)
+    # Without a limit: the next order need not wait while the data set of this one is looked through.
+    ordered = resting.then(bench.order, [token, *fields.values()], [chosen, *answer], concurrency_limit=None, **QUIET)
     ordered.then(**refresh)
     for ended in (ordered.success, ordered.failure):
         ended(None, None, start, js=WAKE, **QUIET)
@@ -157,6 +159,17 @@ class Bench:
             return "\n".join(self.workshop.preview(self.form.read(values)))
         except RequestError as error:
             return f"# {error.message}"
+
+    def order(self, token: str, request: gr.Request, *values: Any) -> Iterator[list[Any]]:
+        """`start`; until that is done, how far its data set is looked through, which takes minutes where there are many pictures."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="order")
+        started = pool.submit(self.start, token, request, *values)
+        # A page that is closed meanwhile ends the iteration, which must not wait.
+        pool.shutdown(wait=False)
+        while not wait([started], POLL_SECONDS).done:
+            # No status to be read out, which it would be anew every time.
+            yield [gr.skip(), f"<p>{escape(self.workshop.datasets.describe_look())}</p>", gr.update(visible=False)]
+        yield started.result()
 
     def start(self, token: str, request: gr.Request, *values: Any) -> list[Any]:
         """Order what the form says, and look at it: the list, a sentence beneath the button, be it a refusal, and the way to the job."""

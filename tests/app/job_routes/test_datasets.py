@@ -63,7 +63,7 @@ def test_a_reader_that_fails_is_a_fault_of_the_data_set(
     client: TestClient, places: Places, monkeypatch: pytest.MonkeyPatch, write_table: WriteTable
 ):
     write_table(places.data / "odd")
-    monkeypatch.setattr("app.datasets.check_data", lambda *_: [][0])
+    monkeypatch.setattr("app.datasets.check_data", lambda *_, **__: [][0])
     assert "IndexError: list index out of range" in refusal(client.post("/v1/jobs", json=ORDER | {"data": "odd"}), 422)
 
 
@@ -81,7 +81,7 @@ def test_what_changes_while_it_is_looked_through_is_looked_through_again(
 ):
     write_table(places.data / "mine", broken="2.png")
 
-    def look_while_somebody_copies(spec: str, split: str) -> dict[str, Any]:
+    def look_while_somebody_copies(spec: str, split: str, **_: object) -> dict[str, Any]:
         found = check_data(spec, split)
         Image.new("RGB", (40, 40)).save(places.data / "mine" / "2.png")
         return found
@@ -97,7 +97,7 @@ def test_what_another_revision_could_not_read_is_looked_through_again(
     write_table(places.data / "mine")
     with monkeypatch.context() as older:
         older.setattr("app.datasets._hash_readers", lambda: b"older")
-        older.setattr("app.datasets.check_data", lambda *_: [][0])
+        older.setattr("app.datasets.check_data", lambda *_, **__: [][0])
         refusal(client.post("/v1/jobs", json=ORDER | {"data": "mine"}), 422)
     order(client, data="mine")
 
@@ -110,7 +110,7 @@ def test_orders_that_wait_for_a_data_set_leave_the_server_to_others(
     write_table(places.data / "large")
     begun, go_on, looked = threading.Event(), threading.Event(), list[str]()
 
-    def look_slowly(spec: str, split: str) -> dict[str, Any]:
+    def look_slowly(spec: str, split: str, **_: object) -> dict[str, Any]:
         looked.append(split)
         begun.set()
         go_on.wait(60)

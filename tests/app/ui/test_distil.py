@@ -2,7 +2,11 @@
 
 import asyncio
 import json
+import threading
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -19,6 +23,7 @@ from app.records import JobFolder
 from app.ui.distil import NO_JOB, Bench, build_distil_tab
 from app.ui.form import fill_fields
 from app.workshop import Workshop
+from l2d.data.check import check_data
 
 FIRST_ORDER = choose_first_order([])
 HELD = fill_fields(FIRST_ORDER)
@@ -50,11 +55,14 @@ def start(bench: Bench, **changes: object) -> str:
 
 
 def test_the_tab_can_be_built(workshop: Workshop):
-    async def build() -> None:
-        with gr.Blocks(analytics_enabled=False), gr.Tab("Distil") as tab:
+    async def build() -> gr.Blocks:
+        with gr.Blocks(analytics_enabled=False) as page, gr.Tab("Distil") as tab:
             build_distil_tab(workshop, Access("secret"), tab)
+        return page
 
-    asyncio.run(build())
+    # One order need not wait for another, whose data set may take minutes to be looked through.
+    (limit,) = (event.concurrency_limit for event in asyncio.run(build()).fns.values() if event.name == "order")
+    assert limit is None
 
 
 def test_the_form_as_it_opens_orders_the_first_job(bench: Bench, workshop: Workshop):
@@ -83,6 +91,27 @@ def test_start_says_which_place_the_job_has(bench: Bench):
     assert way["visible"]
     assert "1 other waits before it" in bench.start("", OWN, *FORM)[1]
     assert "2 others wait before it" in bench.start("", OWN, *FORM)[1]
+
+
+def test_how_far_a_data_set_is_looked_through_is_told_until_the_order_is_done(
+    bench: Bench, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, write_table: Callable[[Path], None]
+):
+    write_table(workshop.places.data / "own")
+    go_on = threading.Event()
+
+    def look_slowly(spec: str, split: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        progress(1200, 82783)
+        assert go_on.wait(60)
+        return check_data(spec, split)
+
+    monkeypatch.setattr("app.datasets.check_data", look_slowly)
+    monkeypatch.setattr("app.ui.distil.POLL_SECONDS", 0.02)
+    answers = bench.order("", OWN, *(HELD | {"data": "own"}).values())
+    assert any("own, 1,200 of 82,783 to train." in told for _, told, _ in islice(answers, 100))
+    go_on.set()
+    *_, (_, told, way) = answers
+    assert ("Ordered as job" in told, way["visible"]) == (True, True)
+    assert workshop.datasets.describe_look() == ""
 
 
 def test_what_was_asked_for_is_not_offered_again(bench: Bench, workshop: Workshop):
