@@ -1,6 +1,8 @@
 """The command line: one command per verb."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -175,7 +177,7 @@ def _run(options: dict[str, Any]) -> None:
     from l2d.recipe import Recipe
     from l2d.runs import Plan, execute
 
-    with sentences(), joined():
+    with sentences(), _tell_of_resuming(options["out"]), joined():
         options["weights"] = _parse_weights(options.get("weights", []))
         if options["train_size"] is None:
             options["train_size"] = options["image_size"]
@@ -187,6 +189,20 @@ def _run(options: dict[str, Any]) -> None:
             for report in execute(plan, device=options["device"], resume=options["resume"], on_step=on_step):
                 say(describe_epoch(report, recipe.epochs))
         say(f"Wrote {plan.out}")
+
+
+@contextlib.contextmanager
+def _tell_of_resuming(out: Path) -> Iterator[None]:
+    """Of a training that ends hours later by a single picture."""
+    from l2d.data.images import PictureError
+    from l2d.runs import STATE
+
+    try:
+        yield
+    except PictureError as error:
+        if not (out / STATE).exists():
+            raise
+        raise ValueError(f"{error} The epochs before are kept: put a sound one there and add --resume to go on after them.") from error
 
 
 def _pick(kind: type, options: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,10 @@ class PixelKindError(ValueError):
     """Pixels that have no agreed range."""
 
 
+class PictureError(ValueError):
+    """A picture of a data set that is not there or cannot be decoded."""
+
+
 def open_image(source: Path | BinaryIO, size: int | None = None) -> Image.Image:
     """Decode a picture as `to_rgb` does, turned upright as its EXIF data says; with `size`, no larger than its input to a network needs."""
     with Image.open(source) as image:
@@ -78,16 +82,16 @@ def read_image(path: Path, size: int | None = None) -> Image.Image:
     """`open_image` of one of many files.
 
     Raises:
-        ValueError: naming the file that is not there or cannot be decoded.
+        PictureError: naming the file that is not there or cannot be decoded.
     """
     try:
         return open_image(path, size)
     except FileNotFoundError:
-        raise ValueError(f"There is no picture {path}.") from None
+        raise PictureError(f"There is no picture {path}.") from None
     except Exception as error:  # Pillow's readers meet damaged files with almost any exception
         # The system's own errors name the file once more, and a number.
         reason = getattr(error, "strerror", None) or str(error).removesuffix(".")
-        raise ValueError(f"{path} cannot be read as a picture: {reason}.") from error
+        raise PictureError(f"{path} cannot be read as a picture: {reason}.") from error
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -182,7 +186,7 @@ class Pictures:
         """Bytes (len(rows), 3, size, size).
 
         Raises:
-            ValueError: naming a file that cannot be decoded.
+            PictureError: naming a file that cannot be decoded.
         """
         missing = self._find_missing(rows)
         return self._collect(rows, missing, self.pool.map(self._decode, missing))

@@ -67,6 +67,29 @@ def test_train_leaves_a_checkpoint_and_says_how_it_went(teacher: Path, coco: Pat
     assert "Wrote" in result.stderr
 
 
+def test_a_picture_that_is_lost_after_an_epoch_ends_a_training_that_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        Image.new("RGB", (12, 8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "own.csv").write_text("file,labels,split\n" + "".join(f"{number}.png,cat,train\n" for number in range(4)))
+
+    def lose(report: EpochReport, epochs: int) -> str:
+        (tmp_path / "1.png").unlink(missing_ok=True)
+        return ""
+
+    monkeypatch.setattr("l2d.data.images.MEMORY_LIMIT", 0)
+    # Which Pillow warns of.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)
+    monkeypatch.setattr("l2d.cli.describe_epoch", lose)
+    words = ("train", "--backbone", "test_resnet", "--data", f"csv:{tmp_path / 'own.csv'}", "--out", tmp_path / "out", *SMALL, *HEAD)
+    result = run(*words, "--epochs", "2")
+    told = " ".join(result.stderr.split())
+    assert (result.exit_code, f"There is no picture {tmp_path / '1.png'}. The epochs before are kept" in told) == (1, True)
+    assert ("add --resume" in told, "Warning" in told) == (True, False)
+    monkeypatch.undo()
+    shutil.copy(tmp_path / "0.png", tmp_path / "1.png")
+    assert run(*words, "--epochs", "2", "--resume").exit_code == 0
+
+
 def test_distill(teacher: Path, coco: Path, tmp_path: Path) -> None:
     words = ("--teacher", teacher, "--student", "test_efficientnet", "--method", "l2d", "--data", f"coco:{coco}", "--out", tmp_path / "s")
     result = run("distill", *words, *SMALL, *HEAD, "--weight", "mld=5", "--weight", "cd=50", "--seed", "2", "--resume")
