@@ -3,8 +3,9 @@
 import csv
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -46,32 +47,40 @@ def read_table(path: Path, split: str) -> Index:
         raise ValueError(f"Unknown split {split!r} of a table; the known ones are {', '.join(SPLITS)}.")
     require_annotations(path, "a CSV file with the columns file and labels")
     rows = _read_rows(path)
-    _check_files(rows, path)
+    places = [_find(path.parent, row["file"]) for row in rows]
+    _check_files(rows, places, path)
     labels = require_labels(sorted({label for row in rows for label in _split_labels(row["labels"])}), path)
     _check_separators(labels, path)
-    chosen = [row for row in rows if _split_of(row, path) == split]
+    chosen = [number for number, row in enumerate(rows) if _split_of(row, path) == split]
     if not chosen:
         raise EmptySplitError(f"{path} has no picture for {split}; give its pictures a column split with train or test.")
-    paths = [_find(path.parent, row["file"]) for row in chosen]
     columns = {label: column for column, label in enumerate(labels)}
-    targets = torch.zeros(len(paths), len(labels))
-    for target, row in zip(targets, chosen, strict=True):
-        target[[columns[label] for label in _split_labels(row["labels"])]] = 1.0
-    return Index(paths, targets, labels)
+    shown = [(row, columns[label]) for row, number in enumerate(chosen) for label in _split_labels(rows[number]["labels"])]
+    targets = torch.zeros(len(chosen), len(labels))
+    if shown:
+        targets[tuple(torch.tensor(shown).T)] = 1.0
+    return Index([Path(places[number]) for number in chosen], targets, labels)
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        # Spreadsheets write lines of nothing but commas below a table, and where rows were emptied.
+        filled = ((number, cells) for number, cells in _read_lines(file, path) if any(cells))
+        # Before the other lines are read: in a table that other signs separate, these may be no CSV at all.
+        names = _check_names(next(filled, (0, []))[1], path)
+        return [_name_cells(cells, names, f"Line {number} of {path}") for number, cells in filled]
+
+
+def _read_lines(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader, number = csv.reader(file, strict=True, skipinitialspace=True), 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True, skipinitialspace=True)
-            lines = ((reader.line_num, [cell.strip() for cell in line]) for line in reader)
-            # Spreadsheets write lines of nothing but commas below a table, and where rows were emptied.
-            filled = ((number, cells) for number, cells in lines if any(cells))
-            # Before the other lines are read: in a table that other signs separate, these may be no CSV at all.
-            names = _check_names(next(filled, (0, []))[1], path)
-            return [_name_cells(cells, names, f"Line {number} of {path}") for number, cells in filled]
+        for cells in reader:
+            # A cell may go over several lines, to the end of the file where its quotes are never closed.
+            number = reader.line_num
+            yield number, [cell.strip() for cell in cells]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error
+        where = f" after its line {number}" if number else ""
+        raise ValueError(f"{path} is not a CSV file in UTF-8{where}: {error}.") from error
 
 
 def _check_names(names: list[str], path: Path) -> list[str]:
@@ -93,21 +102,22 @@ def _name_cells(cells: Sequence[str], names: Sequence[str], line: str) -> dict[s
     return row
 
 
-def _check_files(rows: Sequence[dict[str, str]], path: Path) -> None:
+def _check_files(rows: Sequence[dict[str, str]], places: Sequence[str], path: Path) -> None:
     # By where they lie: p.jpg, ./p.jpg and its absolute path are one picture, and could be one of each split.
     spelled: dict[str, list[str]] = {}
-    for row in rows:
-        spelled.setdefault(os.path.abspath(_find(path.parent, row["file"])), []).append(row["file"])
+    for row, place in zip(rows, places, strict=True):
+        spelled.setdefault(os.path.abspath(place), []).append(row["file"])
     twice = sorted(names[0] for names in spelled.values() if len(names) > 1)
     if twice:
         raise ValueError(f"{path} names pictures more than once, {len(twice)} in all: {name_some(twice)}.")
 
 
-def _find(folder: Path, name: str) -> Path:
+def _find(folder: Path, name: str) -> str:
     """Where a picture lies. On other systems than Windows a name may hold its separator, so a file of just that name comes first."""
-    if "\\" in name and not (folder / name).exists():
+    # Not as a Path, which takes several times as long to make.
+    if "\\" in name and not os.path.exists(os.path.join(folder, name)):
         name = name.replace("\\", "/")
-    return folder / name
+    return os.path.join(folder, name)
 
 
 def _check_separators(labels: Sequence[str], path: Path) -> None:

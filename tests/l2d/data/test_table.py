@@ -103,7 +103,7 @@ def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, sa
             "file,labels,split\nphotos/beach.jpg,dog,train\nx/../photos/beach.jpg,dog,test\n",
             "pictures more than once, 1 in all: photos/beach.jpg",
         ),
-        ('file,labels\n"photos/beach.jpg,dog\n', "not a CSV file"),
+        ('file,labels\nphotos/desk.jpg,dog\n"photos/beach.jpg,dog\n\n', "not a CSV file in UTF-8 after its line 2: "),
         ('file,labels,split\nphotos/beach.jpg,"dog, cat",train\n', "a comma, 'dog, cat': separate the labels of a picture by ; or |"),
         (
             'file,labels,split\nphotos/beach.jpg,"dog\ncat",train\n',
