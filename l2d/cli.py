@@ -151,7 +151,7 @@ def data(
     Pictures of NUS-WIDE that have vanished from Flickr are counted, and leave the exit status 0.
     """
     from l2d.data import LAYOUTS, SPLITS, find_spec
-    from l2d.data.check import check_data
+    from l2d.data.check import check_both, check_data
 
     with sentences():
         if what != "check":
@@ -164,6 +164,8 @@ def data(
             for name in [split] if split else SPLITS:
                 with progress(f"check {name}") as advance:
                     reports[name] = check_data(spec, name, progress=advance)
+            if split is None:
+                check_both(spec)
         finally:
             # Also if the test annotations are not there: looking through the others may have taken minutes.
             _print_findings(reports, as_json)

@@ -208,7 +208,7 @@ def _work_through(
     from l2d.series import FINISHED, check_trainings, score_training
 
     data = trainings[0].plan.data
-    check_splits(data, index.labels)
+    check_splits(data, index)
     test = read_index(data, "test") if scored else None
     check_trainings(trainings, index)
     if dry_run:

@@ -94,7 +94,7 @@ def execute(plan: Plan, *, device: str = "auto", resume: bool = False, on_step: 
     check_start(plan)
     check_writable(plan.out)
     index = read_index(plan.data, "train")
-    check_splits(plan.data, index.labels)
+    check_splits(plan.data, index)
     for doubt in plan.recipe.find_doubts(index.targets) if processes.is_main() else []:
         warnings.warn(doubt, stacklevel=2)
     chosen = choose_device(device)

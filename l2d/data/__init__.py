@@ -3,7 +3,7 @@
 import functools
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from l2d.data.coco import read_coco
@@ -86,20 +86,25 @@ def read_annotations(spec: str, split: str) -> Index:
         known = ", ".join(f"{name}:{'FILE' if name == 'csv' else 'ROOT'}" for name in READERS)
         raise ValueError(f"Expected data as {known}, shapes or shapes:COUNT; got {spec!r}.")
     # Not by pathlib, which ends with a RuntimeError where nobody has such a home: here its reader then says what is not there.
-    index = READERS[kind](Path(os.path.expanduser(place)), split)
+    root = Path(os.path.expanduser(place))
+    try:
+        index = READERS[kind](root, split)
+    except FileNotFoundError as error:
+        other = find_spec(root)
+        # Of VOC's layout there are two kinds.
+        if other in (None, f"{kind.partition('-')[0]}:{root}"):
+            raise
+        raise FileNotFoundError(f"{error} It looks like {other}.") from error
     if not index.paths:
         raise EmptySplitError(f"{spec} names no picture for {split}; a data set needs at least one.")
     _check_shapes(index, kind)
     return index
 
 
-def check_splits(spec: str, labels: Sequence[str]) -> None:
-    """Refuse, before anything is trained, a data set whose test pictures could not be scored on.
+def check_splits(spec: str, training: Index) -> None:
+    """Refuse, before anything is trained, a data set whose test pictures could not be scored on; warn of those that are trained on, too.
 
     One without test pictures passes. What the program draws always has the same labels, and is not drawn for this.
-
-    Args:
-        labels: those of the training pictures.
 
     Raises:
         ValueError: naming the labels that differ; or for test annotations that make no sense.
@@ -110,13 +115,19 @@ def check_splits(spec: str, labels: Sequence[str]) -> None:
         with warnings.catch_warnings():
             # What is missing is told when it is scored on.
             warnings.simplefilter("ignore")
-            found = read_annotations(spec, "test").labels
+            found = read_annotations(spec, "test")
     except (FileNotFoundError, EmptySplitError):
         return
-    if differences := describe_differences(labels, found):
+    if differences := describe_differences(training.labels, found.labels):
         raise ValueError(
             f"The test pictures of {spec} do not have the labels of its training pictures: {differences}. Name the same labels in the same "
             "order for both."
+        )
+    if shared := sorted(set(training.paths) & set(found.paths)):
+        warnings.warn(
+            f"Pictures of {spec} that are both to train and to test on: {len(shared)}, the first: {shared[0]}. Scores on them are too "
+            "good.",
+            stacklevel=2,
         )
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from l2d.data import read_annotations
+from l2d.data import check_splits, read_annotations
 from l2d.data.images import Index, open_image
 
 # Pictures decoded at once.
@@ -23,6 +23,15 @@ def check_data(spec: str, split: str, *, progress: Callable[[int, int], None] | 
         index = read_annotations(spec, split)
     report = check_index(index, progress=progress)
     return report | {"warnings": [str(warning.message) for warning in caught] + report["warnings"]}
+
+
+def check_both(spec: str) -> None:
+    """What the splits of a data set say of each other: errors and warnings as of `l2d.data.check_splits`."""
+    with warnings.catch_warnings():
+        # What is doubtful about this split alone is in its report.
+        warnings.simplefilter("ignore")
+        training = read_annotations(spec, "train")
+    check_splits(spec, training)
 
 
 def check_index(index: Index, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:

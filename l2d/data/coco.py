@@ -68,9 +68,10 @@ def _parse(source: Path) -> dict[str, Any]:
         raise ValueError(f"{source} is not valid JSON (cut off while downloading?): {error}.") from error
     for part, kinds in NEEDED.items():
         entries = content.get(part) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all(_has(entry, kinds) for entry in entries):
+        wrong = next((entry for entry in entries if not _has(entry, kinds)), kinds) if isinstance(entries, list) else entries
+        if wrong is not kinds:
             wanted = " and ".join(f"{key} ({KINDS[kind]})" for key, kind in kinds.items())
-            raise ValueError(f"{source} is not in COCO's form: expected a list {part!r} of objects with {wanted}.")
+            raise ValueError(f"{source} is not in COCO's form: expected a list {part!r} of objects with {wanted}; got {wrong!r:.80}.")
     return content
 
 

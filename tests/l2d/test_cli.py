@@ -358,7 +358,11 @@ def test_data_check_counts_and_names(coco: Path, tmp_path: Path) -> None:
     report = json.loads(told.stdout)["test"]
     assert (told.exit_code, report["pictures"], report["broken"]) == (1, 6, [f"{broken}: there is no such file."])
     assert report["labels"]["red"] == 6
-    (root / "annotations" / "instances_val2014.json").unlink()
+    annotations = root / "annotations" / "instances_val2014.json"
+    annotations.write_text(annotations.read_text().replace('"red"', '"rot"'))
+    told = run("data", "check", root)
+    assert ("test labels rot" in told.stdout, "1 unknown (rot), 1 missing (red)" in " ".join(told.stderr.split())) == (True, True)
+    annotations.unlink()
     told = run("data", "check", root, "--json")
     assert (told.exit_code, list(json.loads(told.stdout)), "There is no" in told.stderr) == (1, ["train"], True)
     assert "laid out in none of the known ways; a data set has annotations/" in refuse("data", "check", tmp_path)

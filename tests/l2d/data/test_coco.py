@@ -119,7 +119,10 @@ def test_unknown_split_lists_the_known_ones(tmp_path: Path):
         ({"categories": [*CATEGORIES, {"id": 7, "name": "tram"}]}, "the same id"),
         ({"categories": [], "annotations": []}, "names none at all"),
         ({"categories": [{"name": "person"}]}, r"expected a list 'categories' of objects with id \(a whole number\) and name \(a text\)"),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": "2", "name": "b"}]}, "expected a list 'categories'"),
+        (
+            {"categories": [{"id": 1, "name": "a"}, {"id": "2", "name": "b"}]},
+            "expected a list 'categories' .*; got {'id': '2', 'name': 'b'}",
+        ),
         ({"categories": [{"id": [1], "name": "a"}]}, "expected a list 'categories'"),
         ({"images": [{"id": 5, "file_name": None}]}, "expected a list 'images'"),
         ({"annotations": [{"image_id": 5, "category_id": None}]}, "expected a list 'annotations'"),
@@ -127,7 +130,7 @@ def test_unknown_split_lists_the_known_ones(tmp_path: Path):
         ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 2, "3", 4]}]}, "not four numbers"),
         ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 2, float("nan"), 4]}]}, "not four numbers"),
         ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": {"x": 1}}]}, "not four numbers"),
-        ({"images": "none"}, "expected a list 'images'"),
+        ({"images": "none"}, "expected a list 'images' .*; got 'none'"),
         ({"annotations": [5]}, "expected a list 'annotations' of objects"),
     ],
 )

@@ -1,7 +1,7 @@
 """Data sets by name."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def test_the_releases_of_coco_are_told_apart(tmp_path: Path, save_picture: Save,
     assert read_index(f"coco2017:{tmp_path}", "train").paths == [tmp_path / "train2017" / "1.jpg"]
     with pytest.raises(FileNotFoundError, match=r"instances_val2017\.json in annotations/ beside the folder val2017/"):
         read_index(f"coco2017:{tmp_path}", "test")
-    with pytest.raises(FileNotFoundError, match=r"instances_train2014\.json"):
+    with pytest.raises(FileNotFoundError, match=rf"instances_train2014\.json .* It looks like coco2017:{tmp_path}\.$"):
         read_index(f"coco:{tmp_path}", "train")
     write(tmp_path / "annotations" / "instances_train2014.json", json.dumps(content))
     assert find_spec(tmp_path) == f"coco:{tmp_path}"
@@ -110,28 +110,39 @@ def write_coco(root: Path, write: Write, split: str, *labels: str, images: int =
     write(root / "annotations" / f"instances_{split}2014.json", json.dumps(content))
 
 
+def make_training(*labels: str, paths: Sequence[Path] = ()) -> Index:
+    return Index(list(paths), torch.zeros(len(paths), len(labels)), labels)
+
+
+def test_pictures_of_both_splits_are_counted(tmp_path: Path, write: Write):
+    write_coco(tmp_path, write, "val", "cat", images=3)
+    shared = [tmp_path / "val2014" / f"{number}.png" for number in (2, 1)]
+    with pytest.warns(UserWarning, match=r"both to train and to test on: 2, the first: .*1\.png\."):
+        check_splits(f"coco:{tmp_path}", make_training("cat", paths=[tmp_path / "0.png", *shared]))
+
+
 def test_test_pictures_of_other_labels_are_refused(tmp_path: Path, write: Write):
     spec = f"coco:{tmp_path}"
     write_coco(tmp_path, write, "val", "cat", "dog", "cow")
-    check_splits(spec, ("cat", "dog", "cow"))
+    check_splits(spec, make_training("cat", "dog", "cow"))
     sentence = rf"The test pictures of {spec} do not have .* training pictures: 1 unknown \(cow\), 2 missing \(fox, hen\)\."
     with pytest.raises(ValueError, match=sentence):
-        check_splits(spec, ("cat", "dog", "fox", "hen"))
+        check_splits(spec, make_training("cat", "dog", "fox", "hen"))
     with pytest.raises(ValueError, match=r"the same labels in another order \(dog, cat\)"):
-        check_splits(spec, ("dog", "cat", "cow"))
+        check_splits(spec, make_training("dog", "cat", "cow"))
 
 
 def test_a_data_set_without_test_pictures_passes(tmp_path: Path, write: Write):
-    check_splits(f"coco:{tmp_path}", ("dog",))
+    check_splits(f"coco:{tmp_path}", make_training("dog"))
     write_coco(tmp_path, write, "val", "cat", images=0)
-    check_splits(f"coco:{tmp_path}", ("dog",))
+    check_splits(f"coco:{tmp_path}", make_training("dog"))
     table = write(tmp_path / "own.csv", "file,labels,split\na.png,dog,train\n")
-    check_splits(f"csv:{table}", ("dog",))
+    check_splits(f"csv:{table}", make_training("dog"))
 
 
 def test_nothing_is_drawn_to_know_the_labels_of_drawn_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
-    check_splits("shapes:8", read_index("shapes:8", "train").labels)
+    check_splits("shapes:8", read_index("shapes:8", "train"))
     assert [path.name for path in tmp_path.glob("cache/*/*")] == ["train"]
 
 
@@ -140,7 +151,7 @@ def test_pictures_that_are_missing_for_testing_are_not_told_before_they_are_need
     write(tmp_path / "Concepts81.txt", "sky\n")
     write(tmp_path / "TrainTestLabels" / "Labels_sky_Test.txt", "1\n0\n")
     save_picture(tmp_path / "Flickr" / "a.jpg")
-    check_splits(f"nuswide:{tmp_path}", ("sky",))
+    check_splits(f"nuswide:{tmp_path}", make_training("sky"))
 
 
 def test_labels_that_do_not_differ():
