@@ -147,7 +147,10 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report))
         return
-    table = Table("", "", box=None, show_header=False)
+    table = Table(box=None, show_header=False)
+    # A long name goes on in the next line; it ended in an ellipsis.
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
     for name, value in _flatten(report):
         table.add_row(name, _format(value))
     print_table(table)

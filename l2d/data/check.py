@@ -12,6 +12,8 @@ from l2d.data.images import Index, open_image
 
 # Pictures decoded at once.
 THREADS = 4
+# The counts of all labels are in the report, too.
+MOST_NAMED = 20
 
 Size = tuple[int, int]
 
@@ -83,10 +85,10 @@ def _warn(index: Index, counts: dict[str, int], broken: list[str], found: list[S
         yield f"pictures that are missing or cannot be decoded: {len(broken)}, the first: {broken[0]}"
     empty = [label for label, count in counts.items() if not count]
     if empty:
-        yield f"labels in no picture, which mAP leaves out: {', '.join(empty)}"
+        yield f"labels in no picture, which mAP leaves out: {_name_most(empty)}"
     everywhere = [label for label, count in counts.items() if count == len(index.paths)]
     if everywhere:
-        yield f"labels in every picture, about which nothing can be learnt: {', '.join(everywhere)}"
+        yield f"labels in every picture, about which nothing can be learnt: {_name_most(everywhere)}"
     unlabelled = int((index.targets.sum(1) == 0).sum())
     if unlabelled:
         yield f"pictures that show no label, and train and count as such: {unlabelled}"
@@ -96,6 +98,11 @@ def _warn(index: Index, counts: dict[str, int], broken: list[str], found: list[S
     outside = _find_outside(index, found)
     if outside:
         yield f"pictures with boxes that reach out of them: {len(outside)}, the first: {outside[0]}"
+
+
+def _name_most(labels: list[str]) -> str:
+    """Labels by name, with their number where there are too many for that."""
+    return ", ".join(labels[:MOST_NAMED]) + (f", ... ({len(labels)} in all)" if len(labels) > MOST_NAMED else "")
 
 
 def _find_outside(index: Index, found: list[Size | str]) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from l2d.checkpoint import load_checkpoint, read_card
@@ -370,10 +371,13 @@ def test_data_check_counts_and_names(coco: Path, tmp_path: Path) -> None:
     assert "what can be done with a data set is check" in refuse("data", "draw", root)
 
 
-def test_a_table_that_goes_to_no_terminal_holds_names_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_holds_names_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     name = "a-name-longer-than-a-line-" * 8
     print_report({name: 1}, as_json=False)
     assert capsys.readouterr().out.split() == [name, "1"]
+    monkeypatch.setattr("l2d.terminal.output", Console(width=80, force_terminal=True, color_system=None))
+    print_report({name: 1}, as_json=False)
+    assert "".join(word for word in capsys.readouterr().out.split() if word != "1") == name
 
 
 def test_a_table_tells_small_numbers_what_is_not_defined_and_several_things(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,9 @@ def test_labels_in_no_picture_or_in_all(index: Index):
     none, everywhere = check_index(index._replace(targets=targets))["warnings"]
     assert none == "labels in no picture, which mAP leaves out: dog"
     assert everywhere == "labels in every picture, about which nothing can be learnt: cat"
+    many = tuple(f"label {number}" for number in range(1000))
+    (none,) = check_index(index._replace(targets=torch.eye(3, 1000), labels=many, boxes=None))["warnings"]
+    assert none.endswith(", label 21, label 22, ... (997 in all)")
 
 
 def test_pictures_without_labels_or_named_twice(index: Index):
