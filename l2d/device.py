@@ -1,13 +1,19 @@
 """What training asks of a device: how tensors should lie, be rounded and be kept there."""
 
+import contextlib
 import ctypes
+import math
 import platform
+from pathlib import Path
 
 import torch
 from torch import nn
 
 # Parameters of glibc's mallopt (malloc.h): what the heap gives back, and how many blocks lie outside of it.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+# What Linux tells of the host's memory, and of the limit of a container.
+HOST, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
 def choose_memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
@@ -40,6 +46,17 @@ def name_device(device: torch.device) -> str:
 def lacks_memory(error: Exception) -> bool:
     """Whether an error says that memory did not suffice, on the host or the device."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def find_free_memory() -> float:
+    """Bytes that are free on the host, or that its container may have in all if these are fewer; infinite where nothing tells."""
+    bounds = [math.inf]
+    with contextlib.suppress(OSError):
+        lines = HOST.read_text().splitlines()
+        bounds += [int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):  # "max", without a limit
+        bounds.append(float(int(CONTAINER.read_text())))
+    return min(bounds)
 
 
 def keep_freed_memory() -> None:

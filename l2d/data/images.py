@@ -19,11 +19,13 @@ from torch import Tensor
 
 from l2d import processes
 from l2d.data.decoders import Pixels, StartError, count_decoders, decode_in_processes
+from l2d.device import find_free_memory
 
 logger = logging.getLogger(__name__)
 
-# Decoded pictures are kept in memory up to this many bytes; a larger data set is decoded again in every epoch.
-MEMORY_LIMIT = 8 * 2**30
+# Decoded pictures are kept in memory up to this many bytes, and this share of what is free; a larger data set is decoded again in every
+# epoch.
+MEMORY_LIMIT, MEMORY_SHARE = 8 * 2**30, 0.5
 PREFETCHED_BATCHES = 3
 # What shows through a transparent picture.
 BACKGROUND = (255, 255, 255)
@@ -178,7 +180,7 @@ class Pictures:
     def __init__(self, paths: Sequence[Path], size: int, keep: bool = True, pinned: bool = False):
         self.paths, self.size, self.pinned = list(paths), size, pinned
         self.pool = ThreadPoolExecutor(processes.count_processors(), thread_name_prefix="decode")
-        fits = keep and len(self.paths) * 3 * size * size <= MEMORY_LIMIT
+        fits = keep and len(self.paths) * 3 * size * size <= min(MEMORY_LIMIT, MEMORY_SHARE * find_free_memory())
         self.memory = torch.empty((len(self.paths), 3, size, size), dtype=torch.uint8) if fits else None
         self.decoded = np.zeros(len(self.paths), dtype=bool)
 

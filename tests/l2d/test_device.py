@@ -1,6 +1,7 @@
 """What training asks of a device, and that it loses the same on each."""
 
 import copy
+import math
 import platform
 import subprocess
 import sys
@@ -11,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from l2d import graphs, train
+from l2d import device, graphs, train
 from l2d.checkpoint import Network
 from l2d.data.images import Index
-from l2d.device import choose_memory_format, supports_bfloat16
+from l2d.device import choose_memory_format, find_free_memory, supports_bfloat16
 from l2d.distill import METHODS
 from l2d.model import create_model
 from l2d.train import fit
@@ -28,6 +29,20 @@ def test_repvgg_is_trained_in_the_memory_format_that_does_not_crash() -> None:
         repvgg, resnet = create_model("repvgg_a0", 3, width=16), create_model("resnet18", 3, width=16)
     assert choose_memory_format(repvgg, CPU) is torch.contiguous_format
     assert choose_memory_format(repvgg, torch.device("cuda")) is choose_memory_format(resnet, CPU) is torch.channels_last
+
+
+@pytest.mark.parametrize(("container", "expected"), [("max", 3072), ("2000", 2000), ("4000", 3072), (None, 3072)])
+def test_memory_is_bounded_by_the_host_and_its_container(
+    container: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:      9 kB\nMemAvailable:  3 kB\n")
+    if container is not None:
+        (tmp_path / "memory.max").write_text(f"{container}\n")
+    for name, file in (("HOST", "meminfo"), ("CONTAINER", "memory.max")):
+        monkeypatch.setattr(device, name, tmp_path / file)
+    assert find_free_memory() == expected
+    monkeypatch.setattr(device, "HOST", tmp_path / "of another system")
+    assert find_free_memory() == (float(container) if container and container != "max" else math.inf)
 
 
 @pytest.mark.parametrize(

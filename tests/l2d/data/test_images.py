@@ -157,8 +157,10 @@ def test_pictures_come_in_the_order_asked_for(paths: list[Path], keep: bool) -> 
 
 
 def test_small_sets_are_decoded_once_and_large_ones_again(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, opened in ((images.MEMORY_LIMIT, 3), (10 * 3 * 16 * 16 - 1, 6)):
+    size = 10 * 3 * 16 * 16
+    for limit, free, opened in ((images.MEMORY_LIMIT, 2 * size, 3), (size - 1, 2 * size, 6), (images.MEMORY_LIMIT, 2 * size - 1, 6)):
         monkeypatch.setattr(images, "MEMORY_LIMIT", limit)
+        monkeypatch.setattr(images, "find_free_memory", lambda free=free: free)
         pictures, decoded = Pictures(paths, 16), []
         monkeypatch.setattr(
             pictures, "_decode", lambda row, pictures=pictures, seen=decoded: (seen.append(row), Pictures._decode(pictures, row))[1]
