@@ -5,6 +5,8 @@ import multiprocessing
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,18 @@ def test_select_keeps_rows_together(paths: list[Path]) -> None:
     assert some.boxes == [{7: [(0.0, 0.0, 1.0, 1.0)]}, {2: [(0.0, 0.0, 1.0, 1.0)]}]
     assert some.labels == index.labels
     assert index._replace(boxes=None).select([]).paths == []
+
+
+def test_the_checksum_stays_what_cards_keep_and_copies_no_targets() -> None:
+    index = Index([Path("a/1.jpg"), Path("2.jpg")], torch.eye(2, 100_000), ("x",) * 100_000)
+    tracemalloc.start()
+    try:
+        checksum = index.checksum
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert checksum == zlib.crc32(b"1.jpg\n2.jpg" + index.targets.numpy().tobytes())
+    assert peak < 100_000
 
 
 def test_open_image_turns_upright_and_gives_rgb(tmp_path: Path) -> None:
