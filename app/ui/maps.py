@@ -35,7 +35,7 @@ CSS = """
 .l2d-probes tbody tr { border-top: 1px solid var(--border-color-primary) !important; }
 .l2d-probes th, .l2d-probes td { padding: 3px 6px; text-align: left; vertical-align: top; }
 .l2d-probes td img { width: 128px; min-width: 64px; height: auto; display: block; image-rendering: auto; }
-.l2d-probes td { font-size: 13px; }
+.l2d-probes td { min-width: 64px; font-size: 13px; overflow-wrap: anywhere; }
 """
 
 

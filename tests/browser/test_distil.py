@@ -58,7 +58,7 @@ def test_a_number_that_is_being_typed_is_read_as_a_whole_and_outlives_a_reload_a
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
 
 
-def test_on_a_phone_short_fields_share_a_line(visit: Callable[..., Page]):
+def test_on_a_phone_short_fields_share_a_line_and_long_names_break(visit: Callable[..., Page]):
     page = visit(390, 844)
     page.get_by_role("tab", name="Distil").click()
     first, second = (page.get_by_label(re.compile(f"^\\s*{name}")).bounding_box() for name in ("Teacher epochs", "Epochs"))
@@ -69,6 +69,15 @@ def test_on_a_phone_short_fields_share_a_line(visit: Callable[..., Page]):
     assert start is not None
     assert start["y"] < 960
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    # Beside the name of a label, however long, maps stay in sight.
+    wide = page.evaluate("""() => {
+      const probes = document.createElement("div");
+      probes.className = "l2d-probes";
+      probes.innerHTML = `<table><tr><td>${"n".repeat(200)}</td><td>map</td></tr></table>`;
+      document.querySelector(".l2d-form").append(probes);
+      return probes.scrollWidth - probes.clientWidth;
+    }""")
+    assert wide == 0
 
 
 def test_the_student_before_is_chosen_again_with_the_model_it_started_from(page: Page):
