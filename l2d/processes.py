@@ -58,7 +58,12 @@ def rank() -> int:
 def count_processors() -> int:
     """Processors of this machine that this process may use, shared with those that a launcher started beside it."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, usable // count_here())
+
+
+def count_here() -> int:
+    """How many of the processes run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_main() -> bool:

@@ -180,7 +180,8 @@ class Pictures:
     def __init__(self, paths: Sequence[Path], size: int, keep: bool = True, pinned: bool = False):
         self.paths, self.size, self.pinned = list(paths), size, pinned
         self.pool = ThreadPoolExecutor(processes.count_processors(), thread_name_prefix="decode")
-        fits = keep and len(self.paths) * 3 * size * size <= min(MEMORY_LIMIT, MEMORY_SHARE * find_free_memory())
+        room = min(MEMORY_LIMIT, MEMORY_SHARE * find_free_memory() / processes.count_here())
+        fits = keep and len(self.paths) * 3 * size * size <= room
         self.memory = torch.empty((len(self.paths), 3, size, size), dtype=torch.uint8) if fits else None
         self.decoded = np.zeros(len(self.paths), dtype=bool)
 
