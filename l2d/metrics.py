@@ -79,14 +79,20 @@ def weighted_precisions(scores: Tensor, targets: Tensor) -> Callable[[Tensor], T
     """`average_precisions` as a function of how often each image counts, (N,): sorted once, for the many draws of a bootstrap."""
     _check(scores, targets, probabilities=False)
     ordered, order = scores.detach().cpu().sort(dim=0, descending=True)
-    positive, last = targets.detach().double().cpu().gather(0, order), _last_of_step(ordered)
+    # Label by label the few images that show it, where the steps of equal scores that they are in end, and the last of them in each.
+    column, place = targets.detach().cpu().gather(0, order).T.nonzero(as_tuple=True)
+    images, end = order[place, column], column * len(order) + _last_of_step(ordered)[place, column]
+    latest = torch.searchsorted(end, end, right=True) - 1
+    order, zeros = order.T.contiguous(), torch.zeros(order.shape[1], dtype=torch.double)
 
     def measure(counts: Tensor) -> Tensor:
-        weights = counts.double()[order]
-        hits = weights * positive
+        counts = counts.double()
+        hits = counts[images]
+        total = zeros.index_add(0, column, hits)
+        found = hits.cumsum(0)[latest] - (total.cumsum(0) - total)[column]
         # Before the first image that counts there is nothing to divide by, and nothing to find.
-        precision = (hits.cumsum(0) / weights.cumsum(0).clamp(min=1)).gather(0, last)
-        return 100 * (precision * hits).sum(0) / hits.sum(0)
+        precision = found / counts[order].cumsum(1).flatten()[end].clamp(min=1)
+        return 100 * zeros.index_add(0, column, precision * hits) / total
 
     return measure
 
