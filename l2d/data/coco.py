@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from l2d.data.files import name_some, require_annotations, require_labels
+from l2d.data.files import find_spelled, name_some, require_annotations, require_labels
 from l2d.data.images import Boxes, Index
 
 PARTS = {"train": "train", "test": "val"}
@@ -52,7 +52,7 @@ def read_coco(root: Path, split: str, year: int = 2014) -> Index:
     columns = {category["id"]: column for column, category in enumerate(categories)}
     rows = {image["id"]: row for row, image in enumerate(content["images"])}
     _check_ids(content, rows, columns, source)
-    paths = [root / folder / image["file_name"] for image in content["images"]]
+    paths = [Path(find_spelled(root / folder, image["file_name"])) for image in content["images"]]
 
     targets = torch.zeros(len(paths), len(labels))
     pairs = [(rows[annotation["image_id"]], columns[annotation["category_id"]]) for annotation in content["annotations"]]

@@ -19,7 +19,18 @@ def find_missing(paths: Sequence[Path]) -> list[Path]:
     names: dict[Path, set[str]] = {}
     for folder in {path.parent for path in paths}:
         names[folder] = _list_files(folder)
-    return [path for path in paths if path.name not in names[path.parent]]
+    # On a Mac a file is found by another spelling than it is listed by: in capitals, or with an accent as a sign of its own.
+    return [path for path in paths if path.name not in names[path.parent] and not os.path.isfile(path)]
+
+
+def find_spelled(folder: Path, name: str) -> str:
+    """Where a file of that name lies, also where it is spelled with another coding of its accents, as files are that come from a Mac."""
+    # Not as a Path, which takes several times as long to make.
+    place = os.path.join(folder, name)
+    if name.isascii():
+        return place
+    spelled = (place, *(os.path.join(folder, unicodedata.normalize(form, name)) for form in ("NFC", "NFD")))
+    return next((one for one in spelled if os.path.exists(one)), place)
 
 
 def require_files(paths: Sequence[Path], source: object) -> None:

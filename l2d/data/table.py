@@ -9,7 +9,7 @@ from typing import TextIO
 
 import torch
 
-from l2d.data.files import EmptySplitError, name_some, require_annotations, require_labels
+from l2d.data.files import EmptySplitError, find_spelled, name_some, require_annotations, require_labels
 from l2d.data.images import Index
 
 SPLITS = ("train", "test")
@@ -114,10 +114,9 @@ def _check_files(rows: Sequence[dict[str, str]], places: Sequence[str], path: Pa
 
 def _find(folder: Path, name: str) -> str:
     """Where a picture lies. On other systems than Windows a name may hold its separator, so a file of just that name comes first."""
-    # Not as a Path, which takes several times as long to make.
     if "\\" in name and not os.path.exists(os.path.join(folder, name)):
         name = name.replace("\\", "/")
-    return os.path.join(folder, name)
+    return find_spelled(folder, name)
 
 
 def _check_separators(labels: Sequence[str], path: Path) -> None:

@@ -66,6 +66,12 @@ def test_annotations_without_boxes(tmp_path: Path, save_picture: Save):
     assert index.targets.sum() == 4
 
 
+def test_accents_may_be_coded_as_on_a_mac(tmp_path: Path, save_picture: Save):
+    content, there = describe(), save_picture(tmp_path / "train2014" / "Mo\u0308we.jpg")
+    content["images"][1]["file_name"] = "M\u00f6we.jpg"
+    assert read_coco(make_tree(tmp_path, content, save_picture), "train").paths[1].samefile(there)
+
+
 @pytest.mark.parametrize("nothing", [None, []])
 def test_an_empty_box_is_none(tmp_path: Path, save_picture: Save, nothing: object):
     content = describe(boxes=False)

@@ -166,6 +166,14 @@ def test_missing_files_keep_their_order(tmp_path: Path, save_picture: Save):
     assert find_missing([gone[0], there, *gone[1:]]) == gone
 
 
+def test_a_file_is_there_by_another_spelling_than_its_folder_lists_where_the_system_says_so(
+    tmp_path: Path, save_picture: Save, monkeypatch: pytest.MonkeyPatch
+):
+    there = save_picture(tmp_path / "img_1.png")
+    monkeypatch.setattr("l2d.data.files._list_files", lambda folder: {"IMG_1.PNG"})
+    assert find_missing([tmp_path / "img_2.png", there]) == [tmp_path / "img_2.png"]
+
+
 def test_a_list_in_another_encoding_is_named(tmp_path: Path):
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf one \r\n\n two\n")
     assert read_lines(tmp_path / "list.txt") == ["one", "two"]

@@ -1,6 +1,7 @@
 """One's own pictures in a CSV file."""
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def test_folders_may_be_separated_as_on_windows(folder: Path, save_picture: Save
     write(path, "file,labels,split\nphotos\\beach.jpg,dog,train\nphotos/beach.jpg,,test\n")
     with pytest.raises(ValueError, match="more than once, 1 in all"):
         read_table(path, "train")
+
+
+def test_accents_may_be_coded_as_on_a_mac(folder: Path, save_picture: Save, write: Write):
+    composed, apart = ("photos/" + unicodedata.normalize(form, "Möwe.jpg") for form in ("NFC", "NFD"))
+    for listed, lies in ((composed, apart), (apart, composed)):
+        there = save_picture(folder / lies)
+        path = write(folder / "own.csv", f"file,labels,split\n{listed},gull,train\n")
+        assert [found.samefile(there) for found in read_table(path, "train").paths] == [True]
+        write(path, f"file,labels,split\n{composed},gull,train\n{apart},,test\n")
+        with pytest.raises(ValueError, match="more than once, 1 in all"):
+            read_table(path, "train")
+        there.unlink()
 
 
 def test_lines_of_empty_cells_do_not_count(folder: Path, write: Write):
