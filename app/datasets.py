@@ -9,6 +9,7 @@ import math
 import os
 import re
 import threading
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from l2d.disk import replace_file
 # Letters of any script, digits, and what people put between them; no name is a path.
 NAME = re.compile(r"\w[\w .-]{0,79}")
 SHAPES = "shapes"
+NOTES = ".DS_Store"
 # Requests that look through a data set, or wait for whoever does: few of the server's threads, which all other routes need as well.
 MAX_CHECKS = 4
 # Told to the next one. A look through thousands of pictures takes longer, but its end is not known.
@@ -35,11 +37,12 @@ logger = logging.getLogger(__name__)
 
 
 class Dataset(NamedTuple):
-    """A data set by its name, and how `l2d --data` spells it."""
+    """A data set by its name, how `l2d --data` spells it, and where it lies; what the program draws lies nowhere."""
 
     name: str
     kind: str
     spec: str
+    folder: Path
 
 
 class DatasetFacts(BaseModel):
@@ -82,7 +85,12 @@ class Datasets:
 
     def names(self) -> list[str]:
         """`shapes`, then those in the folder."""
-        return [SHAPES, *(path.name for path in _list_folders(self.folder) if NAME.fullmatch(path.name) and path.name != SHAPES)]
+        return [SHAPES, *self._list()]
+
+    def _list(self) -> dict[str, Path]:
+        """The folders by their names. On the disk an accent may be a sign of its own, as Macs write it; here it is part of its letter."""
+        found = {unicodedata.normalize("NFC", path.name): path for path in _list_folders(self.folder)}
+        return {name: path for name, path in found.items() if NAME.fullmatch(name) and name != SHAPES}
 
     def find(self, name: str) -> Dataset:
         """Look a data set up, opening no picture.
@@ -90,14 +98,15 @@ class Datasets:
         Raises:
             ParameterError: for an unknown name, or a folder that is laid out in none of the known ways.
         """
-        if name not in self.names():
-            raise ParameterError(describe_unknown("data set", name, self.names()))
+        name, known = unicodedata.normalize("NFC", name), self._list()
         if name == SHAPES:
-            return Dataset(name, SHAPES, SHAPES)
-        spec = find_spec(self.folder / name)
+            return Dataset(name, SHAPES, SHAPES, Path())
+        if name not in known:
+            raise ParameterError(describe_unknown("data set", name, [SHAPES, *known]))
+        spec = find_spec(known[name])
         if spec is None:
             raise DatasetError(f"The data set {name!r} is laid out in none of the known ways; it needs {LAYOUTS}.")
-        return Dataset(name, spec.partition(":")[0], spec)
+        return Dataset(name, spec.partition(":")[0], spec, known[name])
 
     def describe(self, name: str) -> DatasetFacts:
         """What is known of a data set without looking through it."""
@@ -157,7 +166,7 @@ class Datasets:
     def _look_through(self, dataset: Dataset) -> DatasetFacts:
         # Before anything is read: what changes meanwhile is looked through again.
         self._look = f"what {dataset.name} holds is being read"
-        stamp, facts = _take_stamp(self.folder / dataset.name), DatasetFacts(name=dataset.name, kind=dataset.kind)
+        stamp, facts = _take_stamp(dataset.folder), DatasetFacts(name=dataset.name, kind=dataset.kind)
         try:
             train, test = (check_data(dataset.spec, split, progress=self._follow(dataset, split)) for split in SPLITS)
             _check_labels(list(train["labels"]))
@@ -188,7 +197,7 @@ class Datasets:
 
     def _recall(self, dataset: Dataset) -> DatasetFacts | None:
         stamp, facts = self._read_findings(dataset) or ("", None)
-        return facts if facts and stamp == _take_stamp(self.folder / dataset.name) else None
+        return facts if facts and stamp == _take_stamp(dataset.folder) else None
 
     def _read_findings(self, dataset: Dataset) -> tuple[str, DatasetFacts] | None:
         """What was kept, with the stamp of what it is about."""
@@ -235,7 +244,8 @@ def _take_stamp(root: Path) -> str:
             continue
         seen.add(real)
         folders.sort()
-        for name in sorted(files):
+        # A Mac writes its own notes into every folder that it shows.
+        for name in sorted(set(files) - {NOTES}):
             # A name need not be text.
             digest.update(os.fsencode(f"{folder}/{name} {_stamp_file(os.path.join(folder, name))}\n"))
     return digest.hexdigest()

@@ -59,6 +59,15 @@ def test_names_of_any_script_and_with_blanks(client: TestClient, places: Places,
         assert f'--data "csv:${{L2D_DATA:-data}}/{name}/labels.csv"' in command
 
 
+def test_accents_may_be_coded_as_on_a_mac(client: TestClient, workshop: Workshop, places: Places, write_table: WriteTable):
+    composed, apart = "V\u00f6gel", "Vo\u0308gel"
+    write_table(places.data / apart)
+    assert workshop.datasets.names() == ["shapes", composed]
+    for name in (composed, apart):
+        command = client.get(f"/v1/jobs/{order(client, data=name)}").json()["commands"][0]
+        assert f'--data "csv:${{L2D_DATA:-data}}/{apart}/labels.csv"' in command
+
+
 def test_a_reader_that_fails_is_a_fault_of_the_data_set(
     client: TestClient, places: Places, monkeypatch: pytest.MonkeyPatch, write_table: WriteTable
 ):
@@ -67,9 +76,11 @@ def test_a_reader_that_fails_is_a_fault_of_the_data_set(
     assert "IndexError: list index out of range" in refusal(client.post("/v1/jobs", json=ORDER | {"data": "odd"}), 422)
 
 
-def test_a_data_set_that_changed_is_looked_through_again(client: TestClient, places: Places, write_table: WriteTable):
+def test_a_data_set_that_changed_is_looked_through_again(client: TestClient, workshop: Workshop, places: Places, write_table: WriteTable):
     write_table(places.data / "mine")
     order(client, data="mine")
+    (places.data / "mine" / ".DS_Store").write_bytes(b"what a Mac writes where it shows a folder")
+    assert workshop.datasets.describe("mine").train == 3
     (places.data / "mine" / "4.png").write_bytes(b"not a picture")
     assert "4.png" in refusal(client.post("/v1/jobs", json=ORDER | {"data": "mine"}), 422)
     Image.new("RGB", (40, 40)).save(places.data / "mine" / "4.png")
