@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from l2d import processes
@@ -74,10 +74,14 @@ class PictureError(ValueError):
 
 def open_image(source: Path | BinaryIO, size: int | None = None) -> Image.Image:
     """Decode a picture as `to_rgb` does, turned upright as its EXIF data says; with `size`, no larger than its input to a network needs."""
-    with Image.open(source) as image:
-        if size is not None:
-            shrink(image, choose_fraction(image, size))
-        return to_rgb(ImageOps.exif_transpose(image))
+    try:
+        with Image.open(source) as image:
+            if size is not None:
+                shrink(image, choose_fraction(image, size))
+            return to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        # Pillow's own sentence names the file alone.
+        raise UnidentifiedImageError("it is damaged, or of a format that is not read here, as HEIC: save it as JPEG or PNG.") from None
 
 
 def read_image(path: Path, size: int | None = None) -> Image.Image:

@@ -259,11 +259,16 @@ def test_threads_decode_what_is_not_for_a_gpu(paths: list[Path], monkeypatch: py
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", HEIC, b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
 def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "odd.jpg"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"odd\.jpg cannot be read as a picture"):
+    with pytest.raises(
+        ValueError, match=r"odd\.jpg cannot be read as a picture: it is damaged, or of a format .*save it as JPEG or PNG\.$"
+    ):
         Pictures([path], 16).read([0])
 
 
