@@ -44,9 +44,8 @@ def hold_seat(state: Path, seat: str, leaving: Callable[[], bool]) -> Iterator[b
         yield held
 
 
-def mark_seat(state: Path, seat: str) -> None:
+def mark_seat(path: Path) -> None:
     """Note beside a held seat that its worker still goes round: the time of the seat's file."""
-    path = _name_file(state, seat)
     with contextlib.suppress(OSError):  # a folder that cannot be used is told elsewhere; here it leaves no mark
         # This host's time, also where another one keeps the file.
         if not _is_recent(path, MARK_SECONDS):
@@ -128,7 +127,7 @@ def list_gpus() -> list[str]:
 
 
 def _open(state: Path, seat: str) -> IO[bytes]:
-    path = _name_file(state, seat)
+    path = name_file(state, seat)
     try:
         return path.open("ab")
     except OSError as error:
@@ -138,7 +137,8 @@ def _open(state: Path, seat: str) -> IO[bytes]:
         ) from error
 
 
-def _name_file(state: Path, seat: str) -> Path:
+def name_file(state: Path, seat: str) -> Path:
+    """The file of a seat. Asked once by whoever keeps it: a laptop has another host name in another network."""
     return state / f"{socket.gethostname()}-{seat.replace(':', '')}.lock"
 
 

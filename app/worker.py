@@ -22,7 +22,7 @@ from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.publication import find_models, publish
 from app.queue import RESUME_HINT, Queue
 from app.records import JobFolder, Summary, Task, remove_folder, sweep_removed, sweep_temporary
-from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats, mark_seat
+from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats, mark_seat, name_file
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Worker:
         self.places, self.seat, self.machine = places, seat, machine
         self.prefix = f"{socket.gethostname()}/{seat}/"
         self.name = f"{self.prefix}{os.getpid()}"
+        self._seat_file = name_file(places.state, seat)
         self.queue = Queue(places.state)
         # Leave at once, giving jobs up or leaving them to the next worker; or after the jobs that are running.
         self.leave, self.leave_after = threading.Event(), threading.Event()
@@ -225,7 +226,7 @@ class Worker:
 
     def _pause(self) -> bool:
         """Wait a moment, marking that this worker is not stuck; returns whether it has to leave at once."""
-        mark_seat(self.places.state, self.seat)
+        mark_seat(self._seat_file)
         return self.leave.wait(POLL_SECONDS)
 
     def _leaving(self) -> bool:

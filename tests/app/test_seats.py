@@ -96,7 +96,7 @@ def test_a_clock_that_is_set_hides_no_stuck_worker_and_makes_none(tmp_path: Path
         now = time.time() + 3600 * hours
         monkeypatch.setattr("app.seats.time.time", lambda: now)
         assert find_marked(tmp_path) == []
-        mark_seat(tmp_path, "cpu")
+        mark_seat(tmp_path / f"{socket.gethostname()}-cpu.lock")
         assert find_marked(tmp_path) == [f"{socket.gethostname()}-cpu.lock"]
 
 

@@ -1,6 +1,7 @@
 """What a worker keeps until a job's end is on record; workers as real processes are in jobs/."""
 
 import json
+import socket
 import threading
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from app.jobs import Job, LostClaimError
 from app.places import Places
 from app.processes import Exit, LocalMachine, MachineError
 from app.records import JobFolder, Task
+from app.seats import STUCK_SECONDS, find_marked, hold_seat
 from app.settings import Settings
 from app.worker import Worker, clear
 
@@ -41,6 +43,17 @@ def test_a_job_that_somebody_else_has_by_now_ends_no_worker(worker: Worker, erro
     assert claimed
     worker.work(claimed)
     assert worker.queue.find(job.id).state == "interrupted"
+
+
+def test_a_worker_is_seen_also_when_its_host_is_called_another_way_meanwhile(worker: Worker, monkeypatch: pytest.MonkeyPatch):
+    with hold_seat(worker.places.state, "cpu", lambda: False):
+        monkeypatch.setattr(socket, "gethostname", lambda: "laptop.of.another.network")
+        now = time.time() + STUCK_SECONDS + 1
+        monkeypatch.setattr("app.seats.time.time", lambda: now)
+        assert find_marked(worker.places.state, everywhere=True) == []
+        worker.leave.set()
+        worker._pause()
+        assert len(find_marked(worker.places.state, everywhere=True)) == 1
 
 
 def train(worker: Worker) -> tuple[str, Path]:
