@@ -120,8 +120,9 @@ def _describe_card(name: str, card: ModelCard) -> ModelDetail:
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
-    except ValueError as error:  # of pydantic's serializer
-        raise CheckpointError(f"{CARD}: a text in it is no Unicode: {error}.") from error
+    except ValueError as error:  # of pydantic's serializer, which Python's own limit comes before or after
+        wrong = "it is nested too deeply" if "depth exceeded" in str(error) else f"a text in it is no Unicode: {error}"
+        raise CheckpointError(f"{CARD}: {wrong}.") from error
     return detail
 
 

@@ -225,9 +225,10 @@ def test_damaged_weights_are_refused_when_asked_for(catalog: Catalog, checkpoint
     assert "alien" not in [entry.name for entry in catalog.entries()]
 
 
-def test_card_that_is_nested_too_deeply_is_refused_and_the_others_load(catalog: Catalog, checkpoints: Path):
+@pytest.mark.parametrize("depth", [300, 600])
+def test_card_that_is_nested_too_deeply_is_refused_and_the_others_load(catalog: Catalog, checkpoints: Path, depth: int):
     card = checkpoints / "alien" / "card.json"
-    card.write_text(card.read_text().replace('"recipe": {}', f'"recipe": {{"a": {"[" * 600 + "]" * 600}}}'))
+    card.write_text(card.read_text().replace('"recipe": {}', f'"recipe": {{"a": {"[" * depth + "]" * depth}}}'))
     assert catalog.find("student-l2d")
     assert "nested too deeply" in catalog.refused()["alien"]
 
