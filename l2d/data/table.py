@@ -2,6 +2,7 @@
 
 import csv
 import os
+import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -103,10 +104,11 @@ def _name_cells(cells: Sequence[str], names: Sequence[str], line: str) -> dict[s
 
 
 def _check_files(rows: Sequence[dict[str, str]], places: Sequence[str], path: Path) -> None:
-    # By where they lie: p.jpg, ./p.jpg and its absolute path are one picture, and could be one of each split.
+    # By where they lie: p.jpg, ./p.jpg and its absolute path are one picture, and could be one of each split. A Mac finds accents in
+    # either coding.
     spelled: dict[str, list[str]] = {}
     for row, place in zip(rows, places, strict=True):
-        spelled.setdefault(os.path.abspath(place), []).append(row["file"])
+        spelled.setdefault(unicodedata.normalize("NFC", os.path.abspath(place)), []).append(row["file"])
     twice = sorted(names[0] for names in spelled.values() if len(names) > 1)
     if twice:
         raise ValueError(f"{path} names pictures more than once, {len(twice)} in all: {name_some(twice)}.")
