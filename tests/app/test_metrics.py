@@ -1,6 +1,7 @@
 """What Prometheus reads."""
 
 import re
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +50,8 @@ def test_requests_stages_and_cache_are_counted(client: TestClient, upload: bytes
     assert [numbers["l2d_stage_seconds_count", stage] for stage in ("decode", "network", "maps")] == [1, 2, 3]
     assert all(numbers["l2d_stage_seconds_sum", stage] > 0 for stage in ("decode", "network", "maps"))
     assert numbers["l2d_queue_depth", ""] == 0
-    assert numbers["process_open_fds", ""] > 0
+    # Of the process itself only Linux tells.
+    assert sys.platform != "linux" or numbers["process_open_fds", ""] > 0
 
 
 def test_a_batch_is_the_labels_whose_maps_one_pass_makes(client: TestClient, upload: bytes):

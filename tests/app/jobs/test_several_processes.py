@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from conftest import Lab
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not ask whom to end")
 def test_a_training_gives_way_when_memory_runs_out():
     script = "from app.processes import yield_memory; yield_memory(); print(open('/proc/self/oom_score_adj').read())"
     told = subprocess.run([sys.executable, "-c", script], cwd=SOURCE_TREE, capture_output=True, text=True, check=True)
