@@ -230,7 +230,9 @@ def yield_memory() -> None:
 
 def write_command(words: list[str], processes: int = 1) -> list[str]:
     """The command line of this app's process; under torchrun, if several are to train together."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    # They would look for each other by this host's name, which a laptop's network, or none, may not know.
+    here = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
+    launcher = ["-m", "torch.distributed.run", *here] if processes > 1 else []
     return [sys.executable, *launcher, "-m", ENTRY, *words]
 
 

@@ -31,6 +31,7 @@ def test_torchrun_starts_the_same_command():
         "-m",
         "torch.distributed.run",
         "--standalone",
+        "--local-addr=127.0.0.1",
         "--nproc-per-node=3",
         "-m",
         "app",
