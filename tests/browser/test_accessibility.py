@@ -48,6 +48,9 @@ def test_the_grid_is_used_by_keyboard_alone(page):
     page.keyboard.up("Space")
     page.keyboard.press("Delete")
     assert list_rows(page) == before[1:]
+    page.locator(".cells").first.focus()
+    page.keyboard.press("Backspace")
+    assert list_rows(page) == before[2:]
 
 
 def test_by_keyboard_the_grid_is_one_stop_and_its_rows_keep_clear_of_the_names(visit):

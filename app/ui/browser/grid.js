@@ -263,7 +263,8 @@ function createGrid(root, { remove, say }) {
       }
       else if (event.key === "PageUp" || event.key === "PageDown") rows[rows.indexOf(row) + (event.key === "PageUp" ? -1 : 1)]?.cross.focus();
       else if (event.key === " ") bare(true);
-      else if (event.key === "Delete") return remove(row.label);
+      // A Mac's key of that name is Backspace.
+      else if (event.key === "Delete" || event.key === "Backspace") return remove(row.label);
       else return;
       event.preventDefault();
     });
