@@ -76,6 +76,8 @@ function watchLabels(element, { listLabels, isShown, add }) {
   for (const done of ["click", "change"])
     document.addEventListener(done, ({ target }) => ![target, began].includes(input) && !list.contains(began) && close(), true);
   input.addEventListener("keydown", (event) => {
+    // Keys of an input method, as Enter for what was composed; Safari says so of that one by its number alone.
+    if (event.isComposing || event.keyCode === 229) return;
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) {
       event.preventDefault();
