@@ -1,6 +1,7 @@
 """Labels as people write them, and those worth showing where nobody names any."""
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 
 # Labels that are shown: at most so many that are predicted; so many of the most probable where none is.
@@ -10,10 +11,13 @@ MOST_PREDICTED, MOST_PROBABLE = 8, 3
 def split_labels(texts: Sequence[str], known: Collection[str]) -> list[str]:
     """The labels that texts name, each once: a text that is a known label is that one, any other names several between commas.
 
-    Blanks around a name do not count, but where they are a known label's own.
+    Blanks around a name do not count, but where they are a known label's own. Nor does the coding of its accents: Macs name folders, and
+    so labels that are made of these, with a letter and its accent as two signs.
     """
     parts = [[text] if text in known else map(str.strip, text.split(",")) for text in texts]
-    return list(dict.fromkeys(part for split in parts for part in split if part))
+    spelled = {unicodedata.normalize("NFC", label): label for label in known}
+    named = (part if part in known else spelled.get(unicodedata.normalize("NFC", part), part) for split in parts for part in split)
+    return list(dict.fromkeys(filter(None, named)))
 
 
 def check_known(labels: Sequence[str], known: Sequence[str]) -> None:

@@ -21,6 +21,13 @@ def test_a_label_with_a_comma_or_blanks_at_its_ends_is_named_by_itself(texts: li
     assert split_labels(texts, [*ANIMALS, "bow", "bow, arrow", "teddy bear "]) == labels
 
 
+def test_a_label_is_known_in_either_coding_of_its_accents_and_its_own_comes_first() -> None:
+    composed, apart = "m\u00f6we", "mo\u0308we"
+    assert split_labels([f"cat, {composed}"], ["cat", apart]) == ["cat", apart]
+    assert split_labels([apart], [composed]) == [composed]
+    assert split_labels([composed, apart], [composed, apart]) == [composed, apart]
+
+
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
