@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import difflib
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ BACKBONES = (
 )
 STRIDES = (8, 16, 32)
 SMALLEST_IMAGE = 32
+# How to save anew what torch.save wrote; a file of more than weights has them by a name, such as "state_dict" or "model".
+CONVERSION = 'safetensors.torch.save_file({n: t.clone().contiguous() for n, t in torch.load(FILE)["state_dict"].items()}, NEW)'
 # Backbones that give maps, with the size and stride that they were built for: to look takes longer than to build one.
 _SEEN: set[tuple[str, int, int]] = set()
 
@@ -130,7 +133,8 @@ def merge_branches(model: LabelNet) -> LabelNet:
     # Here, not above, as in `_create_backbone`.
     from timm.utils.model import reparameterize_model
 
-    model.backbone = reparameterize_model(model.backbone, inplace=True)
+    # The new convolutions would have gradients, even of a network that has none.
+    model.backbone = reparameterize_model(model.backbone, inplace=True).requires_grad_(False)
     return model
 
 
@@ -156,20 +160,34 @@ def check_maps(network: Any, name: str, image_size: int) -> None:
 def load_backbone(network: Any, path: Path) -> None:
     """Load a timm network's weights from a safetensors file, every tensor of it or none; its classifier, if there, is left out.
 
-    The file may also be the weights of a whole `LabelNet`, as a checkpoint holds them: its backbone is taken.
+    The network may be a part of what the file holds, its names behind a prefix such as `module.` or `backbone.`: that part is taken. So
+    a file may be the weights of a whole `LabelNet`, as a checkpoint holds them. Counters of batches, which nothing is computed
+    from, may be missing.
 
     Raises:
-        ValueError: if the file is missing or damaged, or belongs to another network.
+        ValueError: if the file is missing or damaged, belongs to another network, or holds this one several times.
     """
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read as a safetensors file: {error}.") from error
-    inside = {name.removeprefix("backbone."): tensor for name, tensor in state.items() if name.startswith("backbone.")}
-    state = inside or state
+        advice = f" What torch.save wrote becomes one in Python by {CONVERSION}." if zipfile.is_zipfile(path) else ""
+        raise ValueError(f"{path} cannot be read as a safetensors file: {error}.{advice}") from error
+    own = network.state_dict()
+    state = _take_part(state, list(own), path)
     names = network.pretrained_cfg.get("classifier") or ()
     classifiers = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
-    load_weights(network, {name: tensor for name, tensor in state.items() if not name.startswith(classifiers)}, path)
+    counters = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}
+    load_weights(network, counters | {name: tensor for name, tensor in state.items() if not name.startswith(classifiers)}, path)
+
+
+def _take_part(state: Mapping[str, Tensor], names: list[str], path: Path) -> dict[str, Tensor]:
+    """The tensors behind the prefix that most of a network's names have in a file, which may be none, without it."""
+    prefixes = sorted({name.removesuffix(names[0]) for name in state if f".{name}".endswith(f".{names[0]}")})
+    found = {prefix: sum(prefix + name in state for name in names) for prefix in prefixes}
+    best = [prefix for prefix in prefixes if found[prefix] == max(found.values())] or [""]
+    if len(best) > 1:
+        raise ValueError(f"{path} holds the network {len(best)} times, behind {' and '.join(best)}; keep the one that is to be taken.")
+    return {name.removeprefix(best[0]): tensor for name, tensor in state.items() if name.startswith(best[0])}
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:

@@ -61,6 +61,7 @@ def test_merged_branches_predict_the_same(backbone: str) -> None:
         model(images)
         expected, layers = model.eval()(images), len(list(model.modules()))
         merged = merge_branches(model)(images)
+    assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
     torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
     assert (len(list(model.modules())) < layers / 2) == (backbone == "repvgg_a0")
 
@@ -130,6 +131,20 @@ def test_initial_weights_from_a_file(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())
 
 
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.encoder."])
+def test_a_part_of_a_file_is_taken_behind_whatever_prefix(tmp_path: Path, prefix: str) -> None:
+    network, path = timm.create_model("test_resnet", num_classes=0, global_pool=""), tmp_path / "weights.safetensors"
+    state = make_weights(path)
+    kept = {prefix + name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    save_file(kept | {"head.query": torch.zeros(2)}, path)
+    load_backbone(network, path)
+    loaded = network.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in state.items() if name in loaded)
+    save_file(kept | {f"ema.{name.removeprefix(prefix)}": tensor.clone() for name, tensor in kept.items()}, path)
+    with pytest.raises(ValueError, match="holds the network 2 times, behind "):
+        load_backbone(network, path)
+
+
 @pytest.mark.parametrize("classifiers", ["head", ("head", "head_dist"), None])
 def test_every_classifier_of_a_file_is_left_out(tmp_path: Path, classifiers: str | tuple[str, ...] | None) -> None:
     network, other = nn.Linear(3, 2), nn.Linear(3, 2)
@@ -157,6 +172,6 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     network = nn.Identity()
     with pytest.raises(ValueError, match=r"none\.safetensors cannot be read"):
         load_backbone(network, tmp_path / "none.safetensors")
-    (tmp_path / "text.safetensors").write_text("no weights")
-    with pytest.raises(ValueError, match=r"text\.safetensors cannot be read"):
-        load_backbone(network, tmp_path / "text.safetensors")
+    torch.save({}, tmp_path / "pickle.pth")
+    with pytest.raises(ValueError, match=r"pickle\.pth cannot be read .* by safetensors\.torch\.save_file\("):
+        load_backbone(network, tmp_path / "pickle.pth")
