@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from l2d.losses import LOSSES, Loss, bce
 from l2d.losses.embeddings import one_batch
-from l2d.model import LabelNet
 from l2d.outputs import Outputs
 
 # Weights beside a summed binary cross-entropy of weight 1, as in the published code's configuration unless said otherwise.
@@ -68,13 +67,14 @@ class Distiller(nn.Module):
 
     Args:
         weights: loss -> weight, as `choose_weights` gives them.
-        student, teacher: the networks whose outputs will be compared; the teacher may be None where there is no loss to compare by.
+        student, teacher: the networks whose outputs will be compared; the teacher may be None where there is no loss to compare by. A
+            loss that owns weights asks them for their `channels`, no other one asks anything: any module will do.
 
     Raises:
-        ValueError: for losses without a teacher.
+        ValueError: for losses without a teacher, or with networks that have no `channels` for one to be built from.
     """
 
-    def __init__(self, weights: Mapping[str, float], student: LabelNet, teacher: LabelNet | None):
+    def __init__(self, weights: Mapping[str, float], student: nn.Module, teacher: nn.Module | None):
         super().__init__()
         if weights and teacher is None:
             raise ValueError(f"The losses {', '.join(weights)} need a teacher.")
@@ -107,6 +107,10 @@ def _require_scalar(name: str, found: object) -> Tensor:
     raise ValueError(f"The {name} loss must return one number, as a tensor without dimensions; it returned {shown}.")
 
 
-def _build(name: str, student: LabelNet, teacher: LabelNet) -> Loss:
+def _build(name: str, student: nn.Module, teacher: nn.Module) -> Loss:
     loss = LOSSES[name]
-    return loss(student.channels, teacher.channels) if isinstance(loss, type) else loss
+    if not isinstance(loss, type):
+        return loss
+    if not all(hasattr(network, "channels") for network in (student, teacher)):
+        raise ValueError(f"The loss {name} compares stages: student and teacher need `channels`, as of a LabelNet, and all their features.")
+    return loss(student.channels, teacher.channels)

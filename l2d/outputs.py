@@ -14,6 +14,8 @@ class Outputs(NamedTuple):
         features: the backbone's stages, shallow to deep, each (N, D_i, H_i, W_i); the last one is the map that the head reads.
         embeddings: one embedding per label, (N, C, E).
         logits: before the sigmoid, (N, C).
+
+    Of a teacher that gives logits alone: `Outputs((), torch.empty(0), logits)`, for the losses mld, mse and ps.
     """
 
     features: tuple[Tensor, ...]
@@ -35,11 +37,26 @@ def check_batch(*values: Tensor) -> None:
     """Refuse what is no batch of pictures, (N, ...) each: the mean over none is no number.
 
     Raises:
-        ValueError: for a batch without a picture or label, or anything else than tensors.
+        ValueError: for a batch without a picture or label, no tensor at all, or anything else than tensors.
     """
     check_tensors(*values)
-    if not all(value.numel() for value in values):
-        raise ValueError("Expected a batch of at least one picture and label; got an empty one.")
+    if not values or not all(value.numel() for value in values):
+        raise ValueError(
+            "Expected a batch of at least one picture and label; got an empty one, or outputs without what the loss compares (mld, mse and "
+            "ps make do with logits)."
+        )
+
+
+def check_logits(student: Tensor, teacher: Tensor) -> None:
+    """Refuse logits of other pictures or labels than each other's: a column alone would silently be compared with all.
+
+    Raises:
+        ValueError: for other shapes, or as `check_batch`.
+    """
+    check_batch(student, teacher)
+    if student.shape != teacher.shape:
+        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"Logits of student and teacher must be of the same pictures and labels, (N, C); they are of {shapes}.")
 
 
 def check_targets(targets: Tensor, student: Tensor, teacher: Tensor) -> None:

@@ -131,7 +131,7 @@ def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _pool(outputs: Outputs) -> Tensor:
     """The last map averaged over its positions, (N, D), of the pictures of all processes: these losses compare pictures."""
-    check_batch(outputs.features[-1])
+    check_batch(*outputs.features[-1:])
     return processes.gather(outputs.features[-1].float().mean((2, 3)))
 
 

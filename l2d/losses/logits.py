@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from l2d import processes
-from l2d.outputs import Outputs, check_batch, check_targets
+from l2d.outputs import Outputs, check_batch, check_logits, check_targets
 
 # Stands for a label that takes no part in a softmax. Finite, so that a row of nothing else has a gradient of 0 instead of NaN.
 ABSENT = -1e30
@@ -30,7 +30,7 @@ def mld(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
 
     Source: L2D, equation 3.
     """
-    check_batch(student.logits, teacher.logits)
+    check_logits(student.logits, teacher.logits)
     s, t = student.logits.float(), teacher.logits.float().detach()
     return _binary_divergence(s, t).sum() / len(s)
 
@@ -62,7 +62,7 @@ def mse(student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
 
     L2D's supplement names the baseline "MSE" without a formula; comparing probabilities (not logits) with a mean is our reading.
     """
-    check_batch(student.logits, teacher.logits)
+    check_logits(student.logits, teacher.logits)
     return F.mse_loss(student.logits.float().sigmoid(), teacher.logits.float().detach().sigmoid())
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from l2d.distill import METHODS, TITLES, Distiller, choose_weights
 from l2d.losses import LOSSES, bce
@@ -111,6 +111,22 @@ def test_losses_that_own_weights_train_them_with_the_student(student: LabelNet, 
     assert names
     assert all(name.startswith("owned.reviewkd.") for name in names)
     assert owned.state_dict().keys() >= set(names)
+
+
+def test_a_teacher_that_gives_logits_alone(student: LabelNet, teacher: LabelNet, images: Tensor) -> None:
+    mine, logits = student(images), teacher(images).logits
+    alone = Outputs((), torch.empty(0), logits)
+    for method in ("mld", "mse", "ps"):
+        whole = Distiller(METHODS[method], student, teacher)(mine, teacher(images), TARGETS)
+        assert Distiller(METHODS[method], student, nn.Identity())(mine, alone, TARGETS)[method] == whole[method]
+    for name in ("cd", "id", "rkd", "pkt"):
+        with pytest.raises(ValueError, match="mld, mse and ps make do with logits"):
+            LOSSES[name](mine, alone, TARGETS)
+    with pytest.raises(ValueError, match="reviewkd compares stages"):
+        Distiller(METHODS["reviewkd"], student, nn.Identity())
+    for name in ("mld", "mse"):
+        with pytest.raises(ValueError, match=r"same pictures and labels, \(N, C\); they are of "):
+            LOSSES[name](mine, alone._replace(logits=logits[:, :1]), TARGETS)
 
 
 @pytest.mark.parametrize("method", METHODS)
