@@ -1,11 +1,12 @@
 """A trained network on disk: a folder with card.json and model.safetensors, from which it can be rebuilt and fed."""
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -205,6 +206,23 @@ def load_checkpoint(folder: Path | str) -> Network:
         model = build_model(card)
         load_weights(model, state, folder / WEIGHTS)
     return Network(model.eval().requires_grad_(False), card)
+
+
+def select_labels(network: Network, labels: Sequence[str]) -> Network:
+    """The same network for some of its labels, in this order: a label's probability does not depend on the others.
+
+    For a data set with fewer labels than the network, or with another order of them. The card has no scores: they were of all labels.
+
+    Raises:
+        ValueError: naming labels that the network does not know.
+    """
+    model, card = copy.deepcopy(network.model), network.card
+    if unknown := [label for label in labels if label not in card.labels]:
+        raise ValueError(f"{card.name} does not know the labels {', '.join(unknown)}.")
+    rows = [card.labels.index(label) for label in labels]
+    for tensor in (model.head.queries, model.head.classifier, model.head.bias):
+        tensor.data = tensor.data[rows]
+    return Network(model, dataclasses.replace(card, labels=tuple(labels), scores={}))
 
 
 def load_head(folder: Path) -> Head:

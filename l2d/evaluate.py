@@ -62,7 +62,9 @@ def check_labels(card: ModelCard, index: Index) -> None:
     """Refuse a data set whose labels are not the network's: scores by position would be meaningless."""
     if differences := describe_differences(card.labels, index.labels):
         labels = f"{len(card.labels)} label{'s' * (len(card.labels) > 1)}"
-        raise ValueError(f"{card.name} was trained for {labels}; the data set has {len(index.labels)}: {differences}.")
+        known = set(index.labels) <= set(card.labels)
+        advice = " l2d.checkpoint.select_labels makes a network of just the data set's labels (README, From Python)." if known else ""
+        raise ValueError(f"{card.name} was trained for {labels}; the data set has {len(index.labels)}: {differences}.{advice}")
 
 
 def _score_draws(scores: Tensor, targets: Tensor) -> Callable[[Tensor], dict[str, float]]:

@@ -20,12 +20,14 @@ from l2d.checkpoint import (
     WEIGHTS,
     CheckpointError,
     ModelCard,
+    Network,
     add_scores,
     hash_file,
     load_checkpoint,
     load_head,
     read_card,
     save_checkpoint,
+    select_labels,
     write_card,
 )
 from l2d.model import LabelNet, create_model
@@ -73,6 +75,20 @@ def replace_weights(folder: Path, content: bytes) -> None:
     """Other weights, and a card that says that they are the right ones."""
     (folder / WEIGHTS).write_bytes(content)
     rewrite_card(folder, sha256=hash_file(folder / WEIGHTS))
+
+
+def test_some_labels_of_a_network_in_another_order(tmp_path: Path):
+    network, images = Network(make_model().eval(), make_card()), torch.randn(2, 3, 48, 48)
+    chosen = select_labels(network, ["Mähne", "cat"])
+    assert (chosen.card.labels, chosen.card.scores) == (("Mähne", "cat"), {})
+    with torch.inference_mode():
+        expected, found = network.model(images).logits, chosen.model(images).logits
+    assert expected.shape == (2, 3)
+    torch.testing.assert_close(found, expected[:, [2, 0]])
+    save_checkpoint(tmp_path, *chosen)
+    assert load_checkpoint(tmp_path).card.labels == ("Mähne", "cat")
+    with pytest.raises(ValueError, match="one does not know the labels bird"):
+        select_labels(network, ["bird"])
 
 
 def test_round_trip(tmp_path: Path) -> None:

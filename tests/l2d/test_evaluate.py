@@ -107,9 +107,9 @@ def test_every_module_keeps_its_mode_also_after_an_error(bands: Index) -> None:
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (("green", "red", "blue"), "tiny was trained for 3 labels; the data set has 3: the same labels in another order"),
-        (("red", "green"), r"has 3: 1 unknown \(blue\)\."),
-        (("red", "green", "blue", "pink"), r"has 3: 1 missing \(pink\)\."),
+        (("green", "red", "blue"), "tiny was trained for 3 labels; the data set has 3: the same labels in another order.*select_labels"),
+        (("red", "green"), r"has 3: 1 unknown \(blue\)\.$"),
+        (("red", "green", "blue", "pink"), r"has 3: 1 missing \(pink\)\. .*select_labels"),
         (("red", "green", "blue", "a", "b", "c", "d"), r"4 missing \(a, b, c, \.\.\.\)"),
     ],
 )
