@@ -36,7 +36,8 @@ def score_report(scores: Tensor, targets: Tensor, labels: Sequence[str], thresho
         scores: probabilities, (N, C), in [0, 1].
         targets: ground truth, (N, C), 0 or 1.
         labels: the C names, in the order of the columns.
-        thresholds: per-label thresholds, (C,), from `tune_thresholds`; with them the report also holds `threshold_tuned`.
+        thresholds: per-label thresholds, (C,), from `tune_thresholds`; with them the report also holds `threshold_tuned`, and
+            themselves as `thresholds`, by label.
 
     Returns:
         `images`, `mAP` (mean over the labels that have positives), `labels_without_positives` (how many were left out),
@@ -62,6 +63,7 @@ def score_report(scores: Tensor, targets: Tensor, labels: Sequence[str], thresho
         if thresholds.shape != (len(labels),):
             raise ValueError(f"Expected one threshold per label, ({len(labels)},); got {tuple(thresholds.shape)}.")
         report["threshold_tuned"] = f1_scores(predict_above(scores, thresholds), targets)
+        report["thresholds"] = dict(zip(labels, thresholds.tolist(), strict=True))
     return report | {"per_label": {label: _number(precision) for label, precision in zip(labels, precisions, strict=True)}}
 
 

@@ -153,6 +153,7 @@ def test_thresholds_are_tuned_on_the_training_pictures(tmp_path: Path) -> None:
     thresholds = tune_thresholds(predict(model, card, training), training.targets)
     expected = f1_scores(predict_above(predict(model, card, test), thresholds), test.targets)
     assert tuned.pop("threshold_tuned") == pytest.approx(expected)
+    assert list(tuned.pop("thresholds")) == list(card.labels)
     assert tuned == plain
     assert "threshold_tuned OF1" in run(*words, "--tune").stdout
     assert "--tune finds thresholds on the training pictures" in refuse(*words, "--tune", "--split", "train")

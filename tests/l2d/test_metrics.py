@@ -204,9 +204,11 @@ def test_a_tuned_threshold_separates_neighbouring_floats(steps: int):
 
 def test_report_is_json_with_every_protocol():
     scores, targets = draw(1)
-    report = json.loads(json.dumps(score_report(scores, targets, NAMES, tune_thresholds(scores, targets))))
+    tuned = tune_thresholds(scores, targets)
+    report = json.loads(json.dumps(score_report(scores, targets, NAMES, tuned)))
     protocols = ["oracle_k", "threshold", "top3", "top3_threshold", "threshold_tuned"]
-    assert list(report) == ["images", "mAP", "labels_without_positives", *protocols, "per_label"]
+    assert list(report) == ["images", "mAP", "labels_without_positives", *protocols, "thresholds", "per_label"]
+    assert report["thresholds"] == dict(zip(NAMES, tuned.tolist(), strict=True))
     assert report["images"] == 50
     assert all({"OF1", "CF1"} < report[protocol].keys() for protocol in protocols)
     assert report["threshold_tuned"]["CF1"] > report["threshold"]["CF1"]
