@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from l2d.cli import app as cli
+from l2d.data.images import normalise
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -127,11 +129,15 @@ def test_options_that_scripts_count_on():
 
 
 def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (code,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
     monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "readme.py").write_text(code, encoding="utf-8")
-    assert runpy.run_path("readme.py")["maps"].shape == (3, 2, 2)
+    found = runpy.run_path("readme.py")
+    assert found["maps"].shape == (3, 2, 2)
+    pixels = torch.randint(256, (1, *found["pixels"].shape[1:]), dtype=torch.uint8)
+    expected = found["model"](normalise(pixels / 255, found["card"].mean, found["card"].std)).logits.sigmoid()
+    torch.testing.assert_close(torch.export.load("student.pt2").module()(pixels)[-1], expected)
 
 
 def test_make_targets_exist():
