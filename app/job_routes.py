@@ -52,8 +52,8 @@ MODEL_DELETED = RATE | describe_errors(
 
 # What can be asked about a job that was just ordered, for clients that are made from the document.
 LINKS = {
-    name: {"operationId": f"{name}_job_v1_jobs__job__{end}", "parameters": {"job": "$response.body#/id"}}
-    for name, end in {"show": "get", "cancel": "cancel_post", "stop": "stop_post", "resume": "resume_post", "delete": "delete"}.items()
+    name: {"operationId": f"{name}_job", "parameters": {"job": "$response.body#/id"}}
+    for name in ("show", "cancel", "stop", "resume", "delete")
 }
 LOCATION = {"Location": {"description": "the job's address", "schema": {"type": "string"}}}
 ORDERED: Responses = {

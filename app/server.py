@@ -73,6 +73,8 @@ def create_api(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=_live,
         servers=[{"url": "/"}],
+        # Clients that are made from the document name their functions and classes by it.
+        generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(answer_head(app.router))
     app.state.engine = engine

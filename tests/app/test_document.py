@@ -50,9 +50,12 @@ def test_document_tells_the_limits_of_its_server_and_what_an_npz_holds(settings:
         assert "by the number of its cells" in described
 
 
-def test_links_of_an_ordered_job_lead_to_routes_that_are_there(client: TestClient):
+def test_operations_have_short_names_and_links_of_an_ordered_job_lead_to_some(client: TestClient):
     document = client.get("/openapi.json").json()
-    known = {operation["operationId"] for path in document["paths"].values() for operation in path.values()}
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    known = set(names)
+    assert len(known) == len(names)
+    assert {"predict_pictures", "explain_pictures", "compare_models", "submit_job"} <= known
     links = document["paths"]["/v1/jobs"]["post"]["responses"]["202"]["links"]
     assert links.keys() == {"show", "cancel", "stop", "resume", "delete"}
     assert {link["operationId"] for link in links.values()} <= known
