@@ -242,7 +242,9 @@ def _check_name(backbone: str) -> None:
     import timm
 
     if not timm.is_model(backbone.split(".")[0]):
-        close = ", ".join(difflib.get_close_matches(backbone, timm.list_models()))
+        # Of an address at the hub, such as hf_hub:timm/resnet18.a1_in1k, the network's name.
+        name = backbone.rpartition("/")[2].partition(".")[0]
+        close = ", ".join(difflib.get_close_matches(name, timm.list_models()))
         raise ValueError(f"Unknown backbone {backbone!r}; the paper's are {', '.join(BACKBONES)}; close timm names: {close or 'none'}.")
 
 

@@ -90,6 +90,7 @@ def test_the_same_seed_gives_the_same_network() -> None:
     ("backbone", "options", "sentence"),
     [
         ("resnet19", {}, "Unknown backbone 'resnet19'; the paper's are resnet18, .* close timm names: .*resnet18"),
+        ("hf_hub:timm/resnet18.a1_in1k", {}, "Unknown backbone 'hf_hub:.* close timm names: .*resnet18"),
         ("test_vit", {}, "test_vit gives no spatial feature maps"),
         ("swin_tiny_patch4_window7_224", {"output_stride": 16}, "cannot be built with .*output_stride"),
         ("resnet18.bogus", {}, "resnet18.bogus cannot be built"),
