@@ -46,7 +46,7 @@ class ModelCard:
         recipe, data, lineage: how, on what, and from which initial weights it was trained; `lineage` also tells `environments`, what it was
             trained with (`l2d.environment.describe_environment`), unless an older revision did.
         teacher: name and hash of the teacher, for a distilled student.
-        scores: measured, in percent, by protocol.
+        scores: measured, in percent, by protocol; with `thresholds` where they were tuned, by label.
         seconds: training time.
         parameters: number of trained and frozen weights.
         sha256: hash of the weights file.

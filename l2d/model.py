@@ -33,8 +33,11 @@ BACKBONES = (
 )
 STRIDES = (8, 16, 32)
 SMALLEST_IMAGE = 32
-# How to save anew what torch.save wrote; a file of more than weights has them by a name, such as "state_dict" or "model".
-CONVERSION = 'safetensors.torch.save_file({n: t.clone().contiguous() for n, t in torch.load(FILE)["state_dict"].items()}, NEW)'
+# How to save anew what torch.save wrote, which may run code when it is loaded.
+CONVERSION = (
+    'weights = torch.load(FILE), or its entry "state_dict" or "model", then '
+    "safetensors.torch.save_file({n: t.clone().contiguous() for n, t in weights.items()}, NEW)"
+)
 # Backbones that give maps, with the size and stride that they were built for: to look takes longer than to build one.
 _SEEN: set[tuple[str, int, int]] = set()
 
@@ -170,7 +173,7 @@ def load_backbone(network: Any, path: Path) -> None:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        advice = f" What torch.save wrote becomes one in Python by {CONVERSION}." if zipfile.is_zipfile(path) else ""
+        advice = f" What torch.save wrote becomes one in Python: {CONVERSION}." if zipfile.is_zipfile(path) else ""
         raise ValueError(f"{path} cannot be read as a safetensors file: {error}.{advice}") from error
     own = network.state_dict()
     state = _take_part(state, list(own), path)
