@@ -121,7 +121,7 @@ class ModelDetail(ModelSummary):
     data: dict[str, Any] = Field(description="what it was trained on")
     teacher: dict[str, str] | None = Field(description="name and hash of its teacher; null if it had none")
     lineage: dict[str, Any] = Field(description="where its initial weights come from")
-    scores: dict[str, Any] = Field(description="percent, as `l2d evaluate` and `l2d localize` measure them")
+    scores: dict[str, Any] = Field(description="percent, and tuned `thresholds`, as `l2d evaluate` and `l2d localize` find them")
     seconds: float = Field(description="training time")
     sha256: str = Field(description="of the weights file")
     created: str

@@ -220,8 +220,9 @@ def load_network_weights(model: LabelNet, folder: Path, labels: tuple[str, ...])
     """
     known, card = load_checkpoint(folder)
     if card.labels != labels:
+        chosen = ", or what l2d.checkpoint.select_labels makes of it, head included" if set(labels) <= set(card.labels) else ""
         raise ValueError(
-            f"{folder} knows other labels, or in another order, than the data set; give its {WEIGHTS} to take the backbone alone."
+            f"{folder} knows other labels, or in another order, than the data set; give its {WEIGHTS} to take the backbone alone{chosen}."
         )
     load_weights(model, known.state_dict(), folder)
 

@@ -33,6 +33,7 @@ from l2d.runs import (
     describe_lineage,
     execute,
     load_network,
+    load_network_weights,
 )
 from l2d.series import Training, check_trainings
 
@@ -378,5 +379,8 @@ def test_a_run_goes_on_from_a_whole_checkpoint(coco: Path, tmp_path: Path, teach
 
 
 def test_a_run_does_not_go_on_with_other_labels(coco: Path, tmp_path: Path, teacher: Path) -> None:
-    with pytest.raises(ValueError, match="teacher knows other labels"):
+    with pytest.raises(ValueError, match=r"teacher knows other labels.*take the backbone alone\.$"):
         next(execute(dataclasses.replace(make_plan(coco, tmp_path / "other", init=teacher), data="shapes"), device="cpu"))
+    model, card = load_checkpoint(teacher)
+    with pytest.raises(ValueError, match=r"or what l2d\.checkpoint\.select_labels makes of it"):
+        load_network_weights(model, teacher, card.labels[1:])
