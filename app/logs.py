@@ -5,7 +5,7 @@ import os
 import select
 import sys
 import warnings
-from typing import Literal, TextIO
+from typing import BinaryIO, Literal, TextIO
 
 import structlog
 from structlog.contextvars import merge_contextvars
@@ -21,26 +21,44 @@ PATIENCE_SECONDS = 1.0
 TOLD = ("app", "l2d", "uvicorn")
 
 
-class LogHandler(logging.StreamHandler[TextIO]):
+class LogHandler(logging.Handler):
     """Writes lines on standard error, and leaves out what nobody takes there: it would hold up all requests with it.
 
     So does a terminal that somebody stopped with Ctrl-S, or whose connection hangs, and a pipe that is not read.
     """
 
     def __init__(self) -> None:
-        super().__init__(_open_terminal() or sys.stderr)
-        self._left_out = 0
+        super().__init__()
+        self.stream = _open_terminal() or _unbuffer(sys.stderr)
+        self._coding = sys.stderr.encoding
+        # Bytes of a line that is not whole yet, and lines left out since.
+        self._begun, self._left_out = b"", 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, and how many were left out before; the first one of these is waited for, since a reader may just be slow."""
-        if not _has_room(self.stream, 0 if self._left_out else PATIENCE_SECONDS):
-            self._left_out += 1
-            return
-        if self._left_out:
-            told = "Lines left out here, because nobody read them: %d"
-            super().emit(logging.LogRecord(__name__, logging.WARNING, __file__, 0, told, (self._left_out,), None))
-            self._left_out = 0
-        super().emit(record)
+        try:
+            if not self._write(0 if self._begun or self._left_out else PATIENCE_SECONDS):
+                self._left_out += 1
+                return
+            if self._left_out:
+                told = "Lines left out here, because nobody read them: %d"
+                self._begin(logging.LogRecord(__name__, logging.WARNING, __file__, 0, told, (self._left_out,), None))
+                self._left_out = 0
+            self._begin(record)
+            self._write(PATIENCE_SECONDS)
+        except Exception:
+            self.handleError(record)
+
+    def _begin(self, record: logging.LogRecord) -> None:
+        self._begun += f"{self.format(record)}\n".encode(self._coding, "backslashreplace")
+
+    def _write(self, seconds: float) -> bool:
+        """Write what is begun, each piece as soon as there is room for it; returns whether there is room for more."""
+        while (room := _has_room(self.stream, seconds)) and self._begun:
+            # A pipe that has room takes so many bytes without waiting, and a traceback has more.
+            written = self.stream.write(self._begun[: select.PIPE_BUF]) or 0
+            self._begun = self._begun[written:]
+        return room
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Nothing, where the line cannot be written: there is no other place to tell it."""
@@ -48,19 +66,27 @@ class LogHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-def _open_terminal() -> TextIO | None:
+def _open_terminal() -> BinaryIO | None:
     """The terminal that standard error leads to, opened once more: writing to this one does not wait, and others' writing still does."""
     try:
         place = os.open(os.ttyname(sys.stderr.fileno()), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
-        return open(place, "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+        return open(place, "wb", buffering=0)
     except OSError:  # no terminal, or one of another user
         return None
 
 
-def _has_room(stream: TextIO, seconds: float) -> bool:
+def _unbuffer(stream: TextIO) -> BinaryIO:
+    """Where a stream leads, without its buffer, which writes all that it holds at once."""
+    try:
+        return open(stream.fileno(), "wb", buffering=0, closefd=False)
+    except OSError:  # no file of the system's, as in tests
+        return stream.buffer
+
+
+def _has_room(stream: BinaryIO, seconds: float) -> bool:
     try:
         return bool(select.select([], [stream], [], seconds)[1])
-    except (OSError, ValueError):  # no file of the system's, as in tests, or closed by now
+    except (OSError, ValueError):  # no file of the system's, or closed by now
         return True
 
 

@@ -97,7 +97,9 @@ def test_a_reader_that_stands_still_holds_nobody_up(open_ends: Callable[[], tupl
         monkeypatch.setattr("sys.stderr", written)
         configure_logs("text")
         logging.getLogger().setLevel(logging.INFO)
-        asking = threading.Thread(target=lambda: [logging.info("line %d", number) for number in range(800)], daemon=True)
+        # Long as a traceback: there is room for the beginning of one.
+        text = "line " + 9000 * "x"
+        asking = threading.Thread(target=lambda: [logging.info(text) for _ in range(800)], daemon=True)
         asking.start()
         asking.join(10)
         assert not asking.is_alive()
@@ -111,4 +113,5 @@ def test_a_reader_that_stands_still_holds_nobody_up(open_ends: Callable[[], tupl
         # As at the end of a process: no failure of whoever logs.
         monkeypatch.setattr(logging, "raiseExceptions", False)
         logging.warning("too late")
+    assert set(re.findall(rb"line x*", told)) == {text.encode()}
     assert int(re.search(rb"nobody read them: (\d+).*\n.*read again", told)[1]) > 0
