@@ -46,7 +46,7 @@ def find_revision() -> str | None:
     here = Path(__file__)
     # Another repository may hold the environment that this program is installed in.
     if _ask_git(here.parent, "ls-files", "--error-unmatch", here.name) is not None:
-        return _ask_git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        return _name_commit(here.parent)
     try:
         told = json.loads(distribution("l2d").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
@@ -64,10 +64,17 @@ def add_environment(earlier: list[Environment], now: Environment, epoch: int) ->
     return earlier if same else [*earlier, {"from_epoch": epoch} | now]
 
 
+def _name_commit(folder: Path) -> str | None:
+    commit = _ask_git(folder, "rev-parse", "HEAD")
+    # Not by `git describe`, which locks the index: of somebody who commits meanwhile, or for good where it is ended for taking too long.
+    changed = _ask_git(folder, "--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
 def _ask_git(folder: Path, *command: str) -> str | None:
     """What git prints, or None where there is no git or it refuses."""
     try:
-        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -1,5 +1,6 @@
 """What a run was trained with, as its card tells it."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,7 +35,12 @@ def test_the_revision_is_that_of_this_program_and_of_no_repository_around_it(tmp
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "--message", "The program")
     commit = git(tmp_path, "rev-parse", "HEAD")
+    index = tmp_path / ".git" / "index"
+    before = index.read_bytes()
+    os.utime(tmp_path / SOURCE.name, (1, 1))
     assert find_revision() == commit
+    # Untouched, so that nobody who works in the repository is in the way of a training, or the other way round.
+    assert index.read_bytes() == before
     (tmp_path / SOURCE.name).write_text("changed")
     assert find_revision() == f"{commit}-dirty"
     monkeypatch.setenv("PATH", "")
