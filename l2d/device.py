@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import math
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,8 +13,8 @@ from torch import nn
 # Parameters of glibc's mallopt (malloc.h): what the heap gives back, and how many blocks lie outside of it.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
-# What Linux tells of the host's memory, and of the limit of a container.
-HOST, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+# What Linux tells of the host's memory, of the groups that this process is in, and where their limits stand.
+HOST, GROUPS, LIMITS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def choose_memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
@@ -49,14 +50,24 @@ def lacks_memory(error: Exception) -> bool:
 
 
 def find_free_memory() -> float:
-    """Bytes that are free on the host, or that its container may have in all if these are fewer; infinite where nothing tells."""
-    bounds = [math.inf]
+    """Bytes that are free on the host, or that a container, or a cluster's job, may have in all if these are fewer; infinite if unknown."""
+    bounds = [math.inf, *_list_limits()]
     with contextlib.suppress(OSError):
         lines = HOST.read_text().splitlines()
         bounds += [int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable:")]
-    with contextlib.suppress(OSError, ValueError):  # "max", without a limit
-        bounds.append(float(int(CONTAINER.read_text())))
     return min(bounds)
+
+
+def _list_limits() -> Iterator[float]:
+    """Those of this process's group and of all around it, in either version of Linux's control groups."""
+    with contextlib.suppress(OSError):
+        for line in GROUPS.read_text().splitlines():
+            _, kinds, group = line.split(":", 2)
+            # Of the first version every kind of limit has groups of its own.
+            top, name = (LIMITS / "memory", "memory.limit_in_bytes") if kinds else (LIMITS, "memory.max")
+            for place in (Path(group), *Path(group).parents) if kinds in ("", "memory") else ():
+                with contextlib.suppress(OSError, ValueError):  # "max", without a limit
+                    yield float(int((top / place.relative_to("/") / name).read_text()))
 
 
 def keep_freed_memory() -> None:

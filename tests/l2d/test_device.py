@@ -31,18 +31,26 @@ def test_repvgg_is_trained_in_the_memory_format_that_does_not_crash() -> None:
     assert choose_memory_format(repvgg, torch.device("cuda")) is choose_memory_format(resnet, CPU) is torch.channels_last
 
 
-@pytest.mark.parametrize(("container", "expected"), [("max", 3072), ("2000", 2000), ("4000", 3072), (None, 3072)])
+# A container of either version of Linux's groups, and a job of Slurm, whose steps have groups within its own.
+@pytest.mark.parametrize(
+    ("groups", "place"),
+    [("0::/", "memory.max"), ("0::/job_1/step_0", "job_1/memory.max"), ("4:memory:/docker/1", "memory/memory.limit_in_bytes")],
+)
+@pytest.mark.parametrize(("limit", "expected"), [("max", 3072), ("2000", 2000), ("4000", 3072), (None, 3072)])
 def test_memory_is_bounded_by_the_host_and_its_container(
-    container: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    groups: str, place: str, limit: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "meminfo").write_text("MemTotal:      9 kB\nMemAvailable:  3 kB\n")
-    if container is not None:
-        (tmp_path / "memory.max").write_text(f"{container}\n")
-    for name, file in (("HOST", "meminfo"), ("CONTAINER", "memory.max")):
+    (tmp_path / "cgroup").write_text(f"1:cpu:/job_1\n{groups}\n")
+    if limit is not None:
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(f"{limit}\n")
+    for name, file in (("HOST", "meminfo"), ("GROUPS", "cgroup"), ("LIMITS", "")):
         monkeypatch.setattr(device, name, tmp_path / file)
     assert find_free_memory() == expected
-    monkeypatch.setattr(device, "HOST", tmp_path / "of another system")
-    assert find_free_memory() == (float(container) if container and container != "max" else math.inf)
+    for name in ("HOST", "GROUPS"):
+        monkeypatch.setattr(device, name, tmp_path / "of another system")
+    assert find_free_memory() == math.inf
 
 
 @pytest.mark.parametrize(
