@@ -52,7 +52,7 @@ def read_coco(root: Path, split: str, year: int = 2014) -> Index:
     columns = {category["id"]: column for column, category in enumerate(categories)}
     rows = {image["id"]: row for row, image in enumerate(content["images"])}
     _check_ids(content, rows, columns, source)
-    paths = [Path(find_spelled(root / folder, image["file_name"])) for image in content["images"]]
+    paths = list(map(Path, find_spelled(root / folder, [image["file_name"] for image in content["images"]])))
 
     targets = torch.zeros(len(paths), len(labels))
     pairs = [(rows[annotation["image_id"]], columns[annotation["category_id"]]) for annotation in content["annotations"]]

@@ -23,14 +23,23 @@ def find_missing(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if path.name not in names[path.parent] and not os.path.isfile(path)]
 
 
-def find_spelled(folder: Path, name: str) -> str:
-    """Where a file of that name lies, also where it is spelled with another coding of its accents, as files are that come from a Mac."""
-    # Not as a Path, which takes several times as long to make.
-    place = os.path.join(folder, name)
-    if name.isascii():
-        return place
-    spelled = (place, *(os.path.join(folder, unicodedata.normalize(form, name)) for form in ("NFC", "NFD")))
-    return next((one for one in spelled if os.path.exists(one)), place)
+def find_spelled(folder: Path, names: Sequence[str]) -> list[str]:
+    """Where files of these names lie, also where they are spelled with another coding of accents, as files are that come from a Mac.
+
+    Each folder is listed once: to ask for every single file takes minutes where half a million lie on another host.
+    """
+    spelled: dict[str, dict[str, str]] = {}
+    places = []
+    for name in names:
+        # Not as a Path, which takes several times as long to make.
+        place = os.path.join(folder, name)
+        if not name.isascii():
+            above, last = os.path.split(name)
+            if above not in spelled:
+                spelled[above] = _spell_files(folder, above)
+            place = spelled[above].get(last) or spelled[above].get(unicodedata.normalize("NFC", last), place)
+        places.append(place)
+    return places
 
 
 def require_files(paths: Sequence[Path], source: object) -> None:
@@ -123,7 +132,16 @@ def name_some(things: Sequence[object]) -> str:
     return ", ".join(str(thing) for thing in things[:SHOWN]) + (", ..." if len(things) > SHOWN else "")
 
 
-def _list_files(folder: Path) -> set[str]:
+def _spell_files(folder: Path, above: str) -> dict[str, str]:
+    """Where the files below a folder lie, by their names and by these with composed accents; `above` may be coded in any way, too."""
+    codings = dict.fromkeys((above, *(unicodedata.normalize(form, above) for form in ("NFC", "NFD"))))
+    # What is spelled as asked for comes last, and stays.
+    places = [os.path.join(folder, coded) for coded in reversed(codings)]
+    files = {name: os.path.join(place, name) for place in places for name in _list_files(place)}
+    return {unicodedata.normalize("NFC", name): file for name, file in files.items()} | files
+
+
+def _list_files(folder: str | Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if _is_file(entry)}

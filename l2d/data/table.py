@@ -48,7 +48,7 @@ def read_table(path: Path, split: str) -> Index:
         raise ValueError(f"Unknown split {split!r} of a table; the known ones are {', '.join(SPLITS)}.")
     require_annotations(path, "a CSV file with the columns file and labels")
     rows = _read_rows(path)
-    places = [_find(path.parent, row["file"]) for row in rows]
+    places = find_spelled(path.parent, [_separate(path.parent, row["file"]) for row in rows])
     _check_files(rows, places, path)
     labels = require_labels(sorted({label for row in rows for label in _split_labels(row["labels"])}), path)
     _check_separators(labels, path)
@@ -114,11 +114,11 @@ def _check_files(rows: Sequence[dict[str, str]], places: Sequence[str], path: Pa
         raise ValueError(f"{path} names pictures more than once, {len(twice)} in all: {name_some(twice)}.")
 
 
-def _find(folder: Path, name: str) -> str:
-    """Where a picture lies. On other systems than Windows a name may hold its separator, so a file of just that name comes first."""
+def _separate(folder: Path, name: str) -> str:
+    """A picture's name with / between its folders. It may be a file's name as it stands, too: other systems than Windows allow any sign."""
     if "\\" in name and not os.path.exists(os.path.join(folder, name)):
-        name = name.replace("\\", "/")
-    return find_spelled(folder, name)
+        return name.replace("\\", "/")
+    return name
 
 
 def _check_separators(labels: Sequence[str], path: Path) -> None:
