@@ -1,12 +1,13 @@
 """What commands have in common: where they print, how progress looks, and how they say what is wrong."""
 
 import contextlib
+import functools
 import io
 import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -43,7 +44,9 @@ def sentences() -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            # Once, though every training of a series finds the same in its data set.
+            tell = functools.cache(_warn)
+            warnings.showwarning = lambda message, *_, **__: tell(str(message))
             # What Pillow takes for an attack is a panorama here. One of twice as many pixels is an error, with its name.
             warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
             yield
@@ -96,10 +99,8 @@ def _complain(reason: str) -> None:
     say(Text.assemble(("Error:", "red"), f" {reason}"))
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
-) -> None:
-    say(Text.assemble(("Warning:", "yellow"), f" {message}"))
+def _warn(reason: str) -> None:
+    say(Text.assemble(("Warning:", "yellow"), f" {reason}"))
 
 
 @contextlib.contextmanager

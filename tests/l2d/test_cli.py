@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +21,7 @@ from l2d.distill import METHODS
 from l2d.evaluate import predict
 from l2d.metrics import f1_scores, predict_above, tune_thresholds
 from l2d.model import LabelNet
-from l2d.terminal import describe_epoch, print_report
+from l2d.terminal import describe_epoch, print_report, sentences
 from l2d.train import EpochReport
 
 ROOT = Path(__file__).parents[2]
@@ -336,6 +337,14 @@ def test_losses_without_groups_are_warned_about_before_the_training(tmp_path: Pa
     said = " ".join(result.stderr.split())
     assert said.startswith("Warning: The loss id compares labels that a picture shows at once")
     assert "The loss cd" not in said
+
+
+@pytest.mark.filterwarnings("always:pictures")
+def test_what_every_training_of_a_series_warns_of_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with sentences():
+        for what in ("pictures of a", "pictures of b", "pictures of a"):
+            warnings.warn(what, stacklevel=1)
+    assert capsys.readouterr().err == "Warning: pictures of a\nWarning: pictures of b\n"
 
 
 def test_data_check_counts_and_names(coco: Path, tmp_path: Path) -> None:
