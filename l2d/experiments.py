@@ -98,9 +98,10 @@ def reproduce(
 
 
 def _reproduce_table(table: str, rows: "Sequence[Row]", settings: "Settings", device: str, dry_run: bool) -> None:
+    from l2d.comparison import collect_table
     from l2d.data import read_index
     from l2d.report import keep_rows, write_table
-    from l2d.reproduce import collect_table, plan_rows
+    from l2d.reproduce import plan_rows
 
     index = read_index(settings.data, "train")
     # Refused before hours of training, not after.
@@ -113,10 +114,11 @@ def _reproduce_table(table: str, rows: "Sequence[Row]", settings: "Settings", de
 
 
 def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
+    from l2d.comparison import describe_deviations
     from l2d.data import read_index
     from l2d.published import read_recipes
     from l2d.report import write_sweep
-    from l2d.reproduce import describe_deviations, plan_figure1
+    from l2d.reproduce import plan_figure1
     from l2d.sweep import collect_sweep, plan_sweep
 
     if settings.teacher is not None or settings.student is not None:

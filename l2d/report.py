@@ -32,7 +32,7 @@ NUMBER_SHARE = 0.12
 
 
 def write_table(folder: Path, report: dict[str, Any]) -> list[Path]:
-    """A table of `l2d.reproduce.collect_table` as NAME.json, .md, .png and .pdf, with the rows that `keep_rows` finds; return the files.
+    """A table of `l2d.comparison.collect_table` as NAME.json, .md, .png and .pdf, with the rows that `keep_rows` finds; return the files.
 
     Raises:
         ValueError: as `keep_rows`.

@@ -44,7 +44,7 @@ class Pair(BaseModel):
 
 
 class Report(BaseModel):
-    """What `l2d.reproduce.collect_table` gives, as far as it is shown."""
+    """What `l2d.comparison.collect_table` gives, as far as it is shown."""
 
     data: str
     recipe: str | None = None

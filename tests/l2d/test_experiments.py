@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from l2d.checkpoint import load_checkpoint, read_card, write_card
 from l2d.cli import app
+from l2d.comparison import collect_table
 from l2d.published import read_rows
 from l2d.report import write_table
-from l2d.reproduce import collect_table, plan_rows, plan_teacher
+from l2d.reproduce import plan_rows, plan_teacher
 from l2d.series import run_training
 from tests.l2d.conftest import make_index, make_settings
 

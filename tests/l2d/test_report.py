@@ -15,10 +15,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from l2d.comparison import collect_table
 from l2d.figure import save_figure
 from l2d.published import Row, read_rows
 from l2d.report import OURS, PAPER, plot_sweep, plot_table, sweep_as_markdown, table_as_markdown, write_sweep, write_table
-from l2d.reproduce import collect_table, plan_figure1, plan_rows
+from l2d.reproduce import plan_figure1, plan_rows
 from l2d.sweep import collect_sweep, plan_sweep
 from tests.l2d.conftest import finish, make_index, make_settings
 

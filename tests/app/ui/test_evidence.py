@@ -5,9 +5,10 @@ import torch
 
 from app.ui.evidence import render_evidence
 from app.ui.tables import find_best
+from l2d.comparison import collect_table
 from l2d.data import Index
 from l2d.published import choose_rows, read_rows
-from l2d.reproduce import Settings, collect_table
+from l2d.reproduce import Settings
 
 SCORES = {"mAP": 44.25, "OF1": 57.7, "CF1": 41.0}
 
