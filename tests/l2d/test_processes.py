@@ -16,12 +16,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l2d import processes, published, reproduce
-from l2d.checkpoint import read_card, save_checkpoint
+from l2d import comparison, processes, published, reproduce
+from l2d.checkpoint import CARD, WEIGHTS, read_card, save_checkpoint
 from l2d.cli import app
 from l2d.data.images import Index
 from l2d.data.shapes import LABELS
 from l2d.distill import METHODS, Distiller
+from l2d.epochs import EPOCHS
 from l2d.evaluate import predict
 from l2d.model import LabelNet
 from l2d.terminal import joined
@@ -140,7 +141,7 @@ def command(folder: Path, *words: str) -> None:
     """A command that trains tiny networks on drawn pictures."""
     os.chdir(folder)
     recipes = make_recipes()
-    published.read_recipes = reproduce.read_recipes = lambda: recipes
+    published.read_recipes = reproduce.read_recipes = comparison.read_recipes = lambda: recipes
     app([*words, "--data", "shapes:24", "--device", "cpu"])
 
 
@@ -279,7 +280,7 @@ def test_a_table_is_trained_and_scored_by_both_and_told_and_written_by_one(tmp_p
     (row,) = json.loads((tmp_path / "out/table4.json").read_text())["rows"]
     pictures = {method: entry["pictures"] for method, entry in row["methods"].items()}
     assert pictures == {method: {"trained": 24, "scored": 6} for method in ("teacher", "vanilla", "l2d")}
-    assert {path.name for path in (tmp_path / "out").glob("*/*")} == {"card.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "out").glob("*/*")} == {CARD, WEIGHTS, EPOCHS}
     # Planned otherwise: both end.
     assert "was trained otherwise than asked for now (epochs)" in run_two("command", tmp_path, *TABLE, "2", code=1)
 
@@ -334,7 +335,7 @@ def test_launchers_leave_one_checkpoint_and_one_voice(tmp_path: Path, launcher: 
     words = ["l2d", "distill", "--teacher", "teacher", "--student", "test_resnet", "--method", "l2d", "--out", "student", *common]
     said = run(launcher, *LAUNCHERS[launcher], find_port(), "-m", *words)
     assert said.count("epoch 2/2") == said.count("Wrote student") == 1
-    assert {path.name for path in (tmp_path / "student").iterdir()} == {"card.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "student").iterdir()} == {CARD, WEIGHTS, EPOCHS}
     assert read_card(tmp_path / "student").scores["held_out"]["images"] == 5
 
 
