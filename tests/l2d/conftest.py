@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from l2d import published, reproduce
+from l2d import comparison, published, reproduce
 from l2d.checkpoint import ModelCard, Network, write_card
 from l2d.data.images import Index
 from l2d.model import create_model
@@ -135,10 +136,16 @@ def make_recipes() -> dict[str, Any]:
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """All networks are tiny ones, and 24 pictures are drawn at most."""
     recipes = make_recipes()
-    for module in (published, reproduce):
+    for module in (comparison, published, reproduce):
         monkeypatch.setattr(module, "read_recipes", lambda: recipes)
     monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plot is drawn anew whenever a report is written, which takes longer than a tiny training does."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
 
 
 def make_settings(out: Path = Path("out"), data: str = "shapes:24", **changes: Any) -> Settings:

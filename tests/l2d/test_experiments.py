@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import timm
-from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -27,12 +26,6 @@ def run(*words: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, words)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, " ".join(result.output.split())
-
-
-@pytest.fixture
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plot is drawn anew after every training, which takes longer than a tiny training does."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
 
 
 def reproduce_table4(*words: str) -> tuple[int, str]:

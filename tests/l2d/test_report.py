@@ -206,13 +206,7 @@ def test_nothing_measured_yet_is_a_table_too(tmp_path: Path):
     assert b"/Type3" not in files[3].read_bytes()
 
 
-@pytest.fixture
-def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of what is not drawn: to draw takes nearly a second each time."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
-
-
-@pytest.mark.usefixtures("unplotted")
+@pytest.mark.usefixtures("no_plots")
 def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
     rows, settings = read_rows("table4"), make_settings(tmp_path, data="voc:ROOT")
     for number in (3, 1, 3):
@@ -238,7 +232,7 @@ def test_a_table_keeps_the_rows_that_are_in_its_folder(tmp_path: Path):
             write_table(tmp_path, collect_table("table4", rows[:1], settings, make_index()))
 
 
-@pytest.mark.usefixtures("unplotted")
+@pytest.mark.usefixtures("no_plots")
 def test_two_that_write_rows_of_a_table_at_once_lose_none(tmp_path: Path):
     rows, settings, both = read_rows("table4"), make_settings(tmp_path, data="voc:ROOT"), threading.Barrier(2)
 
