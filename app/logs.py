@@ -112,6 +112,8 @@ def choose_lines() -> None:
     for name in TOLD:
         logging.getLogger(name).setLevel(logging.INFO)
     logging.captureWarnings(True)
+    # As commands leave it out: a data set's panorama is no attack, and pictures of strangers have a limit of their own.
+    warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     # The sentence alone, as commands print it, not where in the program it stands.
     warnings.formatwarning = lambda message, *_, **__: str(message)
 

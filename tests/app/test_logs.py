@@ -77,6 +77,8 @@ def test_what_is_warned_of_is_a_line_of_the_log(capsys: pytest.CaptureFixture[st
         configure_logs("json")
         # As Pillow does of a stranger's picture.
         warnings.warn("Corrupt EXIF data.", stacklevel=1)
+        # As of a panorama.
+        warnings.warn("Image size (9 pixels) exceeds limit of 8 pixels, could be decompression bomb DOS attack.", stacklevel=1)
         logging.captureWarnings(False)
     told = json.loads(capsys.readouterr().err)
     assert (told["event"], told["level"]) == ("Corrupt EXIF data.", "warning")
