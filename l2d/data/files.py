@@ -19,8 +19,10 @@ def find_missing(paths: Sequence[Path]) -> list[Path]:
     names: dict[Path, set[str]] = {}
     for folder in {path.parent for path in paths}:
         names[folder] = _list_files(folder)
+    missing = [path for path in paths if path.name not in names[path.parent]]
     # On a Mac a file is found by another spelling than it is listed by: in capitals, or with an accent as a sign of its own.
-    return [path for path in paths if path.name not in names[path.parent] and not os.path.isfile(path)]
+    folded = {folder: set(map(_fold, names[folder])) for folder in {path.parent for path in missing}}
+    return [path for path in missing if _fold(path.name) not in folded[path.parent] or not os.path.isfile(path)]
 
 
 def find_spelled(folder: Path, names: Sequence[str]) -> list[str]:
@@ -130,6 +132,10 @@ def describe_differences(expected: Sequence[str], found: Sequence[str]) -> str:
 def name_some(things: Sequence[object]) -> str:
     """The first few of a list, for an error message."""
     return ", ".join(str(thing) for thing in things[:SHOWN]) + (", ..." if len(things) > SHOWN else "")
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _spell_files(folder: Path, above: str) -> dict[str, str]:
