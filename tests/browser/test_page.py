@@ -110,7 +110,7 @@ def test_on_a_phone_the_maps_stay_in_reach_below_all_labels(visit):
     before = page.locator(".grid .row").count()
     field = page.locator("#l2d-label")
     field.click()
-    others = page.locator("#l2d-options li span").all_inner_texts()
+    others = page.locator("#l2d-options li span").all_text_contents()
     field.fill(",".join(others))
     field.press("Enter")
     expect(page.locator(".grid .row")).to_have_count(before + len(others))

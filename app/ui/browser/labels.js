@@ -37,21 +37,27 @@ function watchLabels(element, { listLabels, isShown, add }) {
     options = listLabels().filter(({ label }) => label.toLowerCase().includes(text) && !isShown(label));
     if (text) options.sort((a, b) => starts(a) - starts(b));
     if (!options.length && !found.length) options = listLabels().filter(({ label }) => isMisspelt(text, label.toLowerCase()) && !isShown(label));
-    active = clamp(active, 0, Math.max(0, options.length - 1));
     list.replaceChildren(...options.map(describe));
     const added = found.filter((label) => !isShown(label)).join(", ");
     if (!options.length) list.append(make("li", { class: "none", role: "option", "aria-disabled": "true" }, added ? `Enter adds ${added}` : explainNone(text, found)));
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
-    if (options.length) input.setAttribute("aria-activedescendant", "l2d-option-" + active);
-    else input.removeAttribute("aria-activedescendant");
-    list.children[active]?.scrollIntoView({ block: "nearest" });
+    mark(0);
+  };
+  /** Mark the option that Enter takes. Of thousands none is built anew for it. */
+  const mark = (index) => {
+    if (!options.length) return input.removeAttribute("aria-activedescendant");
+    list.children[active]?.setAttribute("aria-selected", "false");
+    active = clamp(index, 0, options.length - 1);
+    list.children[active].setAttribute("aria-selected", "true");
+    input.setAttribute("aria-activedescendant", "l2d-option-" + active);
+    list.children[active].scrollIntoView({ block: "nearest" });
   };
   const explainNone = (text, found) => (!text ? "All labels are shown" : found.length ? "Already shown" : "No label of that name");
   const describe = ({ label, score }, index) => {
     const option = make(
       "li",
-      { role: "option", id: "l2d-option-" + index, "aria-selected": String(index === active) },
+      { role: "option", id: "l2d-option-" + index, "aria-selected": "false" },
       make("span", {}, label),
       make("small", {}, formatProbability(score)),
     );
@@ -62,7 +68,6 @@ function watchLabels(element, { listLabels, isShown, add }) {
     return option;
   };
   const open = () => {
-    active = 0;
     render();
     list.scrollIntoView({ block: "nearest" });
   };
@@ -81,8 +86,8 @@ function watchLabels(element, { listLabels, isShown, add }) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) {
       event.preventDefault();
-      active += step;
-      render();
+      if (list.hidden) open();
+      else mark(active + step);
     } else if (event.key === "Enter" && !list.hidden && options.length) choose(options[active].label);
     else if (event.key === "Enter") chooseNamed();
     else if (event.key === "Escape" || event.key === "Tab") close();
