@@ -38,8 +38,9 @@ def test_on_paper_there_are_names_at_every_map_and_nothing_to_press(page):
     assert page.locator(".gradio-container").evaluate("(page) => getComputedStyle(page).overflow") == "visible"
 
 
-def test_in_forced_colours_one_sees_which_tab_is_in_front(page):
+def test_in_forced_colours_one_sees_which_tab_is_in_front_and_what_opens_a_list(page):
     page.emulate_media(forced_colors="active")
+    assert page.locator("#l2d-kind").evaluate("(field) => getComputedStyle(field).appearance") == "auto"
     front = page.get_by_role("tab", name="Compare")
     assert front.evaluate("(tab) => getComputedStyle(tab, '::after').forcedColorAdjust") == "none"
 
@@ -85,9 +86,19 @@ def test_column_names_stay_in_sight(page):
     assert page.evaluate("document.querySelector('.head').getBoundingClientRect().top") >= 0
 
 
-def test_controls_stand_in_line(opened):
-    tops = [opened.locator(control).bounding_box()["y"] for control in ("#l2d-colour", "#l2d-opacity", ".save summary")]
+def test_controls_stand_in_line_beside_a_scroll_bar(opened):
+    opened.set_viewport_size({"width": 1280 - 17, "height": 900})
+    tops = [opened.locator(control).bounding_box()["y"] for control in ("#l2d-colour", "#l2d-threshold", ".save summary")]
+    opened.set_viewport_size({"width": 1280, "height": 900})
     assert max(tops) - min(tops) < 1
+
+
+def test_controls_hold_their_text_where_a_browser_enlarges_it_alone(opened):
+    larger = opened.add_style_tag(content=".tools * { font-size: 24px !important; }")
+    boxes = opened.locator(".segments span, .save summary")
+    cut = boxes.evaluate_all("(boxes) => boxes.filter((box) => box.scrollHeight > box.clientHeight).map((box) => box.innerText)")
+    larger.evaluate("(style) => style.remove()")
+    assert cut == []
 
 
 def test_on_a_phone_the_grid_begins_in_the_upper_half_and_nothing_hides(visit):
