@@ -74,9 +74,14 @@ def test_the_camera_takes_it(page):
     assert page.evaluate("document.querySelector('.webcam video').srcObject") is None
 
 
-def test_an_example_shows_who_made_it(page):
+def test_an_example_shows_who_made_it_and_the_one_before_is_let_go(page):
+    page.evaluate("window.gone = []; const revoke = URL.revokeObjectURL; URL.revokeObjectURL = (url) => { gone.push(url); revoke(url); }")
+    before = page.locator(".grid img").evaluate_all("(images) => [...new Set(images.map((image) => image.src))]")
     page.get_by_role("button", name="A cup of coffee").click()
     wait_for(page, "A cup of coffee", "600 × 400")
+    assert page.evaluate("gone.filter(Boolean)") == before
+    # A data URL would be read anew for each of them.
+    assert page.locator(".grid img").first.get_attribute("src").startswith("blob:")
     expect(page.locator(".credit")).to_have_text("Rachel Michetti, Pikolo Espresso Bar (CC0)")
     expect(page.get_by_role("button", name="A cup of coffee")).to_have_attribute("aria-pressed", "true")
 

@@ -50,7 +50,8 @@ function accept({ answer, preview }) {
   const first = preview && !state.photo.preview;
   if (first) {
     release(state.photo);
-    state.photo.preview = preview;
+    release(state.photo.before?.photo);
+    state.photo.preview = keepPicture(preview);
     state.photo.before = undefined;
     state.rows = answer.labels;
   }

@@ -52,9 +52,9 @@ function pick(photo) {
   if (chosen().length) ask(chosen(), null, before ? restore : undefined);
 }
 
-/** A file that is no longer shown itself need not be kept in memory for it. */
+/** Pictures that are no longer shown need not be kept in memory. */
 function release(photo) {
-  if (photo?.url?.startsWith("blob:")) URL.revokeObjectURL(photo.url);
+  for (const address of [photo?.url, photo?.preview]) if (address?.startsWith("blob:")) URL.revokeObjectURL(address);
 }
 
 function toggleRow(label) {

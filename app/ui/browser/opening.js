@@ -37,6 +37,7 @@ async function open() {
 function showFirst({ first, examples, example }, asked, followed) {
   const known = examples.find(({ name }) => name === example), sha256 = asked.photo?.[0];
   const before = state.photo?.sha256 === sha256 ? state.photo : { name: asked.name?.[0] ?? "Photograph", sha256 };
+  release(state.photo);
   state.photo = known ? photoOf(known) : { ...before, preview: undefined };
   accept(first);
   const rows = asked.labels?.filter((label) => chosen().some((model) => model.labels.includes(label)));
