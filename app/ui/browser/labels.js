@@ -74,6 +74,8 @@ function watchLabels(element, { listLabels, isShown, add }) {
   input.addEventListener("focus", open);
   input.addEventListener("click", open);
   input.addEventListener("input", open);
+  // The keyboard of a phone comes later than the list, and would lie over it.
+  visualViewport.addEventListener("resize", () => list.hidden || list.scrollIntoView({ block: "nearest" }));
   // Not when the field loses the keyboard, which a press does: what lies below moves up then, and the click that follows would miss it.
   // It is judged by where it began, as opening the list may move the field itself.
   let began = null;
