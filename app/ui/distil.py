@@ -53,6 +53,8 @@ CONFIRM = """(token, job, told) => {
   if (sure) document.activeElement.blur();
   return [token, sure ? job : null, told];
 }"""
+# Whoever says no may press again before the server has answered that there is nothing to do.
+ASK_FIRST: dict[str, Any] = {"js": CONFIRM, "trigger_mode": "multiple"}
 NO_JOB = "<p>No job yet. The form holds a small one that needs no data set: start it.</p>"
 # The view beneath the list, in the order of its parts, where there is no job.
 HIDDEN = gr.update(visible=False)
@@ -88,7 +90,8 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
         ended(None, None, start, js=WAKE, **QUIET)
     answer[1].click(None, js=SHOW, **QUIET)
     for verb, button in buttons.items():
-        asked = button.click(bench.ask(verb), [token, chosen, answer[0]], list(answer), js=CONFIRM if verb == "delete" else None, **QUIET)
+        doubtful = ASK_FIRST if verb == "delete" else {}
+        asked = button.click(bench.ask(verb), [token, chosen, answer[0]], list(answer), **QUIET | doubtful)
         asked.then(**refresh).then(None, js=GO_ON, **QUIET)
     # Arrows move on before the job that they passed is answered.
     chosen.input(**refresh, trigger_mode="always_last")

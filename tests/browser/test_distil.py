@@ -136,14 +136,21 @@ def test_another_student_is_ordered_once_whatever_the_first_one_started_from(con
     expect(page.locator(".l2d-state")).to_have_text("cancelled")
     # The button is gone, and the keyboard goes on with what is there.
     expect(group.get_by_role("radio", name=re.compile("First student: cancelled"))).to_be_focused()
-    # Without a yes it stays where it is.
+    # Without a yes it stays where it is, and asks again, be the server as slow as it may.
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route))
     delete = page.get_by_role("button", name="Delete")
     page.once("dialog", lambda dialog: dialog.dismiss())
     delete.click()
     expect(delete).to_be_focused()
+    with page.expect_event("dialog") as asked:
+        page.once("dialog", lambda dialog: dialog.accept())
+        delete.click()
+    assert "a teacher too" in asked.value.message
+    page.route("**/queue/join*", lambda route: route.continue_())
+    for route in held:
+        route.continue_()
     # What was told about the order goes with its job.
-    page.once("dialog", lambda dialog: dialog.accept())
-    delete.click()
     expect(page.get_by_text("No job yet.")).to_be_visible()
     expect(start).to_be_focused()
     expect(page.get_by_text(re.compile("^Ordered as job"))).to_be_hidden()
