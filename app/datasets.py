@@ -158,8 +158,11 @@ class Datasets:
             )
         try:
             with self._lock:
-                # Whoever was before may have looked through the same one.
-                return self._recall(dataset) or self._look_through(dataset)
+                try:
+                    # Whoever was before may have looked through the same one.
+                    return self._recall(dataset) or self._look_through(dataset)
+                finally:
+                    self._look = ""
         finally:
             self._places.release()
 
@@ -179,7 +182,6 @@ class Datasets:
             facts.problem = f"It cannot be read: {type(error).__name__}: {error}"
         facts.problem = _spell(facts.problem.replace(f"{self.folder}{os.sep}", ""))
         self._keep(dataset, stamp, facts)
-        self._look = ""
         return facts
 
     def _follow(self, dataset: Dataset, split: str) -> Callable[[int, int], None]:

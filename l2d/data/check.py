@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from l2d.data import check_splits, read_annotations
+from l2d.data.files import name_some
 from l2d.data.images import Index, open_image
 
 # Pictures decoded at once.
@@ -102,7 +103,7 @@ def _warn(index: Index, counts: dict[str, int], broken: list[str], found: list[S
 
 def _name_most(labels: list[str]) -> str:
     """Labels by name, with their number where there are too many for that."""
-    return ", ".join(labels[:MOST_NAMED]) + (f", ... ({len(labels)} in all)" if len(labels) > MOST_NAMED else "")
+    return name_some(labels, MOST_NAMED) + (f" ({len(labels)} in all)" if len(labels) > MOST_NAMED else "")
 
 
 def _find_outside(index: Index, found: list[Size | str]) -> list[Path]:

@@ -129,9 +129,9 @@ def describe_differences(expected: Sequence[str], found: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def name_some(things: Sequence[object]) -> str:
-    """The first few of a list, for an error message."""
-    return ", ".join(str(thing) for thing in things[:SHOWN]) + (", ..." if len(things) > SHOWN else "")
+def name_some(things: Sequence[object], most: int = SHOWN) -> str:
+    """The first few of a list, for a message."""
+    return ", ".join(str(thing) for thing in things[:most]) + (", ..." if len(things) > most else "")
 
 
 def _fold(name: str) -> str:
