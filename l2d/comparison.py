@@ -130,8 +130,8 @@ def read_scores(folder: Path) -> dict[str, float]:
     return {"mAP": scores["mAP"], **{name: scores["oracle_k"][name] for name in ("OF1", "CF1")}} if scores.get("mAP") is not None else {}
 
 
-def describe_deviations(data: str, settings: Settings, index: Index, weights: bool = True) -> list[str]:
-    """In sentences, where these trainings on the pictures of `index` differ from the paper's on `data`; with or without losses' weights."""
+def describe_deviations(data: str, settings: Settings, index: Index) -> list[str]:
+    """In sentences, where these trainings on the pictures of `index` differ from the paper's on `data`."""
     recipes = read_recipes()
     paper, plan = recipes["recipes"]["paper"], plan_network("any", "any", settings)
     notes = describe_data(data, settings.kind, index)
@@ -146,21 +146,19 @@ def describe_deviations(data: str, settings: Settings, index: Index, weights: bo
         notes.append(f"Pictures of {plan.image_size} pixels a side instead of {paper['network']['image_size']}.")
     if plan.recipe.train_size != plan.image_size:
         notes.append(f"While training, pictures of {plan.recipe.train_size} pixels a side.")
-    if not weights and recipes["recipes"][settings.recipe]["weights"]:
-        notes.append(f"The curves are around the published weights, not those of the recipe {settings.recipe}.")
     if plan.pretrained:
         notes.append(recipes["initial_weights"])
     elif plan.init is None:
         notes.append("Networks start from random weights instead of ImageNet's.")
     else:
         notes.append("Networks start from weights that were given as files; the cards tell which (lineage).")
-    notes += _describe_recipe(recipes, settings.recipe, weights) + recipes["deviations"]
+    notes += _describe_recipe(recipes, settings.recipe) + recipes["deviations"]
     # Other pictures may be laid out like MS-COCO's.
     coco = settings.kind in recipes["unlabelled"]["data"] and len(index.labels) == recipes["sizes"]["MS-COCO"][0]
     return notes + [recipes["unlabelled"]["note"]] * coco
 
 
-def _describe_recipe(recipes: dict[str, Any], name: str, weights: bool) -> list[str]:
+def _describe_recipe(recipes: dict[str, Any], name: str) -> list[str]:
     """How a recipe differs from the paper's, in sentences; the number of epochs and the pictures' sizes are told apart from it."""
     paper, chosen = recipes["recipes"]["paper"], recipes["recipes"][name]
     told = ("epochs", "image_size", "train_size")
@@ -172,7 +170,7 @@ def _describe_recipe(recipes: dict[str, Any], name: str, weights: bool) -> list[
     }
     listed = ", ".join(f"no {setting}" if value is False else f"{setting} {value}" for setting, value in changes.items())
     sentences = [f"Recipe {name}: {listed}."] if changes else []
-    if weights and chosen["weights"]:
+    if chosen["weights"]:
         listed = ", ".join(f"{loss} {weight:g}" for loss, weight in chosen["weights"].items())
         sentences.append(f"Loss weights {listed}: {chosen['weights_from']}")
     return sentences

@@ -126,11 +126,10 @@ def _reproduce_figure(settings: "Settings", device: str, dry_run: bool) -> None:
     figure = read_recipes()[FIGURE]
     teacher, student = plan_figure1(settings)
     index = read_index(settings.data, "train")
-    # Every curve is around the published weights.
-    notes = [*describe_deviations(figure["data"], settings, index, weights=False), "The paper shows these curves without numbers."]
+    notes = [*describe_deviations(figure["data"], settings, index), "The paper shows these curves without numbers."]
 
     def write() -> list[Path]:
-        return write_sweep(student.out, collect_sweep(student, figure["factors"]) | {"notes": notes})
+        return write_sweep(student.out, collect_sweep(student, figure["factors"]) | {"recipe": settings.recipe, "notes": notes})
 
     _work_through([teacher, *plan_sweep(student, figure["factors"])], index, write, device, dry_run)
 
@@ -141,42 +140,34 @@ def sweep(
     data: Data,
     out: Annotated[Path, typer.Option(**PATH, help="folder of all trainings and results")],
     method: Annotated[str, typer.Option(help="the method whose weights are varied")] = "l2d",
-    factors: Annotated[str, typer.Option(help="multiples of each published weight, separated by commas")] = "0.1,0.3,1,3,10",
+    factors: Annotated[str, typer.Option(help="multiples of each of the recipe's weights, separated by commas")] = "0.1,0.3,1,3,10",
     holdout: Annotated[float, typer.Option(help="share of the training pictures that the scores are taken on")] = 0.1,
-    epochs: Annotated[int, typer.Option(help="passes over the training pictures")] = 80,
-    batch_size: Annotated[int, typer.Option(help="pictures per step")] = 64,
-    lr: Annotated[float, typer.Option(help="peak learning rate")] = 1e-4,
-    image_size: Annotated[int, typer.Option(help="side of the student's input in pixels")] = 224,
-    init: Annotated[Path | None, typer.Option(**KNOWN_PATH, help="safetensors file with the backbone's initial weights")] = None,
-    pretrained: Annotated[bool, typer.Option(help="start from timm's ImageNet weights (downloads them)")] = False,
+    epochs: Epochs = None,
+    image_size: ImageSize = None,
+    recipe: RecipeName = "paper",
+    share: Share = 1.0,
+    init: InitFolder = None,
+    pretrained: Pretrained = None,
     seed: Annotated[int, typer.Option(help="of initialisation, order, augmentation and dropout")] = 0,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Vary each loss weight, the others as published, and draw the scores on pictures held out as curves."""
-    from l2d.checkpoint import read_card
+    """Vary each loss weight, the others as in the recipe, and draw the scores on pictures held out as curves."""
     from l2d.data import read_index
-    from l2d.recipe import Recipe
     from l2d.report import write_sweep
-    from l2d.runs import Plan
+    from l2d.reproduce import Settings, plan_sweep_student
     from l2d.sweep import collect_sweep, plan_sweep
 
     with sentences(), joined():
-        card = read_card(teacher)
-        recipe = Recipe(
-            method=method,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            train_size=image_size,
-            teacher_size=card.image_size,
-            holdout=holdout,
-            seed=seed,
-        )
-        plan = Plan(student, data, out, recipe, teacher, init, pretrained, image_size, width=card.width, feedforward=card.feedforward)
+        settings = Settings(data, out, (method,), (seed,), epochs, image_size, recipe, share, init=init, pretrained=pretrained)
+        plan = plan_sweep_student(student, teacher, method, settings, holdout=holdout)
         multiples = _parse_numbers(factors, float)
         trainings, index = plan_sweep(plan, multiples), read_index(data, "train")
-        _work_through(trainings, index, lambda: write_sweep(out, collect_sweep(plan, multiples)), device, dry_run)
+
+        def write() -> list[Path]:
+            return write_sweep(out, collect_sweep(plan, multiples) | {"recipe": recipe})
+
+        _work_through(trainings, index, write, device, dry_run)
 
 
 def _split_given(names: str | None, option: str) -> list[str]:

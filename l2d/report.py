@@ -156,7 +156,7 @@ def sweep_as_markdown(report: dict[str, Any]) -> str:
     for loss, curve in report["curves"].items():
         lines = [_table_line(["weight", "mAP, held out", ""]), _table_line(["---:", "---:", "---"])]
         for point in curve["points"]:
-            marks = [word for word in ("published", "best") if point["weight"] == curve[word]]
+            marks = [word for word in ("usual", "best") if point["weight"] == curve[word]]
             lines.append(_table_line([f"{point['weight']:g}", _percent(point["mAP"]), ", ".join(marks)]))
         parts.append(f"## {loss}\n\n" + "\n".join(lines))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -164,15 +164,16 @@ def sweep_as_markdown(report: dict[str, Any]) -> str:
 
 def _describe_sweep(report: dict[str, Any]) -> str:
     what = (
-        f"{report['teacher']} → {report['student']}, method {report['method']}: each weight varied with the others as published. Scores on "
-        f"{report['holdout']:.0%} of the training pictures, held out; the test pictures took no part. "
+        f"{report['teacher']} → {report['student']}, method {report['method']}, recipe {report['recipe']}: each weight varied, "
+        f"with the others at their usual values. Scores on {report['holdout']:.0%} of the training pictures, held out; the test pictures "
+        "took no part. "
         f"One training a point, of seed {report['seed']}."
     )
     return f"{what} {describe_pictures(report['pictures'])}".strip()
 
 
 def plot_sweep(report: dict[str, Any]) -> Figure:
-    """A panel per loss: held-out mAP over its weight, the published weight as a line; one scale of mAP for all."""
+    """A panel per loss: held-out mAP over its weight, the usual weight as a line; one scale of mAP for all."""
     figure, panels = _make_panels(len(report["curves"]))
     # On axes of their own, a loss that hardly matters would look as steep as the one that decides.
     for axes in panels[1:]:
@@ -184,7 +185,7 @@ def plot_sweep(report: dict[str, Any]) -> Figure:
         axes.set_xlim(min(weights) / MARGIN, max(weights) * MARGIN)
         points = [(point["weight"], point["mAP"]) for point in curve["points"] if point["mAP"] is not None]
         axes.plot(*_split(points), marker="o", markersize=4, color=OURS)
-        axes.axvline(curve["published"], color=PAPER, linewidth=0.8, linestyle="--", label="published")
+        axes.axvline(curve["usual"], color=PAPER, linewidth=0.8, linestyle="--", label="usual weight")
         axes.set_xticks(weights, [f"{weight:g}" for weight in weights], fontsize=8, rotation=90 if _is_crowded(weights) else 0)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(f"weight of {loss}", fontsize=9)

@@ -142,3 +142,10 @@ def plan_figure1(settings: Settings) -> tuple[Training, Plan]:
     student = recipes["backbones"][figure["student"]]
     plan = plan_network(student, "", inside, method="l2d", seed=settings.seeds[0], holdout=figure["holdout"])
     return teacher, dataclasses.replace(plan, teacher=teacher.plan.out)
+
+
+def plan_sweep_student(backbone: str, teacher: Path, method: str, settings: Settings, **changes: Any) -> Plan:
+    """The student of a given teacher as `l2d.sweep.plan_sweep` varies it, its head as wide as the teacher's."""
+    card = read_card(teacher)
+    plan = plan_network(backbone, "", settings, method=method, seed=settings.seeds[0], teacher_size=_find_size(card), **changes)
+    return dataclasses.replace(plan, teacher=teacher, width=card.width, feedforward=card.feedforward)

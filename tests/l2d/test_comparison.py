@@ -50,15 +50,6 @@ def test_a_given_teachers_scores_on_other_pictures_are_not_laid_beside_its_stude
         write_card(teacher, dataclasses.replace(card, scores=scores | {"checksum": 1}))
 
 
-def test_the_notes_of_figure1_tell_no_weights_that_it_does_not_use():
-    settings = make_settings(recipe="short")
-    assert any(note.startswith("Loss weights") for note in describe_deviations("VOC 2007", settings, make_index()))
-    instead = describe_deviations("VOC 2007", settings, make_index(), weights=False)
-    assert not any(note.startswith("Loss weights") for note in instead)
-    assert "The curves are around the published weights, not those of the recipe short." in instead
-    assert not any("curves" in note for note in describe_deviations("VOC 2007", make_settings(), make_index(), weights=False))
-
-
 def test_notes_tell_the_size_that_is_really_trained_at():
     usual, smaller = (
         describe_deviations("VOC 2007", make_settings(data="voc:ROOT", recipe="shipped", image_size=size), make_index())

@@ -49,12 +49,13 @@ SWEEP = {
     "teacher": "big",
     "student": "small",
     "method": "l2d",
+    "recipe": "short",
     "holdout": 0.1,
     "seed": 3,
     "pictures": {},
     "curves": {
-        "mld": {"published": 10.0, "best": 1.0, "points": [{"weight": 1.0, "mAP": 61.5}, {"weight": 10.0, "mAP": 60.0}]},
-        "id": {"published": 1000.0, "best": None, "points": [{"weight": 500.0, "mAP": None}, {"weight": 1000.0, "mAP": None}]},
+        "mld": {"usual": 10.0, "best": 1.0, "points": [{"weight": 1.0, "mAP": 61.5}, {"weight": 10.0, "mAP": 60.0}]},
+        "id": {"usual": 1000.0, "best": None, "points": [{"weight": 500.0, "mAP": None}, {"weight": 1000.0, "mAP": None}]},
     },
 }
 
@@ -82,14 +83,14 @@ def test_a_table_tells_what_is_measured_and_a_dash_for_the_rest() -> None:
     ]
 
 
-def test_a_sweep_tells_every_point_and_marks_the_best_and_the_published_one() -> None:
+def test_a_sweep_tells_every_point_and_marks_the_best_and_the_usual_one() -> None:
     head, about, mld, other = sweep_as_markdown(SWEEP).split("\n\n", 3)
     assert head == "# Sensitivity to the loss weights, on coco:ROOT"
-    assert about.startswith("big → small, method l2d: each weight varied")
+    assert about.startswith("big → small, method l2d, recipe short: each weight varied")
     assert about.endswith("on 10% of the training pictures, held out; the test pictures took no part. One training a point, of seed 3.")
     assert (mld, other.splitlines()[0]) == ("## mld", "| weight | mAP, held out |  |")
     lines = [line for line in other.splitlines() if line.startswith("| 1") or line.startswith("| 5")]
-    assert lines == ["| 1 | 61.50 | best |", "| 10 | 60.00 | published |", "| 500 | – |  |", "| 1000 | – | published |"]
+    assert lines == ["| 1 | 61.50 | best |", "| 10 | 60.00 | usual |", "| 500 | – |  |", "| 1000 | – | usual |"]
     told = sweep_as_markdown(SWEEP | {"notes": ["First."], "pictures": SEEN})
     assert "took no part. One training a point, of seed 3. Students trained on 1,000 pictures, scored on 20.\n\n- First.\n\n## mld" in told
 
@@ -121,7 +122,7 @@ def test_marks_are_explained_once_and_a_teacher_that_was_not_scored_has_none() -
     assert sorted(read_legend(plot_table(TABLE))) == ["ours", "paper", "teacher, ours", "teacher, paper", "± deviation over seeds"]
     without = ROW | {"methods": METHODS | {"teacher": NOTHING}}
     assert sorted(read_legend(plot_table(TABLE | {"rows": [without]}))) == ["ours", "paper", "± deviation over seeds"]
-    assert read_legend(plot_sweep(SWEEP)) == ["published"]
+    assert read_legend(plot_sweep(SWEEP)) == ["usual weight"]
 
 
 def test_panels_and_the_legend_cover_no_part_of_each_other() -> None:
@@ -173,7 +174,7 @@ def test_a_sweep_is_plotted_over_weights_by_powers_of_ten() -> None:
 def test_weights_close_to_each_other_stay_readable() -> None:
     for weights, angle in (([100, 300, 1000, 3000, 10000], 0), ([500, 900, 1000, 1100, 2000], 90)):
         points = [{"weight": weight, "mAP": 60.0} for weight in weights]
-        figure = plot_sweep(SWEEP | {"curves": {"id": {"published": 1000, "best": 1000, "points": points}}})
+        figure = plot_sweep(SWEEP | {"curves": {"id": {"usual": 10.0, "best": 1000, "points": points}}})
         figure.draw_without_rendering()
         labels = figure.axes[0].get_xticklabels()
         assert {label.get_rotation() for label in labels} == {angle}

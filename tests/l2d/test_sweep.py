@@ -22,6 +22,17 @@ def test_sweep_varies_one_weight_and_keeps_the_others():
     assert sorted(chosen["cd"] for chosen in weights if chosen["cd"] != 100) == [10, 1000]
 
 
+def test_sweep_varies_the_weights_of_its_recipe():
+    _, student = plan_figure1(make_settings(recipe="short"))
+    weights = [training.plan.recipe.weights for training in plan_sweep(student, (0.5,))]
+    assert weights == [
+        {"mld": 32, "cd": 3, "id": 100},
+        {"mld": 64, "cd": 3, "id": 100},
+        {"mld": 64, "cd": 1.5, "id": 100},
+        {"mld": 64, "cd": 3, "id": 50},
+    ]
+
+
 def test_sweep_names_the_best_weight_of_each_curve(tmp_path: Path):
     _, student = plan_figure1(make_settings(tmp_path))
     for training in plan_sweep(student, (0.1,)):
@@ -31,7 +42,7 @@ def test_sweep_names_the_best_weight_of_each_curve(tmp_path: Path):
     report = collect_sweep(student, (0.1,))
     assert report["seed"] == student.recipe.seed
     curves = report["curves"]
-    assert {loss: (curve["published"], curve["best"]) for loss, curve in curves.items()} == {
+    assert {loss: (curve["usual"], curve["best"]) for loss, curve in curves.items()} == {
         "mld": (10, 1),
         "cd": (100, 100),
         "id": (1000, 1000),
