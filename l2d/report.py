@@ -112,35 +112,51 @@ def _describe_epochs(epochs: Mapping[str, int]) -> str:
 
 
 def plot_table(report: dict[str, Any]) -> Figure:
-    """mAP of every method, ours and the paper's, a panel per row of the table."""
+    """What every method gains in mAP over the vanilla student, ours and the paper's, a panel per row of the table.
+
+    Where ours is not there yet, mAP itself. On one axis of mAP methods hardly differ: the paper's is far from ours on other pictures.
+    """
     figure, panels = _make_panels(len(report["rows"]))
     for axes, row in zip(panels, report["rows"], strict=True):
         names = [name for name in row["methods"] if name != "teacher"]
-        _draw_scores(axes, row["methods"], names, "paper", PAPER, "D")
-        _draw_scores(axes, row["methods"], names, "ours", OURS, "o")
-        _draw_deviations(axes, row["methods"], names)
+        bases = _find_bases(row["methods"])
+        for key, colour, marker in (("paper", PAPER, "D"), ("ours", OURS, "o")):
+            _draw_scores(axes, row["methods"], names, key, bases.get(key, 0.0), colour, marker)
+            if not bases:
+                _draw_teacher(axes, row["methods"]["teacher"][key], key, colour)
+        _draw_deviations(axes, row["methods"], names, bases.get("ours", 0.0))
+        if bases:
+            axes.axhline(0, color=INK, linewidth=0.8)
         axes.set_xticks(range(len(names)), [TITLES.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
         # A teacher's folder may be called as anything; two dollars are no formula.
         title = " → ".join(row["networks"])
         axes.set_title(textwrap.fill(title, TITLE_LETTERS), fontsize=9, parse_math=False, family=choose_family(title))
-        axes.set_ylabel("mAP (%)", fontsize=8)
+        axes.set_ylabel("mAP above vanilla (points)" if bases else "mAP (%)", fontsize=8)
     _explain_marks(figure, panels)
     return figure
 
 
-def _draw_scores(axes: Axes, entries: dict[str, Any], names: Sequence[str], key: str, colour: str, marker: str) -> None:
-    known = [(place, entries[name][key]["mAP"]) for place, name in enumerate(names) if "mAP" in entries[name][key]]
+def _find_bases(entries: dict[str, Any]) -> dict[str, float]:
+    """mAP of the vanilla student, ours and the paper's; none without ours."""
+    vanilla = entries.get("vanilla", {"ours": {}})
+    return {key: vanilla[key]["mAP"] for key in ("ours", "paper") if "mAP" in vanilla[key]} if "mAP" in vanilla["ours"] else {}
+
+
+def _draw_scores(axes: Axes, entries: dict[str, Any], names: Sequence[str], key: str, base: float, colour: str, marker: str) -> None:
+    known = [(place, entries[name][key]["mAP"] - base) for place, name in enumerate(names) if "mAP" in entries[name][key]]
     axes.plot(*_split(known), marker, color=colour, markersize=4, label=key)
-    if "mAP" in entries["teacher"][key]:
-        line = TEACHER_LINES[key]
-        axes.axhline(entries["teacher"][key]["mAP"], color=colour, linewidth=0.8, linestyle=line, label=f"teacher, {key}")
 
 
-def _draw_deviations(axes: Axes, entries: dict[str, Any], names: Sequence[str]) -> None:
+def _draw_teacher(axes: Axes, scores: Mapping[str, float], key: str, colour: str) -> None:
+    if "mAP" in scores:
+        axes.axhline(scores["mAP"], color=colour, linewidth=0.8, linestyle=TEACHER_LINES[key], label=f"teacher, {key}")
+
+
+def _draw_deviations(axes: Axes, entries: dict[str, Any], names: Sequence[str], base: float) -> None:
     """Bars at our scores of several seeds."""
     known = [(place, entries[name]) for place, name in enumerate(names) if "mAP" in entries[name]["spread"]]
     if known:
-        places, heights = _split([(place, entry["ours"]["mAP"]) for place, entry in known])
+        places, heights = _split([(place, entry["ours"]["mAP"] - base) for place, entry in known])
         spreads = [entry["spread"]["mAP"] for _, entry in known]
         axes.errorbar(places, heights, yerr=spreads, fmt="none", ecolor=OURS, elinewidth=1, capsize=2, label="± deviation over seeds")
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from app.ui.tables import find_best, render_group, render_row, render_table
+from app.ui.strips import Axis, Mark, render_axis, render_strip, render_swatch
+from app.ui.tables import SPACE, Group, find_best, render_group, render_row, render_table
 from l2d.distill import TITLES
 from l2d.series import describe_pictures, describe_seeds, find_common
 
 FILES = "evidence*.json"
+OURS = "#0d9488"
+LEGEND = f"<small>{render_swatch(Mark(0.0, colour=OURS))}here {render_swatch(Mark(0.0, 'diamond'))}paper</small>"
 # No file says whose pictures they are, or how many of the original's.
 DATA_TITLES = {
     "coco": "pictures in MS-COCO's layout",
@@ -21,7 +24,7 @@ DATA_TITLES = {
 }
 
 
-class Method(BaseModel):
+class Method(BaseModel, allow_inf_nan=False):
     """One method's scores in percent, ours and the paper's; what is not measured or not published is missing."""
 
     ours: dict[str, float] = {}
@@ -78,7 +81,8 @@ def _render_report(report: Report, notes: list[str]) -> Iterator[str]:
         title = f"Methods on {DATA_TITLES.get(kind, kind)}: {teacher} to {student}{recipe}"
         yield f"<h2>{escape(title)}</h2>"
         runs = [len(method.runs) for name, method in pair.methods.items() if name != "teacher"]
-        caption = (describe_seeds(runs), _describe_pictures(pair), "Gain: mAP above the vanilla student of the same column.")
+        gains = "Gain: mAP above the vanilla student of the same column; the bar through it is the method's deviation."
+        caption = (describe_seeds(runs), _describe_pictures(pair), gains)
         yield f"<p>{' '.join(filter(None, caption))}</p>"
         yield _render_pair(title, pair)
     yield _render_notes("What differs from the paper", notes)
@@ -98,13 +102,27 @@ def _describe_pictures(pair: Pair) -> str:
 def _render_pair(title: str, pair: Pair) -> str:
     students = [method for name, method in pair.methods.items() if name != "teacher"]
     best = find_best([method.ours for method in students], [method.spread for method in students])
+    marks = {name: _mark_gains(method) for name, method in pair.methods.items()}
+    axis = Axis.around(mark.value + side * mark.spread for each in marks.values() for mark in each for side in (-1, 1))
     rows = [
         render_row(
             TITLES.get(name, name),
             render_group(method.ours, method.gain, {} if name == "teacher" else best, method.spread)
+            + f"{SPACE}{render_strip(axis, marks[name])}"
             + render_group(method.paper, method.paper_gain, {}),
             ours=bool(method.ours),
         )
         for name, method in pair.methods.items()
     ]
-    return render_table(title, ["Here", f"Paper: {pair.teacher} to {pair.student}, {pair.data}"], rows)
+    groups = [
+        Group("Here"),
+        Group("Gain in mAP", [render_axis(axis, "Gain")], LEGEND),
+        Group(f"Paper: {pair.teacher} to {pair.student}, {pair.data}"),
+    ]
+    return render_table(title, groups, rows)
+
+
+def _mark_gains(method: Method) -> list[Mark]:
+    """The paper's gain below ours, which has a bar of the method's own deviation."""
+    paper = [] if method.paper_gain is None else [Mark(method.paper_gain, "diamond")]
+    return paper + ([] if method.gain is None else [Mark(method.gain, colour=OURS, spread=method.spread.get("mAP", 0.0))])

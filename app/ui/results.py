@@ -12,7 +12,9 @@ import gradio as gr
 from app.engine import Engine
 from app.entries import Entry, name_data
 from app.ui.evidence import render_evidence
-from app.ui.tables import Scores, find_gain, format_score, render_cell, render_group, render_row, render_table
+from app.ui.per_label import render_labels
+from app.ui.sweeps import render_sweeps
+from app.ui.tables import SPACE, Group, Scores, find_gain, format_score, render_cell, render_group, render_row, render_table
 from l2d.distill import TITLES
 from l2d.published import MEASURES, read_recipes, read_reference
 
@@ -51,7 +53,7 @@ def render_results(entries: Sequence[Entry], refused: dict[str, str], folder: Pa
     parts = list(_tell_once(part for group in _group_by_data(entries) for part in _render_data(group)))
     if not entries:
         parts = ["<h2>No model yet</h2><p>The folder of checkpoints holds none that can be used.</p>"]
-    parts += render_evidence(folder)
+    parts += [*render_evidence(folder), *render_sweeps(folder)]
     if refused:
         items = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in sorted(refused.items()))
         parts.append(f"<h2>Checkpoints that cannot be used</h2><ul>{items}</ul>")
@@ -124,6 +126,7 @@ def _render_data(entries: list[Entry]) -> Iterator[str]:
         yield "<h2>Do the maps lie on the objects?</h2>"
         yield LOCALIZATION
         yield located
+    yield from render_labels(entries)
 
 
 def _render_methods(entries: list[Entry]) -> Iterator[str]:
@@ -131,7 +134,7 @@ def _render_methods(entries: list[Entry]) -> Iterator[str]:
     ours = [(_key(entry), entry.detail.title, read_scores(entry.card.scores)) for entry in entries]
     reported = {key for paper in papers for key in paper["scores"]} - {key for key, _, _ in ours}
     absent: list[Row] = [(key, title, {}) for key, title in TITLES.items() if key in reported]
-    groups = ["Here", *(f"Paper: {row['teacher']} to {row['student']}, {row['data']}" for row in papers)]
+    groups = [Group("Here"), *(Group(f"Paper: {row['teacher']} to {row['student']}, {row['data']}") for row in papers)]
     base = next((scores for key, _, scores in ours if key == "vanilla"), {})
     rows = [_render_method(row, papers, base) for row in [*ours, *absent]]
     yield render_table(f"Scores on {entries[0].data_title}", groups, rows)
@@ -172,9 +175,9 @@ def _render_localization(entries: list[Entry]) -> str:
     if not reports:
         return ""
     sizes = [size for size in SIZES if any(_dig(report, "by_size", size) for _, report in reports)]
-    title, groups = f"Localization on {entries[0].data_title}", list(LOCALIZATION_SCORES.values())
+    title, groups = f"Localization on {entries[0].data_title}", [Group(name, ("all", *sizes)) for name in LOCALIZATION_SCORES.values()]
     rows = [_render_located(entry, report, sizes) for entry, report in reports]
-    table = render_table(title, groups, rows, ("all", *sizes), first="Model")
+    table = render_table(title, groups, rows, first="Model")
     return f"<p>{_count_pairs(report for _, report in reports)}</p>{table}"
 
 
@@ -182,7 +185,7 @@ def _render_located(entry: Entry, report: dict[str, Any], sizes: list[str]) -> s
     scores, cells = read_scores({"localization": report}), ""
     for name in LOCALIZATION_SCORES:
         parts = "".join(f"<td>{format_score(_dig(report, 'by_size', size, name))}</td>" for size in sizes)
-        cells += f'<td class="space"></td>{render_cell(scores, {}, name)}{parts}'
+        cells += f"{SPACE}{render_cell(scores, {}, name)}{parts}"
     return render_row(entry.detail.title, cells, ours=True)
 
 

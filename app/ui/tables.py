@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from l2d.published import MEASURES
 
@@ -10,19 +10,40 @@ Scores = Mapping[str, float]
 
 # Of methods: `render_group` fills them.
 COLUMNS = (MEASURES[0], "gain", *MEASURES[1:])
+SPACE = '<td class="space"></td>'
 
 
-def render_table(
-    title: str, groups: Sequence[str], rows: Sequence[str], columns: Sequence[str] = COLUMNS, first: str = "Model or method"
-) -> str:
-    """A table with a name in the first column, and below each of the groups the same columns."""
-    space, span = '<td class="space"></td>', len(columns)
-    top = "".join(f'{space}<th class="group" scope="colgroup" colspan="{span}">{escape(group)}</th>' for group in groups)
-    names = space + "".join(f'<th scope="col">{name}</th>' for name in columns)
-    head = f'<tr><td></td>{top}</tr><tr><th scope="col">{first}</th>{names * len(groups)}</tr>'
+class Group(NamedTuple):
+    """Columns that belong together.
+
+    Attributes:
+        names: what their heads say, as HTML; one that starts with <th is taken as it is.
+        note: behind the title, as HTML.
+    """
+
+    title: str
+    names: Sequence[str] = COLUMNS
+    note: str = ""
+
+
+def render_table(title: str, groups: Sequence[Group], rows: Sequence[str], first: str = "Model or method", tall: bool = False) -> str:
+    """A table with a name in the first column, and groups of columns after it.
+
+    Args:
+        tall: it has more rows than a page, and scrolls by itself.
+    """
+    top = "".join(
+        f'{SPACE}<th class="group" scope="colgroup" colspan="{len(group.names)}">{escape(group.title)}{group.note}</th>' for group in groups
+    )
+    heads = "".join(SPACE + "".join(map(_render_head, group.names)) for group in groups)
+    head = f'<tr><td></td>{top}</tr><tr><th scope="col">{first}</th>{heads}</tr>'
     table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
     # It scrolls by itself where it is too wide: a focusable region does so by keyboard too.
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">{table}</div>'
+    return f'<div class="scroll{" tall" * tall}" tabindex="0" role="region" aria-label="{escape(title)}">{table}</div>'
+
+
+def _render_head(name: str) -> str:
+    return name if name.startswith("<th") else f'<th scope="col">{name}</th>'
 
 
 def render_row(title: str, cells: str, ours: bool) -> str:
@@ -34,7 +55,7 @@ def render_group(scores: Scores, gain: float | None, best: Scores, spread: Score
     """One method's cells below one group of `render_table`."""
     cells = [render_cell(scores, best, measure, spread) for measure in MEASURES]
     cells.insert(1, f"<td><small>{format_gain(gain)}</small></td>")
-    return f'<td class="space"></td>{"".join(cells)}'
+    return f"{SPACE}{''.join(cells)}"
 
 
 def render_cell(scores: Scores, best: Scores, measure: str, spread: Scores | None = None) -> str:

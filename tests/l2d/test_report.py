@@ -101,17 +101,33 @@ def find_bars(axes: Axes) -> list[tuple[float, float, float]]:
     return [(bar[0, 0], bar[:, 1].mean(), np.ptp(bar[:, 1]) / 2) for bar in segments]
 
 
-def test_a_table_is_plotted_where_its_numbers_are() -> None:
+def find_points(axes: Axes) -> dict[str, list[list[float]]]:
+    return {line.get_label(): line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "None"}
+
+
+def test_without_a_vanilla_student_a_table_is_plotted_where_its_numbers_are() -> None:
     figure = plot_table(TABLE)
     assert len(figure.axes) == 2
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Vanilla", "L2D", "MLD"]
-    points = {line.get_label(): line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "None"}
+    points = find_points(axes)
     assert (points["paper"], points["ours"]) == ([[0, 80.0], [1, 85.71]], [[1, 83.5], [2, 82.0]])
     assert find_bars(axes) == [(1, 83.5, 1.5)]
     teachers = {line.get_color(): line.get_ydata()[0] for line in axes.lines if line.get_label().startswith("teacher")}
     assert teachers == {PAPER: 88.0, OURS: 90.0}
     assert (axes.get_title(), axes.get_ylabel()) == ("big → small", "mAP (%)")
+
+
+def test_with_one_its_gains_are_plotted_ours_and_the_papers_from_their_own() -> None:
+    vanilla = METHODS["vanilla"] | {"ours": {"mAP": 81.0}, "spread": {"mAP": 0.5}}
+    axes = plot_table(TABLE | {"rows": [ROW | {"methods": METHODS | {"vanilla": vanilla}}]}).axes[0]
+    points = find_points(axes)
+    assert points["paper"] == [[0, 0.0], [1, pytest.approx(5.71)]]
+    assert points["ours"] == [[0, 0.0], [1, 2.5], [2, 1.0]]
+    assert find_bars(axes) == [(0, 0.0, 0.5), (1, 2.5, 1.5)]
+    # A teacher's lead would leave no room for the differences.
+    assert not any(line.get_label().startswith("teacher") for line in axes.lines)
+    assert axes.get_ylabel() == "mAP above vanilla (points)"
 
 
 def read_legend(figure: Figure) -> list[str]:
@@ -255,7 +271,7 @@ def test_the_legend_of_a_plot_explains_every_line_and_covers_no_score(tmp_path: 
     figure = plot_table(collect_table("table3", [row], settings, make_index()))
     figure.draw_without_rendering()
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["paper", "teacher, paper", "ours", "teacher, ours"]
+    assert [text.get_text() for text in legend.get_texts()] == ["paper", "ours"]
     assert not any(axes.get_legend() or axes.get_window_extent().overlaps(legend.get_window_extent()) for axes in figure.axes)
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -54,13 +55,31 @@ def test_every_method_stands_with_its_spread_beside_the_papers(tmp_path):
     assert "ROOT" not in page
 
 
+def test_gains_are_drawn_on_one_axis_ours_above_the_papers(tmp_path):
+    page = render(tmp_path, make_report())
+    strip = page.partition(">L2D</th>")[2].partition("</tr>")[0]
+    (paper, there), (ours, here) = re.findall(r'<i class="(\w+)" style="left:([\d.]+)%', strip)
+    assert (paper, ours) == ("diamond", "dot")
+    # 1.2 and 1.35, with a bar of 0.24 to either side, on an axis from 0 to 2.
+    assert (float(there), float(here)) == (60.0, 67.5)
+    assert '<b style="left:55.50%;width:24.00%;' in strip
+    # Neither the teacher nor the vanilla student, which gains are counted from, has one.
+    assert not re.search(r'<i class="\w+" style="left', page.partition(">Teacher</th>")[2].partition(">L2D</th>")[0])
+
+
+def test_a_file_with_numbers_that_are_none_is_not_shown(tmp_path):
+    report = make_report()
+    report["rows"][0]["methods"]["l2d"]["gain"] = float("inf")
+    assert "evidence.json</h2><p>This file cannot be shown" in render(tmp_path, report)
+
+
 def test_the_number_of_pictures_is_told_where_the_file_tells_it(tmp_path):
     report = make_report()
     assert "pictures, scored on" not in render(tmp_path, report)
     for name, method in report["rows"][0]["methods"].items():
         method["pictures"] = {"trained": 9000 if name == "teacher" else 11520, "scored": 2500} if "runs" in method else {}
     assert "<p>Mean of 0 to 3 trainings a method" in (page := render(tmp_path, report))
-    assert " Students trained on 11,520 pictures, scored on 2,500. Gain: " in page
+    assert "Students trained on 11,520 pictures, scored on 2,500. Gain: " in page
 
 
 @pytest.mark.parametrize(
