@@ -11,6 +11,8 @@ from PIL import Image
 
 from l2d.checkpoint import load_checkpoint, read_card
 from l2d.data.images import to_input
+from l2d.distill import TITLES
+from l2d.published import MEASURES
 from l2d.published import read_rows as read_rows_of
 from l2d.reproduce import Settings, plan_students
 
@@ -70,6 +72,20 @@ def test_so_does_the_front_page(name: str) -> None:
     local = card.scores["localization"]
     row = f"| {card.scores['mAP']:.2f} | {seeds} | {local['pointing_game']:.2f} | {local['energy_in_box']:.2f} |"
     assert row in (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("evidence-*.json")), ids=lambda path: path.stem)
+def test_tables_of_series_repeat_their_files(path: Path) -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        for method, entry in row["methods"].items():
+            ours, spread = entry["ours"], entry["spread"]
+            cells = [f"{ours[name]:.2f}" + (f" ± {spread[name]:.2f}" if name in spread else "") for name in MEASURES]
+            if "gain" in entry:
+                cells += [f"{entry[name]:+.2f}" for name in ("gain", "paper_gain")]
+            # The shipped teacher stands in the first table, by its name.
+            title = "" if method == "teacher" else TITLES[method]
+            assert any(line.startswith(f"| {title}") and f" | {' | '.join(cells)} |" in line for line in text.splitlines()), cells
 
 
 def test_students_differ_in_method_alone() -> None:
