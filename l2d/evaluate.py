@@ -63,7 +63,7 @@ def check_labels(card: ModelCard, index: Index) -> None:
     if differences := describe_differences(card.labels, index.labels):
         labels = f"{len(card.labels)} label{'s' * (len(card.labels) > 1)}"
         known = set(index.labels) <= set(card.labels)
-        advice = " l2d.checkpoint.select_labels makes a network of just the data set's labels (README, From Python)." if known else ""
+        advice = " l2d.checkpoint.select_labels makes a network of just the data set's labels (docs/training.md)." if known else ""
         raise ValueError(f"{card.name} was trained for {labels}; the data set has {len(index.labels)}: {differences}.{advice}")
 
 

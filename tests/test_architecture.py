@@ -1,4 +1,4 @@
-"""The import picture of the README, held: who may import whom, and that importing does nothing."""
+"""The import picture of docs/development.md, held: who may import whom, and that importing does nothing."""
 
 import ast
 import functools

@@ -1,4 +1,4 @@
-"""The README's promises, held: its tree, commands, options, routes, settings and list of dependencies."""
+"""What README and the pages below docs/ say, held: tree, commands, options, routes, settings, dependencies, and where links lead."""
 
 import ast
 import re
@@ -11,11 +11,18 @@ import pytest
 import torch
 import typer
 
+from app.commands import run_command
+from app.places import Places
+from app.settings import Settings
 from l2d.cli import app as cli
 from l2d.data.images import normalise
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "checkpoints/README.md")
+}
+TEXT = "\n".join(PAGES.values())
 PACKAGE_FILES = [
     path.relative_to(ROOT).as_posix()
     for package in ("l2d", "app")
@@ -24,11 +31,11 @@ PACKAGE_FILES = [
 ]
 
 
-def section(title: str) -> str:
-    """The text below a heading, up to the next one of its level."""
-    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+def section(page: str, title: str) -> str:
+    """The text below a heading of a page, up to the next one of its level."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", PAGES[page], re.MULTILINE | re.DOTALL)
     if found is None:
-        raise LookupError(f"README.md has no section {title!r}.")
+        raise LookupError(f"{page} has no section {title!r}.")
     return found[1]
 
 
@@ -41,7 +48,7 @@ def read_tree() -> list[str]:
     """The tree's entries as paths; folders end with a slash. Two blanks of indentation are one level."""
     parents: list[str] = []
     paths = []
-    for line in blocks(section("What is where"))[0].splitlines():
+    for line in blocks(section("docs/development.md", "What is where"))[0].splitlines():
         entry = line.split()[0]
         parents = [*parents[: (len(line) - len(line.lstrip())) // 2], entry]
         paths.append("".join(parents))
@@ -56,10 +63,11 @@ def said_by_its_docstring_alone(path: str) -> bool:
     return all(isinstance(node, ast.Expr) for node in body)
 
 
-def commands(name: str) -> list[list[str]]:
-    """Every command line in the README's blocks that starts with this program, as words."""
-    lines = [line.strip() for block in blocks(TEXT) for line in block.splitlines()]
-    return [line.split("#")[0].split() for line in lines if re.match(rf"(\S+/)?{name}\s", line)]
+def commands(name: str, text: str = TEXT) -> list[list[str]]:
+    """Every call of a program in a text's blocks as words, behind launchers (`torchrun -m`, `xargs`), variables and other calls, too."""
+    calls = [call for block in blocks(text) for line in block.splitlines() for call in re.split(r"&&|[|;]", line.split("#")[0])]
+    begins = re.compile(rf"(?:^|.*\s-m |^xargs(?: -\w \d+)* |^(?:\w+=\S+ )+)(?:\S+/)?(?={name}\s+\S)")
+    return [call[found.end() :].split() for call in map(str.strip, calls) if (found := begins.match(call))]
 
 
 def test_everything_in_the_tree_exists():
@@ -92,15 +100,28 @@ def spoken(line: list[str]) -> str:
     return fitting[0] if fitting else " ".join(line)
 
 
-@pytest.mark.parametrize("line", commands("l2d"), ids=" ".join)
-def test_command_line_takes_what_the_readme_writes(line: list[str]):
+@pytest.mark.parametrize("line", [list(line) for line in sorted(set(map(tuple, commands("l2d"))))], ids=" ".join)
+def test_command_line_takes_what_a_page_writes(line: list[str]):
     command = verbs()[spoken(line)]
-    options = {name for parameter in command.params for name in parameter.opts}
-    assert {word for word in line[2:] if word.startswith("--")} <= options
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    written = {word.partition("=")[0] for word in line[2:] if word.startswith("--")}
+    assert written <= options
+    needed = {parameter.opts[0] for parameter in command.params if parameter.param_type_name == "option" and parameter.required}
+    # What the page leaves out, by dots or a variable of the shell's.
+    assert needed <= written or any(word == "..." or word.startswith("$") for word in line)
 
 
 def test_readme_names_every_command():
-    assert {spoken(line) for line in commands("l2d")} == set(verbs())
+    assert {spoken(line) for line in commands("l2d", PAGES["README.md"])} == set(verbs())
+
+
+def test_the_app_takes_what_a_page_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    written = re.findall(r"python -m app (\w+)((?: --[\w-]+)*)", TEXT)
+    assert ("worker", " --check") in written
+    for command, options in written:
+        with pytest.raises(SystemExit, match="0"):
+            run_command([command, "--help"], Settings(state=tmp_path), Places(tmp_path, tmp_path, tmp_path))
+        assert [option for option in options.split() if option not in capsys.readouterr().out] == []
 
 
 def test_every_command_has_help():
@@ -128,12 +149,12 @@ def test_options_that_scripts_count_on():
         assert {option: found[option] for option in defaults} == defaults, name
 
 
-def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_python_in_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
     monkeypatch.setenv("L2D_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "readme.py").write_text(code, encoding="utf-8")
-    found = runpy.run_path("readme.py")
+    (tmp_path / "pages.py").write_text(code, encoding="utf-8")
+    found = runpy.run_path("pages.py")
     assert found["maps"].shape == (3, 2, 2)
     pixels = torch.randint(256, (1, *found["pixels"].shape[1:]), dtype=torch.uint8)
     expected = found["model"](normalise(pixels / 255, found["card"].mean, found["card"].std)).logits.sigmoid()
@@ -149,12 +170,11 @@ def test_make_targets_exist():
 
 def test_routes_exist():
     from app.server import create_api
-    from app.settings import Settings
 
     routes = create_api(Settings(checkpoints=ROOT / "checkpoints")).openapi()["paths"]
     patterns = [re.sub(r"\\{\w+\\}", "[^/]+", re.escape(route)) for route in routes]
     named = {path.rstrip(".") for path in re.findall(r"/(?:v1|healthz|readyz|metrics)\b[\w/:{}.-]*", TEXT)}
-    assert named
+    assert set(routes) <= named
     assert [path for path in named if not any(re.fullmatch(pattern, path) for pattern in patterns)] == []
 
 
@@ -162,20 +182,45 @@ def test_every_dependency_has_its_reason():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = (project["dependencies"], *project["optional-dependencies"].values())
     declared = {re.match(r"[\w.-]+", entry)[0] for group in groups for entry in group}
-    told = re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", section("Dependencies"), re.MULTILINE)
+    told = re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", section("docs/development.md", "Dependencies"), re.MULTILINE)
     assert {name for name, reason in told if reason.strip()} == declared
 
 
-def test_settings_that_the_readme_names_exist():
-    from app.settings import Settings
+def test_settings_that_a_page_names_exist_and_are_described():
+    fields = {f"L2D_{name}".upper(): field for name, field in Settings.model_fields.items()}
+    assert set(re.findall(r"\bL2D_[A-Z_]+", TEXT)) <= set(fields)
+    told = re.findall(r"^\| `(L2D_\w+)` \|([^|]*)\| ([^|]+) \|$", section("docs/serving.md", "Settings"), re.MULTILINE)
+    assert {name: meaning for name, _, meaning in told} == {name: field.description for name, field in fields.items()}
+    defaults = {name: field.default for name, field in fields.items() if not isinstance(field.default, Path | tuple)}
+    expected = {name: "" if default is None else str(default) for name, default in defaults.items()}
+    assert {name: default.strip() for name, default, _ in told if name in expected} == expected
 
-    names = {f"L2D_{field}".upper() for field in Settings.model_fields}
-    assert set(re.findall(r"\bL2D_[A-Z_]+", TEXT)) <= names
+
+def anchors(text: str) -> set[str]:
+    """What a link into a page may name: its headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_links_lead_to_files():
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", PAGES[page])
+    there = {link: (ROOT / page).parent.joinpath(link).resolve() if link else ROOT / page for link, _ in links}
+    assert [link for link, path in there.items() if not path.exists()] == []
+    known = {link: anchors(path.read_text(encoding="utf-8")) for link, path in there.items() if path.suffix == ".md"}
+    assert [f"{link}#{anchor}" for link, anchor in links if anchor and anchor not in known.get(link, ())] == []
+
+
+def test_every_page_is_found_from_the_readme():
+    assert [page for page in PAGES if page != "README.md" and f"]({page})" not in PAGES["README.md"]] == []
+
+
+def test_files_that_a_page_names_exist():
+    named = set(
+        re.findall(r"(?:(?<=[`\s(])|^)(?:app|checkpoints|deploy|docs|l2d|tests)/[\w/.-]+\.(?:md|py|json|yaml|png)\b", TEXT, re.MULTILINE)
+    )
+    assert {"tests/app/test_fuzz.py", "deploy/compose.yaml"} <= named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
 def test_changelog_and_citation_are_of_this_version():

@@ -55,7 +55,7 @@ def run_on_hosts(folder: Path, first: str, second: str = "true", names: tuple[st
 
 
 def launch(*words: str, out: str) -> str:
-    """The README's command, for two processes or one of two hosts."""
+    """The command of docs/training.md, for two processes or one of two hosts."""
     command = ["l2d", "distill", "--teacher", "teacher", "--student", "test_resnet", "--method", "l2d", "--out", out]
     command += ["--data", "shapes:24", "--epochs", "2", "--batch-size", "8", "--image-size", "32", "--width", "16", "--feedforward", "24"]
     return shlex.join([sys.executable, "-m", "torch.distributed.run", *words, "-m", *command, "--device", "cpu"])
