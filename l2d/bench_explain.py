@@ -49,8 +49,7 @@ class Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's logits alone."""
-        logits: Tensor = self.network(images).logits
-        return logits
+        return self.network(images).logits
 
 
 def bench_explain(

@@ -156,8 +156,7 @@ def hammer(port: int, clients: int, seconds: float, pictures: Sequence[bytes], f
 
 def list_models(port: int) -> list[dict[str, object]]:
     """The server's models, the default ones first."""
-    models: list[dict[str, object]] = json.loads(_get(port, "/v1/models")[1])["models"]
-    return models
+    return json.loads(_get(port, "/v1/models")[1])["models"]
 
 
 def _get(port: int, path: str) -> tuple[int, bytes]:

@@ -174,8 +174,7 @@ class _Probe(nn.Module):
     def forward(self, source: Tensor) -> Tensor:
         with torch.no_grad():
             last_map = self.features(source)
-        logits: Tensor = self.head(self.last_map(last_map.requires_grad_()), _as_tensor([self.label], last_map))[1]
-        return logits
+        return self.head(self.last_map(last_map.requires_grad_()), _as_tensor([self.label], last_map))[1]
 
 
 def _torchcam_maps(kind: str, features: Callable[[Tensor], Tensor], head: LabelHead, source: Tensor, labels: Sequence[int]) -> Tensor:

@@ -51,8 +51,7 @@ def find_revision() -> str | None:
         told = json.loads(distribution("l2d").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
         return None
-    commit: str | None = told.get("vcs_info", {}).get("commit_id")
-    return commit
+    return told.get("vcs_info", {}).get("commit_id")
 
 
 def add_environment(earlier: list[Environment], now: Environment, epoch: int) -> list[Environment]:

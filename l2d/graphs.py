@@ -28,8 +28,7 @@ class _Pass(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor) -> Outputs:
-        outputs: Outputs = self.model(images)
-        return outputs
+        return self.model(images)
 
 
 def record(model: nn.Module, images: Tensor) -> nn.Module:

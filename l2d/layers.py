@@ -101,8 +101,7 @@ def find_limits(layers: Sequence[Sequence[Layer | None]], scale: str, minus: int
     limits = np.broadcast_to(shared, peaks.shape).copy()
     if minus is not None:
         limits[:, minus] = peaks[:, minus]
-    rows: list[list[float]] = limits.tolist()
-    return rows
+    return limits.tolist()
 
 
 def _subtract(evidence: Numbers | None, other: Numbers | None, scale: str, itself: bool) -> Layer | None:

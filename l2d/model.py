@@ -71,8 +71,7 @@ class LabelNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The last map alone, (N, D, H, W): the last of `forward`'s features, without keeping the stages."""
-        last: Tensor = self.last_map(self._to_nchw(self.backbone.forward_features(images)))
-        return last
+        return self.last_map(self._to_nchw(self.backbone.forward_features(images)))
 
     def _to_nchw(self, last: Tensor) -> Tensor:
         return last.permute(0, 3, 1, 2) if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC" else last

@@ -30,14 +30,12 @@ class Row(NamedTuple):
 
 def read_recipes() -> dict[str, Any]:
     """The recipes that ship with the package."""
-    recipes: dict[str, Any] = json.loads((resources.files("l2d") / "recipes.json").read_text(encoding="utf-8"))
-    return recipes
+    return json.loads((resources.files("l2d") / "recipes.json").read_text(encoding="utf-8"))
 
 
 def read_reference() -> dict[str, Any]:
     """The paper's scores, in percent: `source`, and `rows` of table, data, teacher, student, and scores (method -> measure -> percent)."""
-    reference: dict[str, Any] = json.loads((resources.files("l2d") / "reference.json").read_text(encoding="utf-8"))
-    return reference
+    return json.loads((resources.files("l2d") / "reference.json").read_text(encoding="utf-8"))
 
 
 def read_rows(table: str) -> list[Row]:

@@ -277,11 +277,10 @@ def _describe_weights(backbone: str) -> dict[str, str]:
 def _read_environments(out: Path) -> list[Environment]:
     """Those of the epochs so far, as far as the card tells them: one of an older revision does not."""
     try:
-        environments: list[Environment] = read_card(out).lineage.get("environments", [])
+        return read_card(out).lineage.get("environments", [])
     except CheckpointError:
         # None is there yet, or it was damaged: the run goes on from its state, and writes it anew.
         return []
-    return environments
 
 
 def _describe_epoch(card: ModelCard, report: EpochReport, environments: list[Environment]) -> ModelCard:

@@ -274,8 +274,7 @@ class _Objective(nn.Module):
         self.student, self.distiller = student, distiller
 
     def forward(self, images: Tensor, taught: Outputs | None, targets: Tensor) -> dict[str, Tensor]:
-        parts: dict[str, Tensor] = self.distiller(self.student(images), taught, targets)
-        return parts
+        return self.distiller(self.student(images), taught, targets)
 
 
 def split_index(index: Index, holdout: float, share: float = 1.0) -> tuple[Index, Index | None]:

@@ -96,8 +96,7 @@ def measure(rows: Tensor, pairs: Pairs) -> Tensor:
 
     A distance of exactly zero has a zero gradient instead of the square root's infinite one.
     """
-    distances: Tensor = _Distances.apply(rows, pairs)
-    return distances
+    return _Distances.apply(rows, pairs)
 
 
 def relate(distances: Tensor, pairs: Pairs) -> Tensor:
