@@ -8,21 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from l2d.data import read_index
 from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures
 from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
-from l2d.distill import METHODS, Distiller
 from l2d.environment import describe_program
 from l2d.evaluate import Progress
 from l2d.graphs import record
-from l2d.memory import build_untrained, compare_memory
-from l2d.optimizer import create_optimizer
+from l2d.memory import Untrained, compare_memory
 from l2d.outputs import Outputs
-from l2d.recipe import Recipe
 
 # How long the loader is watched, and batches that it is asked for: many, as in training, which is then decoded by the same means.
 LOADER_SECONDS = 5.0
@@ -73,20 +70,16 @@ def bench_training(
     }
 
 
-class Step:
+class Step(Untrained):
     """A step of distillation whose parts can be timed one by one: the same operations in the same order as in training.
 
     The losses are differentiated as far as the student's outputs, and the student from there on.
     """
 
     def __init__(self, index: Index, teacher: str, student: str, method: str, image_size: int, batch_size: int, device: torch.device):
-        self.index, self.device = index, device
+        super().__init__(teacher, student, len(index.labels), method, image_size, device)
+        self.index, self.image_size, self.device = index, image_size, device
         self.batch_size = min(batch_size, len(index.paths))
-        self.recipe = Recipe(method=method, train_size=image_size, teacher_size=image_size)
-        self.teacher = build_untrained(teacher, len(index.labels), image_size, device).eval().requires_grad_(False)
-        self.student = build_untrained(student, len(index.labels), image_size, device).train()
-        self.distiller = Distiller(METHODS[method], self.student, self.teacher).to(device)
-        self.optimizer, _ = create_optimizer(nn.ModuleList([self.student, self.distiller]), self.recipe, 1)
         images = torch.zeros(self.batch_size, 3, image_size, image_size, device=device)
         self.format = choose_memory_format(self.student, device)
         self.learn = record(self.student, images.contiguous(memory_format=self.format))
@@ -96,7 +89,7 @@ class Step:
         """Seconds of every part in each of so many steps, with the pictures in memory."""
         generator = torch.Generator().manual_seed(0)
         rows = choose_rows(self.index, self.batch_size, steps)
-        pictures = Pictures(self.index.paths[: self.batch_size * steps], self.recipe.train_size, pinned=self.device.type == "cuda")
+        pictures = Pictures(self.index.paths[: self.batch_size * steps], self.image_size, pinned=self.device.type == "cuda")
         pictures.read(range(len(pictures.paths)))
         clock = Clock(self.device)
         for done, (chosen, batch) in enumerate(zip(rows, pictures.batches(rows), strict=True), 1):

@@ -51,14 +51,27 @@ def _find_peak(teacher: str, student: str, targets: Tensor, method: str, image_s
     return counter.peak
 
 
-class _Step:
+class Untrained:
+    """Teacher and student with random weights, by timm name, the losses between them, and what optimises the student."""
+
+    def __init__(self, teacher: str, student: str, labels: int, method: str, image_size: int, device: torch.device):
+        self.teacher = _build(teacher, labels, image_size, device).eval().requires_grad_(False)
+        self.student = _build(student, labels, image_size, device).train()
+        self.distiller = Distiller(METHODS[method], self.student, self.teacher).to(device)
+        self.optimizer, _ = create_optimizer(nn.ModuleList([self.student, self.distiller]), Recipe(), 1)
+
+
+def _build(backbone: str, labels: int, image_size: int, device: torch.device) -> LabelNet:
+    with device:
+        model = create_model(backbone, labels, image_size=image_size)
+    return model.to(memory_format=choose_memory_format(model, device))
+
+
+class _Step(Untrained):
     """A step that can be repeated, as training takes it."""
 
     def __init__(self, teacher: str, student: str, targets: Tensor, method: str, image_size: int, device: torch.device):
-        self.teacher = build_untrained(teacher, targets.shape[1], image_size, device).eval().requires_grad_(False)
-        self.student = build_untrained(student, targets.shape[1], image_size, device).train()
-        self.distiller = Distiller(METHODS[method], self.student, self.teacher).to(device)
-        self.optimizer, _ = create_optimizer(nn.ModuleList([self.student, self.distiller]), Recipe(), 1)
+        super().__init__(teacher, student, targets.shape[1], method, image_size, device)
         self.images, self.targets = torch.zeros(len(targets), 3, image_size, image_size, device=device), targets
 
     def take(self) -> None:
@@ -115,10 +128,3 @@ class AllocationCounter(TorchDispatchMode):
     def _release(self, key: int, size: int) -> None:
         self.living.discard(key)
         self.current -= size
-
-
-def build_untrained(backbone: str, labels: int, image_size: int, device: torch.device) -> LabelNet:
-    """A network with random weights, on a device."""
-    with device:
-        model = create_model(backbone, labels, image_size=image_size)
-    return model.to(memory_format=choose_memory_format(model, device))
