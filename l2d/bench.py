@@ -35,7 +35,7 @@ def bench_training(
     image_size: int,
     batch_size: int,
     rounds: int,
-    device: torch.device | str = "cpu",
+    device: torch.device,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Take a step of distillation apart, with random weights.
@@ -50,7 +50,6 @@ def bench_training(
         nothing kept waits for pictures, as follows from these two; more where both need the same processors), and `memory`, see
         `compare_memory`.
     """
-    device = torch.device(device)
     keep_freed_memory()
     index = read_index(data, "train")
     step = Step(index, teacher, student, method, image_size, batch_size, device)

@@ -52,9 +52,7 @@ class Logits(nn.Module):
         return self.network(images).logits
 
 
-def bench_explain(
-    folders: Sequence[Path], *, rounds: int, device: torch.device | str = "cpu", progress: Progress | None = None
-) -> dict[str, Any]:
+def bench_explain(folders: Sequence[Path], *, rounds: int, device: torch.device, progress: Progress | None = None) -> dict[str, Any]:
     """Time predictions and LayerCAM maps of several networks on one picture: ours, torchcam's, and pytorch-grad-cam's.
 
     Ours as the server does it: on the CPU as many networks side by side as torch would use threads, each on one thread.
@@ -67,7 +65,6 @@ def bench_explain(
         our engine makes of the picture, and once from torchcam's own last map. The first is larger where rounding in the backbone moves
         a position's embedding across the head's rectifier, at which gradients jump.
     """
-    device = torch.device(device)
     subjects = [load_subject(folder, device) for folder in folders]
     fewest = min(len(subject.network.head.queries) for subject in subjects)
     report: dict[str, Any] = {"setting": _describe(subjects, folders, device, rounds)}

@@ -29,7 +29,7 @@ def bench_losses(
     labels: int,
     width: int,
     rounds: int,
-    device: torch.device | str = "cpu",
+    device: torch.device,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Time cd + id + mld, forward and backward, against a loop over labels and images that follows their definitions.
@@ -38,7 +38,6 @@ def bench_losses(
         `setting`, `pairs` (that the relation losses compare), `milliseconds` (the medians of ours and of the loop), `ratio` (the median
         of the rounds' ratios), and `disagreement` (of the two sums, relative: both compute the same).
     """
-    device = torch.device(device)
     targets = draw_targets(images, labels)
     generator = torch.Generator().manual_seed(1)
     student, teacher = (_draw_outputs(images, labels, width, generator, device) for _ in range(2))

@@ -49,7 +49,7 @@ def bench_serve(
     seconds: float,
     clients: int,
     rounds: int,
-    device: torch.device | str = "cpu",
+    device: torch.device,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a server of its own, `python -m app`, against the bare networks, both on that device.
@@ -58,7 +58,6 @@ def bench_serve(
         `cold_start` (seconds from the start of the process until it is ready, after one start to fill the caches), `limit` (one client,
         three students, eight labels), `load` (many clients, the default models), and the `setting`.
     """
-    device = torch.device(device)
     advance = progress or (lambda done, total: None)
     with serve(checkpoints, find_cache(), device):
         pass

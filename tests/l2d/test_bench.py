@@ -48,7 +48,7 @@ def test_a_step_in_parts_gives_the_gradients_of_a_step_in_one_piece(drawn: str, 
 
 
 def test_training_benchmark_accounts_for_the_whole_step(drawn: str):
-    sizes = {"image_size": 32, "batch_size": 4, "rounds": 2}
+    sizes = {"image_size": 32, "batch_size": 4, "rounds": 2, "device": CPU}
     told: list[tuple[int, int]] = []
     report = bench_training(
         drawn, teacher="test_resnet", student="test_efficientnet", progress=lambda done, total: told.append((done, total)), **sizes
@@ -69,7 +69,7 @@ def test_slow_decoding_shows_as_waiting_and_in_no_part_of_the_step(drawn: str, m
     monkeypatch.setattr(processes, "count_processors", lambda: 2)
     # What the other tests look at; it takes longer than all the rest.
     monkeypatch.setattr(bench, "compare_memory", lambda *_: {})
-    report = bench_training(drawn, teacher="test_resnet", student="test_efficientnet", image_size=32, batch_size=4, rounds=2)
+    report = bench_training(drawn, teacher="test_resnet", student="test_efficientnet", image_size=32, batch_size=4, rounds=2, device=CPU)
     assert report["milliseconds"]["wait"] < 100
     assert report["images_per_second"]["data"] < 8
     assert report["waiting"] > 0

@@ -26,7 +26,7 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_way_gives_torchcams_maps(networks: Path):
-    report = bench_explain([networks / "tiny"], rounds=1)
+    report = bench_explain([networks / "tiny"], rounds=1, device=torch.device("cpu"))
     assert list(report) == ["setting", "8 labels", "10 labels"]
     for part in (report["8 labels"], report["10 labels"]):
         assert part["disagreement"]["maps from one last map"] < 1e-4

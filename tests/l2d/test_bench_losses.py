@@ -111,7 +111,9 @@ def test_loss_benchmark_reports_both_sides_of_its_ratio(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(module, "measure_in_turns", measure)
     told: list[tuple[int, int]] = []
-    report = bench_losses(images=16, labels=12, width=16, rounds=3, progress=lambda done, total: told.append((done, total)))
+    report = bench_losses(
+        images=16, labels=12, width=16, rounds=3, device=torch.device("cpu"), progress=lambda done, total: told.append((done, total))
+    )
     assert told == [(0, 3), (1, 3), (2, 3)]
     assert report["disagreement"] < 1e-5
     assert report["pairs"]["id"] == sum(n * (n - 1) // 2 for n in draw_targets(16, 12).sum(1).long().tolist())

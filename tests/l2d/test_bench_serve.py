@@ -75,7 +75,7 @@ def test_a_server_is_measured_beside_its_networks(device: str, tmp_path: Path, m
         model = create_model("test_efficientnet", 10, image_size=64, width=32, feedforward=48)
         card = ModelCard(f"s{number}", "S", "student", "vanilla", "test_efficientnet", LABELS, 64, width=32, feedforward=48)
         save_checkpoint(tmp_path / "networks" / card.name, model, card)
-    report = bench_serve(tmp_path / "networks", seconds=4, clients=3, rounds=2, device=device)
+    report = bench_serve(tmp_path / "networks", seconds=4, clients=3, rounds=2, device=torch.device(device))
     assert report["setting"]["students"] == ["s0", "s1", "s2"]
     assert report["cold_start"]["seconds"] > 0
     assert set(report["load"]["statuses"]) == {"200"}
