@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -94,16 +95,10 @@ def _operate(pixels: Tensor, draws: Tensor) -> None:
 # Operations. Each takes pixels that are whole numbers from 0 to 255, float (n, 3, S, S), and gives such pixels.
 
 
-def _shear(axis: int) -> Callable[[Tensor, Draw], Tensor]:
-    def shear(pixels: Tensor, draw: Draw) -> Tensor:
-        # Columns are sheared as the rows of the picture mirrored at its diagonal.
-        pixels = pixels.mT if axis else pixels
-        place = torch.arange(pixels.shape[-1], device=pixels.device)
-        amount = (0.3 * draw.level.double() / LEVELS * draw.sign).view(-1, 1, 1)
-        sheared = _read_rows(pixels, place + amount * (place[:, None] + 0.5))
-        return sheared.mT if axis else sheared
-
-    return shear
+def _shear_rows(pixels: Tensor, draw: Draw) -> Tensor:
+    place = torch.arange(pixels.shape[-1], device=pixels.device)
+    amount = (0.3 * draw.level.double() / LEVELS * draw.sign).view(-1, 1, 1)
+    return _read_rows(pixels, place + amount * (place[:, None] + 0.5))
 
 
 def _read_rows(pixels: Tensor, x: Tensor) -> Tensor:
@@ -118,13 +113,10 @@ def _read_rows(pixels: Tensor, x: Tensor) -> Tensor:
     return torch.where(((x >= -0.5) & (x < last + 0.5))[:, None], value, GREY).float()
 
 
-def _translate(axis: int) -> Callable[[Tensor, Draw], Tensor]:
-    def translate(pixels: Tensor, draw: Draw) -> Tensor:
-        theta = torch.eye(2, 3, device=pixels.device).repeat(len(pixels), 1, 1)
-        theta[:, axis, 2] = 2 * 150 / 331 * draw.strength * draw.sign
-        return _warp(pixels, theta)
-
-    return translate
+def _translate(axis: int, pixels: Tensor, draw: Draw) -> Tensor:
+    theta = torch.eye(2, 3, device=pixels.device).repeat(len(pixels), 1, 1)
+    theta[:, axis, 2] = 2 * 150 / 331 * draw.strength * draw.sign
+    return _warp(pixels, theta)
 
 
 def _rotate(pixels: Tensor, draw: Draw) -> Tensor:
@@ -138,14 +130,6 @@ def _warp(pixels: Tensor, theta: Tensor) -> Tensor:
     grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
     warped = F.grid_sample(pixels, grid, mode="nearest", padding_mode="border", align_corners=False)
     return torch.where((grid.abs() < 1).all(-1)[:, None], warped, GREY)
-
-
-def _brightness(pixels: Tensor, draw: Draw) -> Tensor:
-    return _enhance(pixels, torch.zeros_like(pixels), draw)
-
-
-def _colour(pixels: Tensor, draw: Draw) -> Tensor:
-    return _enhance(pixels, _grey(pixels), draw)
 
 
 def _contrast(pixels: Tensor, draw: Draw) -> Tensor:
@@ -169,10 +153,6 @@ def _enhance(pixels: Tensor, plain: Tensor, draw: Draw) -> Tensor:
 def _grey(pixels: Tensor) -> Tensor:
     weights = torch.tensor(LUMA).view(1, 3, 1, 1).to(pixels.device, non_blocking=True)
     return (((pixels * weights).sum(1, keepdim=True) + 0x8000) / 0x10000).floor()
-
-
-def _invert(pixels: Tensor, draw: Draw) -> Tensor:
-    return 255 - pixels
 
 
 def _solarize(pixels: Tensor, draw: Draw) -> Tensor:
@@ -210,19 +190,20 @@ def _small_cutout(pixels: Tensor, draw: Draw) -> Tensor:
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Draw], Tensor]] = {
-    "invert": _invert,
+    "invert": lambda pixels, draw: 255 - pixels,
     "cutout": _small_cutout,
     "sharpness": _sharpness,
     "autocontrast": _autocontrast,
     "posterize": _posterize,
-    "shear x": _shear(0),
-    "translate x": _translate(0),
-    "translate y": _translate(1),
-    "shear y": _shear(1),
+    "shear x": _shear_rows,
+    "translate x": partial(_translate, 0),
+    "translate y": partial(_translate, 1),
+    # Columns are sheared as the rows of the picture mirrored at its diagonal.
+    "shear y": lambda pixels, draw: _shear_rows(pixels.mT, draw).mT,
     "rotate": _rotate,
     "equalize": _equalize,
     "contrast": _contrast,
-    "colour": _colour,
+    "colour": lambda pixels, draw: _enhance(pixels, _grey(pixels), draw),
     "solarize": _solarize,
-    "brightness": _brightness,
+    "brightness": lambda pixels, draw: _enhance(pixels, torch.zeros_like(pixels), draw),
 }
