@@ -203,7 +203,7 @@ def load_checkpoint(folder: Path | str) -> Network:
     with _telling_failures(folder):
         check_weights(folder, card)
         state = load_file(folder / WEIGHTS)
-        model = build_model(card)
+        model = create_model(card.backbone, len(card.labels), **read_sizes(card))
         load_weights(model, state, folder / WEIGHTS)
     return Network(model.eval().requires_grad_(False), card)
 
@@ -268,11 +268,6 @@ def check_weights(folder: Path, card: ModelCard) -> None:
     path = folder / WEIGHTS
     if hash_file(path) != card.sha256:
         raise CheckpointError(f"{path} is not the file that its card describes: the SHA-256 differs.")
-
-
-def build_model(card: ModelCard) -> LabelNet:
-    """The network that a card describes, with fresh weights."""
-    return create_model(card.backbone, len(card.labels), **read_sizes(card))
 
 
 def read_sizes(described: Any) -> dict[str, Any]:

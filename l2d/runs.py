@@ -286,10 +286,5 @@ def _read_environments(out: Path) -> list[Environment]:
 def _describe_epoch(card: ModelCard, report: EpochReport, environments: list[Environment]) -> ModelCard:
     """The card of a run after an epoch."""
     lineage = card.lineage | ({"environments": environments} if environments else {})
-    return dataclasses.replace(card, seconds=round(report.total_seconds, 1), scores=_keep_scores(report), lineage=lineage)
-
-
-def _keep_scores(report: EpochReport) -> dict[str, Any]:
-    if report.scores is None:
-        return {}
-    return {"held_out": {name: report.scores[name] for name in ("images", "mAP")}}
+    scores = {"held_out": {name: report.scores[name] for name in ("images", "mAP")}} if report.scores is not None else {}
+    return dataclasses.replace(card, seconds=round(report.total_seconds, 1), scores=scores, lineage=lineage)

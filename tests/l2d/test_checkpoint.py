@@ -113,7 +113,7 @@ def test_a_loaded_network_is_ready_to_use(folder: Path) -> None:
 
 def test_the_head_alone_is_that_of_the_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, card = load_checkpoint(folder)
-    monkeypatch.setattr(checkpoint, "build_model", lambda _: pytest.fail("the backbone was built"))
+    monkeypatch.setattr(checkpoint, "create_model", lambda *_, **__: pytest.fail("the backbone was built"))
     head, same = load_head(folder)
     assert same == card
     assert not any(module.training for module in head.modules())
