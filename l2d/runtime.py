@@ -70,15 +70,12 @@ def prepare(network: LabelNet, card: ModelCard, device: torch.device, cache: Pat
     whole = Whole(network, card).eval()
     if device.type != "cpu":
         return HalfPrecision(whole.to(device), device)
-    openvino = import_openvino()
-    if openvino is None:
-        return functools.partial(_run_in_torch, whole)
-    try:
-        return OpenVino(openvino, _find_converted(openvino, whole, card, cache), streams)
-    except Exception as error:
-        # Its converter meets unknown operations with almost any exception.
-        logger.warning("%s runs in plain torch, several times slower: OpenVINO cannot run it (%s).", card.name, error)
-        return functools.partial(_run_in_torch, whole)
+    if (openvino := import_openvino()) is not None:
+        try:
+            return OpenVino(openvino, _find_converted(openvino, whole, card, cache), streams)
+        except Exception as error:  # its converter meets unknown operations with almost any exception
+            logger.warning("%s runs in plain torch, several times slower: OpenVINO cannot run it (%s).", card.name, error)
+    return functools.partial(_run_in_torch, whole)
 
 
 def find_prepared(card: ModelCard, device: torch.device, cache: Path | None, streams: int = 1) -> Runner | None:

@@ -16,9 +16,7 @@ class EmptySplitError(ValueError):
 
 def find_missing(paths: Sequence[Path]) -> list[Path]:
     """The paths that are no file, in their order. Each folder is listed once: 80,000 pictures take well under a second."""
-    names: dict[Path, set[str]] = {}
-    for folder in {path.parent for path in paths}:
-        names[folder] = _list_files(folder)
+    names = {folder: _list_files(folder) for folder in {path.parent for path in paths}}
     missing = [path for path in paths if path.name not in names[path.parent]]
     # On a Mac a file is found by another spelling than it is listed by: in capitals, or with an accent as a sign of its own.
     folded = {folder: set(map(_fold, names[folder])) for folder in {path.parent for path in missing}}
