@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from l2d.data.coco import read_coco
-from l2d.data.files import EmptySplitError, describe_differences, require_files
+from l2d.data.files import SPLITS, EmptySplitError, describe_differences, require_files
 from l2d.data.images import Index
 from l2d.data.nuswide import read_nuswide
 from l2d.data.shapes import COUNT, read_shapes
 from l2d.data.table import read_table
 from l2d.data.voc import read_voc
 
-SPLITS = ("train", "test")
 MOST_SHAPES = 1_000_000
 
 # Readers of data sets on disk, by the word before the colon; the folder or file comes after it.

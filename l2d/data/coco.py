@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from l2d.data.files import find_spelled, name_some, require_annotations, require_labels
+from l2d.data.files import find_spelled, name_some, require_annotations, require_labels, require_split
 from l2d.data.images import Boxes, Index
 
 PARTS = {"train": "train", "test": "val"}
@@ -41,8 +41,7 @@ def read_coco(root: Path, split: str, year: int = 2014) -> Index:
         FileNotFoundError: if the annotations are missing.
         ValueError: for an unknown split, a file in another form, or annotations of unknown pictures or categories.
     """
-    if split not in PARTS:
-        raise ValueError(f"Unknown split {split!r} of COCO; the known ones are {', '.join(PARTS)}.")
+    require_split(split, "COCO")
     folder = f"{PARTS[split]}{year}"
     source = root / "annotations" / f"instances_{folder}.json"
     require_annotations(source, f"COCO's layout: {source.name} in annotations/ beside the folder {folder}/ with the pictures")

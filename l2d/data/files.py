@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+SPLITS = ("train", "test")
 SHOWN = 3
 
 
@@ -40,6 +41,16 @@ def find_spelled(folder: Path, names: Sequence[str]) -> list[str]:
             place = spelled[above].get(last) or spelled[above].get(unicodedata.normalize("NFC", last), place)
         places.append(place)
     return places
+
+
+def require_split(split: str, data: str) -> None:
+    """Refuse a split that no data set has.
+
+    Raises:
+        ValueError: naming those that there are.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"Unknown split {split!r} of {data}; the known ones are {', '.join(SPLITS)}.")
 
 
 def require_files(paths: Sequence[Path], source: object) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2d.data.files import find_missing, name_some, read_lines, require_annotations, require_labels
+from l2d.data.files import find_missing, name_some, read_lines, require_annotations, require_labels, require_split
 from l2d.data.images import Index
 
 SETS = {"train": "Train", "test": "Test"}
@@ -31,8 +31,7 @@ def read_nuswide(root: Path, split: str) -> Index:
         FileNotFoundError: if a list is missing, or every picture.
         ValueError: for an unknown split, labels other than 0 and 1, or lists of different lengths.
     """
-    if split not in SETS:
-        raise ValueError(f"Unknown split {split!r} of NUS-WIDE; the known ones are {', '.join(SETS)}.")
+    require_split(split, "NUS-WIDE")
     source = root / "ImageList" / f"{SETS[split]}Imagelist.txt"
     require_annotations(source, "NUS-WIDE's layout: ImageList/, TrainTestLabels/, Concepts81.txt and the pictures in Flickr/")
     concepts = _find(root, "Concepts81.txt", "ConceptsList/Concepts81.txt")

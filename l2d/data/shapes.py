@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from l2d.data.files import SPLITS, require_split
 from l2d.data.images import Boxes, Index
 from l2d.disk import find_cache, replace_file
 
@@ -22,7 +23,6 @@ COUNT = 2000
 SIDE = 96
 # Test pictures, as a share of the training pictures.
 TEST_SHARE = 4
-SPLITS = ("train", "test")
 # Part of the cache folder's name: change it whenever anything else is drawn for a seed.
 VERSION = 1
 # Drawn this much larger and then reduced, for smooth edges.
@@ -114,8 +114,7 @@ def read_shapes(split: str, count: int = COUNT, *, seed: int = 0, side: int = SI
         ValueError: for an unknown split or a count below 1.
         OSError: if the folder cannot be written to.
     """
-    if split not in SPLITS:
-        raise ValueError(f"Unknown split {split!r} of shapes; the known ones are {', '.join(SPLITS)}.")
+    require_split(split, "shapes")
     if count < 1:
         raise ValueError(f"Expected at least one picture; got {count}.")
     amount = count if split == "train" else math.ceil(count / TEST_SHARE)

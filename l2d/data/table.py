@@ -10,10 +10,9 @@ from typing import TextIO
 
 import torch
 
-from l2d.data.files import EmptySplitError, find_spelled, name_some, require_annotations, require_labels
+from l2d.data.files import SPLITS, EmptySplitError, find_spelled, name_some, require_annotations, require_labels, require_split
 from l2d.data.images import Index
 
-SPLITS = ("train", "test")
 # Without a column `split`, one picture in this many is for testing.
 TEST_SHARE = 5
 # What people separate labels by, too. In a name of one they would be in the way of the commands.
@@ -44,8 +43,7 @@ def read_table(path: Path, split: str) -> Index:
         ValueError: for another form, an unknown split, a picture named twice, no label at all, a label with a comma, a tab or a line
             break, or a split without pictures.
     """
-    if split not in SPLITS:
-        raise ValueError(f"Unknown split {split!r} of a table; the known ones are {', '.join(SPLITS)}.")
+    require_split(split, "a table")
     require_annotations(path, "a CSV file with the columns file and labels")
     rows = _read_rows(path)
     places = find_spelled(path.parent, [_separate(path.parent, row["file"]) for row in rows])

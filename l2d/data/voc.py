@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import torch
 
-from l2d.data.files import read_lines, require_annotations, require_files
+from l2d.data.files import read_lines, require_annotations, require_files, require_split
 from l2d.data.images import Boxes, Index
 
 LABELS = (
@@ -35,8 +35,7 @@ def read_voc(root: Path, split: str, difficult: bool = True) -> Index:
         FileNotFoundError: if a list or an annotation is missing, by name.
         ValueError: for an unknown split, a file that is not VOC's XML, an object without a box, or a label that VOC does not have.
     """
-    if split not in SETS:
-        raise ValueError(f"Unknown split {split!r} of VOC; the known ones are {', '.join(SETS)}.")
+    require_split(split, "VOC")
     folder = next((root / name for name in NESTED if (root / name / "ImageSets").is_dir()), root)
     source = folder / "ImageSets" / "Main" / f"{SETS[split]}.txt"
     require_annotations(source, "VOC's layout: ImageSets/Main/, Annotations/ and JPEGImages/ below VOC2007")
