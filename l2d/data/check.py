@@ -9,7 +9,7 @@ from typing import Any
 
 from l2d.data import check_splits, read_annotations
 from l2d.data.files import name_some
-from l2d.data.images import Index, open_image
+from l2d.data.images import Box, Index, open_image
 
 # Pictures decoded at once.
 THREADS = 4
@@ -115,6 +115,6 @@ def _find_outside(index: Index, found: list[Size | str]) -> list[Path]:
     return outside
 
 
-def _fits(box: tuple[float, float, float, float], size: Size) -> bool:
+def _fits(box: Box, size: Size) -> bool:
     x, y, width, height = box
     return x >= -1 and y >= -1 and x + width <= size[0] + 1 and y + height <= size[1] + 1 and width > 0 and height > 0

@@ -32,7 +32,8 @@ BACKGROUND = (255, 255, 255)
 # EXIF orientations that stand a picture on its side.
 LYING = (5, 6, 7, 8)
 
-Boxes = dict[int, list[tuple[float, float, float, float]]]
+Box = tuple[float, float, float, float]
+Boxes = dict[int, list[Box]]
 # Batches, then None; or what went wrong.
 Ready = queue.Queue[Tensor | Exception | None]
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from l2d.data.files import SPLITS, require_split
-from l2d.data.images import Boxes, Index
+from l2d.data.images import Box, Boxes, Index
 from l2d.disk import find_cache, replace_file
 
 COUNT = 2000
@@ -82,8 +82,8 @@ class Shape(NamedTuple):
     hole: list[Point]
     colour: tuple[int, int, int]
 
-    def box(self) -> tuple[float, float, float, float]:
-        """The smallest box (x, y, width, height) around the outline, in pixels."""
+    def box(self) -> Box:
+        """The smallest box around the outline."""
         xs, ys = zip(*self.outline, strict=True)
         return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import torch
 
 from l2d.data.files import read_lines, require_annotations, require_files, require_split
-from l2d.data.images import Boxes, Index
+from l2d.data.images import Box, Boxes, Index
 
 LABELS = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -66,7 +66,7 @@ def _read_objects(path: Path, difficult: bool) -> Boxes:
     return boxes
 
 
-def _read_box(thing: ElementTree.Element) -> tuple[float, float, float, float]:
+def _read_box(thing: ElementTree.Element) -> Box:
     """VOC's corners count pixels from 1 and belong to the box."""
     corners = {corner: thing.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")}
     absent = [corner for corner, text in corners.items() if text is None]
