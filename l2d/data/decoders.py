@@ -4,7 +4,6 @@ Training on processors gains nothing by them: it takes far longer than decoding,
 overwrites while they live.
 """
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -88,22 +87,15 @@ def decode_in_processes(decode: Callable[[int], Pixels], rows: Sequence[int], co
 
 
 def _start(loader: DataLoader[Pixels | ValueError]) -> Iterator[list[Pixels | ValueError]]:
-    with _ignoring_unraisable():
-        try:
-            return iter(loader)
-        except (OSError, RuntimeError) as error:
-            reason = str(error)
-        # Here torch's half-made iterator is freed. It ends those that run, and then stumbles over what it did not come to set.
-    raise StartError(reason)
-
-
-@contextlib.contextmanager
-def _ignoring_unraisable() -> Iterator[None]:
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        yield
+        return iter(loader)
+    except (OSError, RuntimeError) as error:
+        reason = str(error)
     finally:
+        # Once torch's half-made iterator is freed: it ends those that run, and then stumbles over what it did not come to set.
         sys.unraisablehook = hook
+    raise StartError(reason)
 
 
 class _Decoding(Dataset[Pixels | ValueError]):
