@@ -96,7 +96,7 @@ class Step(Untrained):
             self.take(augment(batch.to(self.device, non_blocking=True), generator), self.index.targets[chosen], clock)
             if progress is not None:
                 progress(done, steps)
-                clock.skip()
+                clock.lap("")
         return clock.read()
 
     def take(self, images: Tensor, targets: Tensor, clock: "Clock") -> None:
@@ -132,21 +132,16 @@ class Clock:
         self.marks = [("", self._mark())]
 
     def lap(self, name: str) -> None:
-        """What came after the last lap was this part."""
+        """What came after the last lap was this part, or none if it has no name."""
         self.marks.append((name, self._mark()))
-
-    def skip(self) -> None:
-        """What came after the last lap was no part."""
-        self.lap("")
 
     def read(self) -> dict[str, list[float]]:
         """Seconds of every part, each time that it came; waits for the device."""
         _synchronise(self.device)
         seconds: dict[str, list[float]] = {}
         for (_, before), (name, after) in itertools.pairwise(self.marks):
-            if not name:
-                continue
-            seconds.setdefault(name, []).append(after - before if isinstance(after, float) else before.elapsed_time(after) / 1000)
+            if name:
+                seconds.setdefault(name, []).append(after - before if isinstance(after, float) else before.elapsed_time(after) / 1000)
         return seconds
 
     def _mark(self) -> Any:

@@ -72,10 +72,8 @@ def collect_row(row: Row, settings: Settings) -> dict[str, dict[str, Any]]:
 
 def _find_students(row: Row, settings: Settings) -> dict[str, list[Path]]:
     """Folders of the students that are trained, by method."""
-    students: dict[str, list[Path]] = {method: [] for method in settings.methods}
-    for (method, _), training in plan_students(row, settings).items():
-        students[method] += [training.plan.out] if training.state == FINISHED else []
-    return students
+    finished = [(method, training.plan.out) for (method, _), training in plan_students(row, settings).items() if training.state == FINISHED]
+    return {method: [out for name, out in finished if name == method] for method in settings.methods}
 
 
 def _find_others(row: Row, settings: Settings, students: Sequence[Path]) -> dict[str, list[Path]]:

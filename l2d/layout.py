@@ -41,7 +41,7 @@ class Layout:
         self.cell_height = max(self.picture_height, LOW, LINE * max(map(len, self.labels)))
         self.titles = [_wrap(title, int(self.cell_width / BOLD_LETTER + 0.01)) for title in titles]
         self.row_height = self.cell_height + (0 if scale != "map" and minus is None else OWN_BAR_ROOM) + GAP
-        self.left = MARGIN + LETTER * max(count_letters(line) for lines in self.labels for line in lines) + 2 * GAP
+        self.left = MARGIN + LETTER * max(len(_pad(line)) for lines in self.labels for line in lines) + 2 * GAP
         self.top = MARGIN + LINE * max(len(lines) for lines in self.titles) + GAP
         self.right = self.left + len(self.titles) * (self.cell_width + GAP)
         self.width = self.right + (MARGIN if scale == "map" else GAP + BAR + BAR_ROOM)
@@ -94,14 +94,10 @@ class Layout:
         return x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height
 
 
-def count_letters(text: str) -> int:
-    """Width of a text in Latin letters; Chinese, Japanese and Korean ones are twice as wide."""
-    return len(_pad(text))
-
-
 def _wrap(text: str, letters: int) -> list[str]:
     return [line.replace(PAD, "") for line in textwrap.wrap(_pad(text), letters)] or [""]
 
 
 def _pad(text: str) -> str:
+    """A text with as many letters as it is wide in Latin ones; Chinese, Japanese and Korean ones are twice as wide."""
     return "".join(letter + PAD if unicodedata.east_asian_width(letter) in "WF" else letter for letter in text)
