@@ -106,14 +106,3 @@ def test_boxes_that_reach_out_by_a_pixel_are_rounding(index: Index):
     assert index.boxes is not None
     index.boxes[1][1].append((-1.0, -1.0, 12.0, 12.0))
     assert check_index(index)["warnings"] == []
-
-
-def test_what_the_reader_warned_about_is_in_the_report(tmp_path: Path, save_picture: Save, write: Write):
-    write(tmp_path / "ImageList" / "TestImagelist.txt", "a\\1.jpg\na\\2.jpg\n")
-    write(tmp_path / "Concepts81.txt", "sky\nsun\n")
-    write(tmp_path / "TrainTestLabels" / "Labels_sky_Test.txt", "1\n0\n")
-    write(tmp_path / "TrainTestLabels" / "Labels_sun_Test.txt", "0\n1\n")
-    save_picture(tmp_path / "Flickr" / "a" / "2.jpg")
-    report = check_data(f"nuswide:{tmp_path}", "test")
-    assert report["pictures"] == 1
-    assert "left out, 1 of 2: " in report["warnings"][0]

@@ -73,8 +73,3 @@ def test_wrong_labels_are_refused(root: Path, write: Write, text: str, sentence:
     write(root / "TrainTestLabels" / "Labels_sky_Train.txt", text)
     with pytest.raises(ValueError, match=sentence):
         read_nuswide(root, "train")
-
-
-def test_unknown_split_lists_the_known_ones(root: Path):
-    with pytest.raises(ValueError, match="train, test"):
-        read_nuswide(root, "val")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from l2d.data import READERS, Index, check_splits, find_spec, read_annotations, read_index
-from l2d.data.files import describe_differences, find_missing, name_some, read_lines
+from l2d.data.files import find_missing, name_some, read_lines
+from l2d.data.shapes import read_shapes
 
 Save = Callable[..., Path]
 Write = Callable[[Path, str], Path]
@@ -83,9 +84,15 @@ def test_shapes_refuse_another_count(count: str):
         read_index(f"shapes:{count}", "train")
 
 
-def test_an_unknown_split_lists_the_known_ones():
-    with pytest.raises(ValueError, match="'val'; the known ones are train, test"):
+def test_an_unknown_split_lists_the_known_ones(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"'val'; the known ones are train, test\."):
         read_index("shapes:1", "val")
+    names = {"coco": "COCO", "coco2017": "COCO", "voc": "VOC", "voc-easy": "VOC", "nuswide": "NUS-WIDE", "csv": "a table"}
+    for kind, read in READERS.items():
+        with pytest.raises(ValueError, match=rf"'val' of {names[kind]}; the known ones are train, test\."):
+            read(tmp_path, "val")
+    with pytest.raises(ValueError, match=r"'val' of shapes; the known ones are train, test\."):
+        read_shapes("val")
 
 
 def test_missing_pictures_are_counted_and_named(tmp_path: Path, save_picture: Save, write: Write):
@@ -152,10 +159,6 @@ def test_pictures_that_are_missing_for_testing_are_not_told_before_they_are_need
     write(tmp_path / "TrainTestLabels" / "Labels_sky_Test.txt", "1\n0\n")
     save_picture(tmp_path / "Flickr" / "a.jpg")
     check_splits(f"nuswide:{tmp_path}", make_training("sky"))
-
-
-def test_labels_that_do_not_differ():
-    assert describe_differences(("a", "b"), ["a", "b"]) == ""
 
 
 def test_missing_files_keep_their_order(tmp_path: Path, save_picture: Save):

@@ -102,10 +102,9 @@ def test_backgrounds_keep_misleading_company():
     assert 0.6 < np.mean(favourites) < 0.75  # 4 to 1 for three labels against six
 
 
-@pytest.mark.parametrize(("split", "count", "sentence"), [("val", 3, "train, test"), ("train", 0, "at least one picture")])
-def test_nonsense_is_refused_in_words(tmp_path: Path, split: str, count: int, sentence: str):
-    with pytest.raises(ValueError, match=sentence):
-        read_shapes(split, count, folder=tmp_path)
+def test_no_picture_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="at least one picture"):
+        read_shapes("train", 0, folder=tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path):

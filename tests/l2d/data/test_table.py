@@ -156,8 +156,3 @@ def test_neither_a_pipe_nor_a_device_is_waited_for(tmp_path: Path):
     for name in ("pipe.csv", "device.csv"):
         with pytest.raises(FileNotFoundError, match=f"There is no file .*{name}"):
             read_table(tmp_path / name, "train")
-
-
-def test_unknown_split_lists_the_known_ones(folder: Path, write: Write):
-    with pytest.raises(ValueError, match="train, test"):
-        read_table(write(folder / "own.csv", "file,labels\n"), "val")

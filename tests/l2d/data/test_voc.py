@@ -106,8 +106,3 @@ def test_a_label_of_somebody_else_is_named(root: Path, write: Write):
     write(place, "<annotation><object><name>tractor</name></object></annotation>")
     with pytest.raises(ValueError, match="'tractor' is none of its 20 labels; data with others can be read as coco: or csv:"):
         read_voc(root, "train")
-
-
-def test_unknown_split_lists_the_known_ones(root: Path):
-    with pytest.raises(ValueError, match="train, test"):
-        read_voc(root, "val")
