@@ -261,14 +261,6 @@ def test_a_network_alone_may_be_the_one_that_is_subtracted(scale: str) -> None:
     assert ticks_of(figure) == ["0", "0.20", "0", "0.60"]
 
 
-def test_the_same_evidence_on_a_finer_grid_has_the_same_colours() -> None:
-    field = np.array([[0.0, 1.0], [2.0, 4.0]])
-    columns = [Column("Coarse", {"cat": field}, {}), Column("Fine", {"cat": np.kron(field, np.ones((3, 3))) / 9}, {})]
-    _, coarse, fine = pictures_of(draw_figure(WHITE, columns, ["cat"], smooth=False))
-    assert len(np.unique(coarse.reshape(-1, 3), axis=0)) == 4
-    np.testing.assert_allclose(coarse.astype(int), fine.astype(int), atol=1)
-
-
 def test_more_evidence_than_the_subtracted_network_is_red_and_less_is_blue() -> None:
     columns = [Column("A", {"cat": np.array([[1.0, 3.0]]) / 2}, {}), Column("B", {"cat": np.array([[2.0, 1.0], [2.0, 1.0]]) / 4}, {})]
     difference = pictures_of(draw_figure(WHITE, columns, ["cat"], smooth=False, minus=1))[1]

@@ -22,12 +22,6 @@ def make_map(images: int = 3, height: int = 4, width: int = 5) -> Tensor:
     return torch.randn(images, CHANNELS, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def test_shapes() -> None:
-    embeddings, logits = make_head()(make_map())
-    assert embeddings.shape == (3, LABELS, 16)
-    assert logits.shape == (3, LABELS)
-
-
 def decode(head: LabelHead, last_map: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings, logits and attention maps by torch's own attention, with the head's weights."""
     attention = nn.MultiheadAttention(16, 8, batch_first=True, dtype=torch.float64).eval()
@@ -86,12 +80,6 @@ def test_no_image_and_no_label_influences_another() -> None:
     assert torch.equal(changed_embeddings[:, others], embeddings[:, others])
     assert torch.equal(changed_logits[:, others], logits[:, others])
     assert not torch.allclose(changed_embeddings[:, 2], embeddings[:, 2])
-
-
-def test_the_logit_is_linear_in_the_labels_own_embedding() -> None:
-    head = make_head()
-    embeddings, logits = head(make_map())
-    torch.testing.assert_close(logits, torch.einsum("nce,ce->nc", embeddings, head.classifier) + head.bias)
 
 
 def test_attention_is_a_distribution_over_the_positions_and_reads_the_same_memory() -> None:

@@ -113,10 +113,6 @@ def test_a_box_beside_the_picture_holds_no_evidence(box: Box) -> None:
     assert judge(torch.ones(2, 2), [box], 4, 3) == (False, 0.0)
 
 
-def test_a_tiny_box_can_be_hit() -> None:
-    assert judge(CORNER, [(0.6, 0.6, 0.3, 0.3)], 4, 4) == (True, pytest.approx(100 * 1 / 4))
-
-
 def test_summary_of_pairs() -> None:
     pairs = [Pair(True, 40.0, "small", 0.9), Pair(False, 10.0, "large", 0.1), Pair(True, 100.0, "large", 0.5)]
     assert summarize(pairs) == {"pairs": 3, "pointing_game": pytest.approx(200 / 3), "energy_in_box": pytest.approx(50)}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
@@ -193,23 +193,6 @@ def test_the_state_of_a_run_under_another_teacher_is_refused(bands: Index, tmp_p
     other = teacher._replace(card=dataclasses.replace(teacher.card, sha256="f" * 64))
     with pytest.raises(ValueError, match="a run with another teacher"):
         list(fit(make_network(), bands, recipe, teacher=other, state=state))
-
-
-def test_a_full_disk_keeps_the_last_good_state(bands: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = tmp_path / "state.pt"
-    reports = fit(make_network(), bands, make_recipe(), state=state)
-    next(reports)
-    before = state.read_bytes()
-
-    def fill_disk(content: Any, file: IO[bytes]) -> None:
-        file.write(b"half a fi")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", fill_disk)
-    with pytest.raises(OSError, match="No space left"):
-        next(reports)
-    assert state.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [state]
 
 
 def test_what_the_disk_said_amid_a_write_is_told(tmp_path: Path) -> None:
