@@ -67,7 +67,8 @@ def bench_explain(folders: Sequence[Path], *, rounds: int, device: torch.device,
     """
     subjects = [load_subject(folder, device) for folder in folders]
     fewest = min(len(subject.network.head.queries) for subject in subjects)
-    report: dict[str, Any] = {"setting": _describe(subjects, folders, device, rounds)}
+    setting = {"engines": sorted({type(subject.read).__name__ for subject in subjects}), "models": [folder.name for folder in folders]}
+    report: dict[str, Any] = {"setting": describe_program(device) | setting | {"rounds": rounds}}
     for labels in sorted({min(count, fewest) for count in LABELS}):
         report[f"{labels} label{'s' * (labels > 1)}"] = _compare(subjects, labels, rounds, device, progress)
     return report
@@ -155,8 +156,3 @@ def load_subject(folder: Path, device: torch.device, image_size: int | None = No
 def count_streams(device: torch.device) -> int:
     """Networks that run side by side, as the server decides it."""
     return torch.get_num_threads() if device.type == "cpu" else 1
-
-
-def _describe(subjects: Sequence[Subject], folders: Sequence[Path], device: torch.device, rounds: int) -> dict[str, Any]:
-    engines = sorted({type(subject.read).__name__ for subject in subjects})
-    return describe_program(device) | {"engines": engines, "models": [folder.name for folder in folders], "rounds": rounds}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from l2d.bench import measure_in_turns
-from l2d.bench_server import LARGE, Answer, Client, Server, encode_photograph, hammer, list_models, make_new, serve
+from l2d.bench_server import LARGE, Client, Server, encode_photograph, hammer, list_models, make_new, serve
 from l2d.checkpoint import Network, load_checkpoint, read_card
 from l2d.disk import find_cache
 from l2d.environment import describe_program
@@ -162,7 +162,8 @@ def measure_load(server: Server, clients: int, seconds: float) -> dict[str, Any]
     spent = time.perf_counter() - start
     end = server.measure_memory()
     good = [answer for answer in answers if answer.status == HTTPStatus.OK]
-    p50, p99 = (1000 * quantile for quantile in _find_quantiles(good))
+    percentiles = statistics.quantiles((answer.seconds for answer in good), n=100, method="inclusive")
+    p50, p99 = 1000 * percentiles[49], 1000 * percentiles[98]
     return {
         "clients": clients,
         "seconds": spent,
@@ -173,11 +174,6 @@ def measure_load(server: Server, clients: int, seconds: float) -> dict[str, Any]
         "statuses": {str(status): sum(answer.status == status for answer in answers) for status in {answer.status for answer in answers}},
         "memory": {"warm": warm, "end": end, "ratio": end / warm if warm and end else None},
     }
-
-
-def _find_quantiles(answers: Sequence[Answer]) -> tuple[float, float]:
-    quantiles = statistics.quantiles((answer.seconds for answer in answers), n=100, method="inclusive")
-    return quantiles[49], quantiles[98]
 
 
 def _ask(client: Client, picture: bytes, fields: dict[str, str]) -> None:

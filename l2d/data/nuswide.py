@@ -61,10 +61,10 @@ def _read_column(path: Path, count: int) -> Tensor:
 
 def _keep_present(index: Index, source: Path) -> Index:
     missing = set(find_missing(index.paths))
-    if missing and len(missing) == len(set(index.paths)):
-        raise FileNotFoundError(f"No picture named in {source} is there, of {len(index.paths)} in all, for example {index.paths[0]}.")
     if not missing:
         return index
+    if len(missing) == len(set(index.paths)):
+        raise FileNotFoundError(f"No picture named in {source} is there, of {len(index.paths)} in all, for example {index.paths[0]}.")
     gone = f"{len(missing)} of {len(index.paths)}: {name_some(sorted(missing))}"
     warnings.warn(f"Pictures named in {source} are missing and left out, {gone}.", stacklevel=3)
     return index.select([row for row, path in enumerate(index.paths) if path not in missing])

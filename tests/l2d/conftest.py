@@ -127,7 +127,7 @@ def make_recipes() -> dict[str, Any]:
     recipes["backbones"] = dict.fromkeys(recipes["backbones"], "test_resnet") | {"MobileNet v2": "test_efficientnet"}
     for recipe in recipes["recipes"].values():
         recipe["network"] = {"image_size": 32, "width": 16, "feedforward": 24}
-    recipes["drawn"] = {"image_size": 32, "pretrained": False}
+    recipes["drawn"] = {"image_size": 32}
     recipes["figure1"]["factors"] = [1]
     return recipes
 
