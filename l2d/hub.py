@@ -1,4 +1,6 @@
-"""The hub that timm fetches ImageNet weights from: whether it can give a network's."""
+"""ImageNet weights: what timm knows of a network's, and whether the hub that it fetches them from can give them."""
+
+from typing import Any
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import httpx
@@ -7,6 +9,14 @@ from huggingface_hub.utils import httpx
 FILES = ("model.safetensors", "pytorch_model.bin")
 # So long a connection may take. A hub that is reached may take its time for everything else.
 CONNECT_SECONDS = 5.0
+
+
+def find_config(backbone: str) -> Any:
+    """timm's configuration of the weights that a network's name stands for: their source, licence and scaling of pixels, or None."""
+    # Here, not above: see `l2d.model`.
+    import timm
+
+    return timm.get_pretrained_cfg(backbone)
 
 
 def check_weights(backbone: str) -> None:
@@ -18,10 +28,7 @@ def check_weights(backbone: str) -> None:
     Raises:
         ValueError: saying what to do.
     """
-    # Here, not above: see `l2d.model`.
-    import timm
-
-    config = timm.get_pretrained_cfg(backbone)
+    config = find_config(backbone)
     source = config.hf_hub_id if config is not None else None
     if source is None or any(isinstance(try_to_load_from_cache(source, name), str) for name in FILES):
         return

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from l2d.head import LabelHead
-from l2d.hub import check_weights
+from l2d.hub import check_weights, find_config
 from l2d.outputs import Outputs
 
 # The backbones of the paper, by timm name.
@@ -213,7 +214,6 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: Path) -
 def _create_backbone(name: str, image_size: int, output_stride: int, pretrained: bool) -> Any:
     # Here, not above: with torchvision it takes seconds to import, which a server of networks that were converted before need not wait for.
     import timm
-    from huggingface_hub.utils import httpx
 
     _check_name(name)
     options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
@@ -223,8 +223,7 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
     try:
         if pretrained:
             check_weights(name)
-        config = timm.get_pretrained_cfg(name)
-        if config is not None and config.fixed_input_size:
+        if (config := find_config(name)) is not None and config.fixed_input_size:
             options["img_size"] = image_size
         return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **options)
     except (TypeError, AssertionError, NotImplementedError) as error:

@@ -29,7 +29,7 @@ from l2d.disk import check_writable, hold_folder
 from l2d.distill import METHODS
 from l2d.environment import Environment, add_environment, describe_environment
 from l2d.epochs import add_epoch
-from l2d.hub import check_weights
+from l2d.hub import check_weights, find_config
 from l2d.model import LabelNet, check_maps, create_model, load_weights, merge_branches
 from l2d.recipe import Recipe
 from l2d.train import EpochReport, StepCallback, fit
@@ -205,10 +205,7 @@ def choose_scaling(plan: Plan) -> tuple[Triple, Triple]:
     if earlier is not None and (earlier / CARD).exists():
         card = read_card(earlier)
         return card.mean, card.std
-    # Here, not above: see `l2d.model`.
-    import timm
-
-    usual: Any = timm.get_pretrained_cfg(plan.backbone)
+    usual = find_config(plan.backbone)
     return tuple(usual.mean), tuple(usual.std)
 
 
@@ -266,10 +263,7 @@ def describe_lineage(plan: Plan) -> dict[str, Any]:
 
 def _describe_weights(backbone: str) -> dict[str, str]:
     """Which weights timm takes for a name, which its next version may decide otherwise, and their licence."""
-    # Here, not above: see `l2d.model`.
-    import timm
-
-    weights: Any = timm.get_pretrained_cfg(backbone)
+    weights = find_config(backbone)
     told = {"source": weights.hf_hub_id or weights.url, "licence": weights.license} if weights is not None else {}
     return {name: text for name, text in told.items() if text}
 
