@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import cast
@@ -24,7 +22,6 @@ from l2d.model import LabelNet
 from l2d.terminal import describe_epoch, print_report, sentences
 from l2d.train import EpochReport
 
-ROOT = Path(__file__).parents[2]
 SMALL = ("--image-size", "48", "--train-size", "32", "--epochs", "1", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu")
 HEAD = ("--width", "16", "--feedforward", "24")
 
@@ -311,16 +308,6 @@ def test_help_names_every_method() -> None:
     options = typer.main.get_command(app).commands["distill"].params  # type: ignore[attr-defined]
     text = next(option.help for option in options if option.name == "method")
     assert [name for name in METHODS if name not in re.split(r"[ ,()]+", text)] == []
-
-
-def test_help_answers_without_torch() -> None:
-    """torch alone takes seconds to import."""
-    line = [sys.executable, "-X", "importtime", "-m", "l2d", "distill", "--help"]
-    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--teacher" in result.stdout
-    imported = {line.split()[-1] for line in result.stderr.splitlines()}
-    assert "typer" in imported
-    assert "torch" not in imported
 
 
 @pytest.mark.filterwarnings("default:The loss")

@@ -79,12 +79,6 @@ def test_an_area_of_one_cell_has_its_evidence() -> None:
     np.testing.assert_array_equal(measure_by_area([[0.5, 0.0], [0.25, np.nan]]), [[2, 0], [1, 0]])
 
 
-def test_what_is_not_a_number_is_no_evidence() -> None:
-    ((layer,),) = build_layers([{"cat": np.array([[np.nan, -1.0]])}], ["cat"], "row")
-    assert layer is not None
-    assert layer.find_peak(smooth=True) == 0
-
-
 PROBABILITIES = [
     (0.0, "0.00"),
     (1e-9, "<0.01"),

@@ -73,11 +73,6 @@ def test_swin_has_its_channels_first_and_is_used_at_other_sizes_than_it_was_buil
         assert model.features(make_images(96, images=1)).shape == (1, 768, 3, 3)
 
 
-def test_output_stride() -> None:
-    with torch.inference_mode():
-        assert make_model("mobilenetv2_100", output_stride=16).features(make_images()).shape[-2:] == (4, 4)
-
-
 @pytest.mark.parametrize(
     ("backbone", "options", "sentence"),
     [

@@ -222,13 +222,9 @@ def test_the_loss_that_is_told_is_the_mean_of_the_steps_so_far(bands: Index, mon
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])
-@pytest.mark.parametrize(
-    ("labels", "sentence"),
-    [(("red", "blue", "green"), "the same labels in another order"), (("red", "green"), "trained for 2 labels; the data set has 3")],
-)
-def test_other_labels_than_the_data_sets_are_refused(bands: Index, who: str, labels: tuple[str, ...], sentence: str) -> None:
-    networks = {"student": make_network(), "teacher": make_network(7)} | {who: make_network(labels=labels)}
-    with pytest.raises(ValueError, match=sentence):
+def test_other_labels_than_the_data_sets_are_refused(bands: Index, who: str) -> None:
+    networks = {"student": make_network(), "teacher": make_network(7)} | {who: make_network(labels=("red", "blue", "green"))}
+    with pytest.raises(ValueError, match="the same labels in another order"):
         train_out(bands, make_recipe(method="mld"), networks["student"], teacher=networks["teacher"])
 
 
@@ -306,14 +302,6 @@ def test_pictures_held_out_are_the_same_for_every_seed_and_not_trained_on(bands:
     assert same_held_out is not None
     assert (len(half.paths), same_held_out.paths) == (9, held_out.paths)
     assert set(half.paths) <= set(training.paths)
-
-
-def test_a_picture_that_cannot_be_read_is_named(bands: Index, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
-    index = bands._replace(paths=[*bands.paths[:-1], broken])
-    with pytest.raises(ValueError, match=r"broken\.jpg cannot be read as a picture"):
-        train_out(index, make_recipe())
 
 
 def test_no_thread_outlives_a_run(bands: Index) -> None:
