@@ -29,7 +29,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31),
 }
 
-
 # The smallest group that a relation loss learns from: a pair's only distance is divided by itself, so it is 1 in every network.
 SMALLEST_GROUP = 3
 # Groups in a batch, on average, below which a loss hardly counts. Not one: of pictures of a single label no batch has more.

@@ -149,7 +149,7 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(report))
         return
     table = Table(box=None, show_header=False)
-    # A long name goes on in the next line; it ended in an ellipsis.
+    # A long name goes on in the next line, where rich would end it in an ellipsis.
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     for name, value in _flatten(report):
