@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -176,11 +175,9 @@ def _mount_page(app: FastAPI) -> FastAPI:
         import gradio
 
     from app.ui.bounds import bound_page, bound_routes
-    from app.ui.distil import build_distil_tab
     from app.ui.page import build_page, look
 
-    distil = partial(build_distil_tab, app.state.workshop, app.state.access)
-    page = build_page(engine, more=[("Distil", distil)])
+    page = build_page(engine, app.state.workshop, app.state.access)
     bound_page(page)
     mounted: FastAPI = gradio.mount_gradio_app(app, page, path="/", max_file_size=engine.settings.max_upload_bytes, **look())
     inner = next(route.app for route in mounted.routes if isinstance(route, Mount) and isinstance(route.app, gradio.routes.App))

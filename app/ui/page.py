@@ -1,19 +1,15 @@
 """The page: a header and one tab per task, each built by a function of its own."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
+from app.access import Access
 from app.engine import Engine
 from app.ui.compare import build_compare
+from app.ui.distil import build_distil_tab
 from app.ui.results import build_results
-
-# In the order of the tabs. A builder is called inside its tab and puts its components there.
-TABS: tuple[tuple[str, Callable[[Engine], None]], ...] = (
-    ("Compare", build_compare),
-    ("Results", build_results),
-)
+from app.workshop import Workshop
 
 HEADER = """
 <header class="l2d-header">
@@ -81,21 +77,17 @@ HEAD = """
 """
 
 
-def build_page(engine: Engine, more: Sequence[tuple[str, Callable[[gr.Tab], None]]] = ()) -> gr.Blocks:
-    """The whole page. Mount it with `look()`: since Gradio 6 theme and style belong to the mounting, not to the page.
-
-    Args:
-        more: further tabs, each with its title and what builds it, inside the tab that it is given.
-    """
+def build_page(engine: Engine, workshop: Workshop, access: Access) -> gr.Blocks:
+    """The whole page. Mount it with `look()`: since Gradio 6 theme and style belong to the mounting, not to the page."""
     with gr.Blocks(title="L2D", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(HEADER, apply_default_css=False)
         with gr.Tabs():
-            for title, build in TABS:
-                with gr.Tab(title):
-                    build(engine)
-            for title, build_tab in more:
-                with gr.Tab(title) as tab:
-                    build_tab(tab)
+            with gr.Tab("Compare"):
+                build_compare(engine)
+            with gr.Tab("Results"):
+                build_results(engine)
+            with gr.Tab("Distil") as tab:
+                build_distil_tab(workshop, access, tab)
     return page
 
 

@@ -4,13 +4,18 @@ import re
 
 import pytest
 
-from app.ui.page import TABS, build_page, look
+from app.access import Access
+from app.places import Places
+from app.ui.page import build_page, look
+from app.workshop import Workshop
 
 
 @pytest.fixture
-def page(engine):
+def page(engine, tmp_path):
+    workshop = Workshop(Places(tmp_path, tmp_path, tmp_path), engine.catalog)
+
     async def build():
-        return build_page(engine)
+        return build_page(engine, workshop, Access(None))
 
     # Within a loop: without a running one Gradio makes its own and never closes it.
     return asyncio.run(build())
@@ -19,7 +24,7 @@ def page(engine):
 def test_the_page_has_its_tabs_and_asks_nobody_else_for_anything(page):
     page.css = look()["css"]
     config = json.dumps(page.get_config_file(), default=str)
-    assert all(f'"{title}"' in config for title, _ in TABS)
+    assert all(f'"{title}"' in config for title in ("Compare", "Results", "Distil"))
     assert set(re.findall(r"https?://[\w.]+", config)) <= {"http://www.w3.org"}
     assert not page.analytics_enabled
 
