@@ -99,7 +99,8 @@ class Engine:
         new: list[Flight] = []
         with self._lock:
             found = [self._sights.get((sha256, *entry.key)) or self._join((sha256, *entry.key), entry, ticket, new) for entry in entries]
-        self.metrics.count_looks(hits=sum(isinstance(sight, Sight) for sight in found), misses=len(new))
+        self.metrics.looks.labels("hit").inc(sum(isinstance(sight, Sight) for sight in found))
+        self.metrics.looks.labels("miss").inc(len(new))
         if new:
             self._start(data, new)
         return (_view(entry, sight_or_flight, ticket) for entry, sight_or_flight in zip(entries, found, strict=True))
@@ -194,7 +195,7 @@ class Engine:
             start = time.perf_counter()
             inputs = read_inputs(data, self.settings.max_pixels, {flight.entry.card.image_size for flight in flights})
             decode = time.perf_counter() - start
-            self.metrics.time_stages(decode=decode)
+            self.metrics.stage_seconds.labels("decode").observe(decode)
             for flight in flights:
                 pool, work = (self._gate, self._see) if self.catalog.has_loaded(flight.entry) else (self._loader, self._load)
                 self._submit(pool, work, flight, inputs, decode)
@@ -225,7 +226,7 @@ class Engine:
             if not np.isfinite(scores).all():
                 raise UnavailableError(f"The model {flight.entry.name!r} gives no numbers for this picture; its weights may be damaged.")
             stages = Stages(decode, time.perf_counter() - start)
-            self.metrics.time_stages(network=stages.network)
+            self.metrics.stage_seconds.labels("network").observe(stages.network)
             self._land(flight, Sight(flight.entry, flight.key[0], inputs.width, inputs.height, reading, scores, stages))
         except BaseException as error:
             self._land(flight, error)
@@ -274,7 +275,7 @@ class Engine:
             maps = maps_from_features(head, last_map, missing, kind, memory).cpu().numpy()
             sight.maps.update({(kind, index): numbers for index, numbers in zip(missing, maps, strict=True)})
             seconds = time.perf_counter() - start
-        self.metrics.time_stages(maps=seconds)
+        self.metrics.stage_seconds.labels("maps").observe(seconds)
         self.metrics.batch_size.observe(len(missing))
         return seconds
 
@@ -282,7 +283,7 @@ class Engine:
         submitted = time.perf_counter()
 
         def begin() -> T:
-            self.metrics.time_stages(wait=time.perf_counter() - submitted)
+            self.metrics.stage_seconds.labels("wait").observe(time.perf_counter() - submitted)
             return work(*args, **kwargs)
 
         try:

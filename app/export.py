@@ -1,6 +1,7 @@
 """An answer as a file: the paper's figure, or its numbers for numpy."""
 
 import io
+import time
 from functools import cache
 
 import numpy as np
@@ -24,8 +25,10 @@ def export(engine: Engine, answer: CompareAnswer, data: bytes, format: str, look
     """
     if format == "npz":
         return export_numbers(answer)
-    with engine.metrics.timing("figure"):
-        return export_figure(answer, read_picture(data, engine.settings.max_pixels), format, look)
+    start = time.perf_counter()
+    figure = export_figure(answer, read_picture(data, engine.settings.max_pixels), format, look)
+    engine.metrics.stage_seconds.labels("figure").observe(time.perf_counter() - start)
+    return figure
 
 
 def export_numbers(answer: CompareAnswer) -> bytes:

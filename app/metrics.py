@@ -1,7 +1,6 @@
 """What the server counts and times, as Prometheus reads it from /metrics. Nothing in it tells of a picture or a person."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -40,23 +39,6 @@ class Metrics:
         # Of this process: memory, open files, processor time.
         ProcessCollector(registry=registry)
 
-    def time_stages(self, **seconds: float) -> None:
-        """Add one run of each named stage."""
-        for stage, taken in seconds.items():
-            self.stage_seconds.labels(stage).observe(taken)
-
-    @contextlib.contextmanager
-    def timing(self, stage: str) -> Iterator[None]:
-        """Add one run of a stage: what is done meanwhile, unless it fails."""
-        start = time.perf_counter()
-        yield
-        self.time_stages(**{stage: time.perf_counter() - start})
-
-    def count_looks(self, hits: int, misses: int) -> None:
-        """Add looks of models at a picture."""
-        self.looks.labels("hit").inc(hits)
-        self.looks.labels("miss").inc(misses)
-
     def watch_jobs(self, count: Callable[[], Mapping[str, int]]) -> None:
         """Ask for the number of jobs in every state whenever somebody reads the metrics."""
         self.registry.register(_Jobs(count))
@@ -70,18 +52,10 @@ class _Jobs(Collector):
     def __init__(self, count: Callable[[], Mapping[str, int]]):
         self._count = count
 
-    def describe(self) -> list[GaugeMetricFamily]:
-        """Named without being counted: registering must not open the queue."""
-        return [self._family()]
-
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One number per state; none while the queue cannot be read, which spoils nothing else."""
         with contextlib.suppress(UnavailableError):
-            counts = self._count()
-            family = self._family()
-            for state, number in counts.items():
+            family = GaugeMetricFamily("l2d_jobs", "Jobs by state.", labels=["state"])
+            for state, number in self._count().items():
                 family.add_metric([state], number)
             yield family
-
-    def _family(self) -> GaugeMetricFamily:
-        return GaugeMetricFamily("l2d_jobs", "Jobs by state.", labels=["state"])

@@ -122,7 +122,7 @@ def test_queue_that_cannot_be_read_hides_its_own_numbers_alone(settings: Setting
 
 def test_two_apps_count_for_themselves(settings: Settings):
     first, second = (Engine(Catalog(settings.checkpoints), settings) for _ in range(2))
-    first.metrics.count_looks(hits=1, misses=0)
+    first.metrics.looks.labels("hit").inc()
     assert b'l2d_looks_total{cache="hit"}' not in second.metrics.export()
     first.close()
     second.close()
