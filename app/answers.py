@@ -60,20 +60,16 @@ def fail(method: str, path: str, error: Exception) -> Response:
     return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something failed here, not in your request. The server's log says more.")
 
 
-async def _answer_request_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestError):
-        raise error
+async def _answer_request_error(request: Request, error: RequestError) -> Response:
     return refuse(error)
 
 
-async def _answer_validation_error(request: Request, error: Exception) -> Response:
-    details = describe_validation(error.errors()) if isinstance(error, RequestValidationError) else []
+async def _answer_validation_error(request: Request, error: RequestValidationError) -> Response:
+    details = describe_validation(error.errors())
     return refuse(ParameterError(" ".join(details[:3]), details))
 
 
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
+async def _answer_http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code == HTTPStatus.BAD_REQUEST and error.__cause__ is not None:  # FastAPI could not read it, and does not say why
         return refuse(
             RequestError("Expected JSON as text in UTF-8; this is no such text, is nested too deeply, or has a number of too many digits.")
@@ -81,11 +77,11 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     return _answer(HTTPStatus(error.status_code), "http_error", str(error.detail), headers=dict(error.headers or {}))
 
 
-async def _answer_disconnect(request: Request, error: Exception) -> Response:
+async def _answer_disconnect(request: Request, error: ClientDisconnect) -> Response:
     return refuse(LeftError("The client went away before the whole body had come."))
 
 
-HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+HANDLERS: dict[type[Exception], Callable[..., Awaitable[Response]]] = {
     RequestError: _answer_request_error,
     RequestValidationError: _answer_validation_error,
     HTTPException: _answer_http_error,
