@@ -114,8 +114,6 @@ class Datasets:
             dataset = self.find(name)
         except DatasetError as error:
             return DatasetFacts(name=name, kind="", problem=error.message)
-        if dataset.kind == SHAPES:
-            return SHAPES_FACTS
         return self._recall(dataset) or DatasetFacts(name=name, kind=dataset.kind)
 
     def recall(self, name: str) -> DatasetFacts:
@@ -127,8 +125,8 @@ class Datasets:
         dataset = self.find(name)
         if dataset.kind == SHAPES:
             return SHAPES_FACTS
-        _, facts = self._read_findings(dataset) or ("", None)
-        return facts or DatasetFacts(name=name, kind=dataset.kind)
+        _, facts = self._read_findings(dataset)
+        return facts
 
     def check(self, name: str) -> DatasetFacts:
         """Look through a data set, unless that was done since it last changed.
@@ -139,8 +137,6 @@ class Datasets:
             BusyError: if it would have to be looked through, and too many requests wait for that already.
         """
         dataset = self.find(name)
-        if dataset.kind == SHAPES:
-            return SHAPES_FACTS
         facts = self._recall(dataset) or self._look_in_turn(dataset)
         if facts.problem:
             raise DatasetError(facts.problem)
@@ -198,17 +194,20 @@ class Datasets:
             replace_file(path, lambda part: part.write_text(kept, encoding="utf-8"), durable=False)
 
     def _recall(self, dataset: Dataset) -> DatasetFacts | None:
-        stamp, facts = self._read_findings(dataset) or ("", None)
-        return facts if facts and stamp == _take_stamp(dataset.folder) else None
+        """What was kept, as long as it holds."""
+        if dataset.kind == SHAPES:
+            return SHAPES_FACTS
+        stamp, facts = self._read_findings(dataset)
+        return facts if stamp and stamp == _take_stamp(dataset.folder) else None
 
-    def _read_findings(self, dataset: Dataset) -> tuple[str, DatasetFacts] | None:
-        """What was kept, with the stamp of what it is about."""
-        try:
+    def _read_findings(self, dataset: Dataset) -> tuple[str, DatasetFacts]:
+        """The stamp of what was looked through, and what was found; no stamp where nothing is kept."""
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             kept = json.loads(self._place(dataset).read_text(encoding="utf-8"))
-            stamp, facts = kept["stamp"], DatasetFacts.model_validate(kept["facts"])
-        except (OSError, ValueError, LookupError, TypeError):
-            return None
-        return (stamp, facts) if facts.kind == dataset.kind else None
+            facts = DatasetFacts.model_validate(kept["facts"])
+            if facts.kind == dataset.kind:
+                return kept["stamp"], facts
+        return "", DatasetFacts(name=dataset.name, kind=dataset.kind)
 
     def _place(self, dataset: Dataset) -> Path:
         return self.memory / f"{dataset.name}.json"
