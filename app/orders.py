@@ -1,12 +1,11 @@
 """What a job may be asked to do: every field bounded, and names instead of paths."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from app.errors import ParameterError
 from l2d.distill import METHODS, choose_weights
 from l2d.model import BACKBONES
 
@@ -195,22 +194,3 @@ def choose_first_order(models: Iterable[tuple[str, str]]) -> Order:
         colour=0.2,
         cutout=0.0,
     )
-
-
-def parse_order(values: dict[str, Any]) -> Order:
-    """An order from plain values.
-
-    Raises:
-        ParameterError: with one sentence per field that is wrong.
-    """
-    try:
-        return Order.model_validate(values)
-    except ValidationError as error:
-        details = [_describe_problem(problem) for problem in error.errors(include_url=False)]
-        raise ParameterError(details[0], details) from error
-
-
-def _describe_problem(problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else str(message)

@@ -4,9 +4,10 @@ import json
 from typing import Any, get_args
 
 import gradio as gr
+from pydantic import ValidationError
 
 from app.errors import ParameterError
-from app.orders import FIRST_FROZEN, OFFERED, Order, choose_first_order, parse_order
+from app.orders import FIRST_FROZEN, OFFERED, Order, choose_first_order
 from app.workshop import Workshop
 from l2d.distill import METHODS
 
@@ -140,13 +141,14 @@ class Form:
         """The order that the fields make.
 
         Raises:
-            ParameterError: if they make none; it names the field as the form does.
+            ParameterError: if they make none; it tells the first reason, and names the field as the form does.
         """
         try:
-            return parse_order(self._collect(values))
-        except ParameterError as error:
-            name, colon, reason = error.message.partition(":")
-            raise ParameterError(f"{_label_field(name)}{colon}{reason}" if name in Order.model_fields else error.message) from error
+            return Order.model_validate(self._collect(values))
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            reason = problem["msg"].removeprefix("Value error, ")
+            raise ParameterError(": ".join([*(_label_field(str(name)) for name in problem["loc"]), reason])) from error
 
     def _collect(self, values: tuple[Any, ...]) -> dict[str, Any]:
         """An order's values from those of the fields."""

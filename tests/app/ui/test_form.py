@@ -99,6 +99,7 @@ def test_where_no_teacher_is_chosen_any_more_the_form_asks_for_one(form: Form):
     [
         ({"lr": 7}, "Learning rate: Input should be less than or equal to 1"),
         ({"batch_size": None}, "Batch size: Input should be a valid integer"),
+        ({"title": "bell\x07"}, "Title: A title has letters, digits and signs that can be shown; leave control characters out."),
         ({"batch_size": 3, "processes": 2}, "2 processes share every batch evenly: give a batch_size that 2 divides."),
     ],
 )
