@@ -165,7 +165,7 @@ def submit_job(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description="the same key gives the same job")] = None,
 ) -> JobAnswer:
     """Order a student. The data set is looked through first, which takes a while the first time; then the job waits for its turn."""
-    job, _ = workshop.submit(order, idempotency_key)
+    job = workshop.submit(order, idempotency_key)
     response.headers["Location"] = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
     return describe_job(workshop, job)
 

@@ -33,8 +33,8 @@ class Queue:
         self.path = create_table(folder)
         self._clock, self._silence = clock, silence or Silence()
 
-    def submit(self, spec: dict[str, Any], key: str | None = None) -> tuple[Job, bool]:
-        """Put a job into the queue; returns it, and whether it is new.
+    def submit(self, spec: dict[str, Any], key: str | None = None) -> Job:
+        """Put a job into the queue.
 
         Args:
             key: the same key gives the same job, however often it is sent.
@@ -51,7 +51,7 @@ class Queue:
         # Of what only one of them tells, another revision wrote the other.
         if job.id != new[0] and any(job.spec[name] != sent[name] for name in job.spec.keys() & sent.keys()):
             raise KeyReuseError(f"The idempotency key {key!r} belongs to job {job.id}, which was ordered differently; send a new key.")
-        return job, job.id == new[0]
+        return job
 
     def find(self, job: str) -> Job:
         """Look a job up.

@@ -54,8 +54,8 @@ class Workshop:
             self._queue = self._queue or Queue(self.places.state)
             return self._queue
 
-    def submit(self, order: Order, key: str | None = None) -> tuple[Job, bool]:
-        """Look through the data set and queue a job; returns it, and whether it is new.
+    def submit(self, order: Order, key: str | None = None) -> Job:
+        """Look through the data set and queue a job; the same key gives the same one.
 
         Raises:
             ParameterError: if the job would fail: a data set that is broken, a teacher that is unknown or has other labels.
@@ -78,7 +78,7 @@ class Workshop:
         self._check(order, facts)
         return self.describe_command(order.model_dump())
 
-    def delete(self, job: str) -> Job:
+    def delete(self, job: str) -> None:
         """Forget a job that has ended, with its folder and its models.
 
         Raises:
@@ -88,7 +88,6 @@ class Workshop:
         for model in find_models(self.places, gone.id):
             remove_folder(model)
         remove_folder(self.places.jobs / gone.id)
-        return gone
 
     def delete_model(self, name: str) -> None:
         """Take a model that a job made out of the catalogue; the job's record stays.

@@ -178,7 +178,7 @@ class Bench:
         """Order what the form says, and look at it: the list, a sentence beneath the button, be it a refusal, and the way to the job."""
         try:
             self._check(token, request)
-            job, _ = self.workshop.submit(self.form.read(values))
+            job = self.workshop.submit(self.form.read(values))
             before, listed = self.workshop.queue.count()["queued"] - 1, self._list_jobs()
         except RequestError as error:
             # Not as a message at the window's edge: that is gone while the form is being mended, and leaves an older order told.

@@ -103,7 +103,7 @@ def test_waiting_is_timed_until_a_thread_is_free(settings: Settings):
 def test_jobs_are_counted_by_state(client: TestClient):
     with client:
         queue = client.app.state.workshop.queue  # type: ignore[attr-defined]
-        ids = [queue.submit({"data": "shapes"})[0].id for _ in range(3)]
+        ids = [queue.submit({"data": "shapes"}).id for _ in range(3)]
         queue.cancel(ids[0])
         numbers = read(client)
     assert numbers["l2d_jobs", "queued"] == 2

@@ -52,7 +52,7 @@ def claim(queue: Queue, worker: str) -> Job | None:
 
 def end(queue: Queue, state: str) -> str:
     """A job in that state."""
-    job = queue.submit(SPEC)[0].id
+    job = queue.submit(SPEC).id
     if state == "queued":
         return job
     claimed = claim(queue, "w")
@@ -65,14 +65,13 @@ def end(queue: Queue, state: str) -> str:
 
 
 def test_a_new_job_waits_and_holds_what_was_ordered(queue: Queue):
-    job, new = queue.submit(SPEC)
-    assert new
+    job = queue.submit(SPEC)
     assert (job.state, job.spec, job.created, job.attempts, job.models) == ("queued", SPEC, 1000.0, 0, [])
     assert queue.find(job.id) == job
 
 
 def test_jobs_are_claimed_in_order_and_each_once(queue: Queue):
-    first, second = queue.submit(SPEC)[0], queue.submit(SPEC)[0]
+    first, second = queue.submit(SPEC), queue.submit(SPEC)
     assert [job.id for job in (claim(queue, "a"), claim(queue, "b")) if job] == [first.id, second.id]
     assert claim(queue, "c") is None
 
@@ -89,7 +88,7 @@ def claim_all(folder: Path, worker: str, start, taken) -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_eight_processes_claim_200_jobs_once_each(tmp_path: Path):
     queue = Queue(tmp_path)
-    expected = sorted(queue.submit(SPEC)[0].id for _ in range(200))
+    expected = sorted(queue.submit(SPEC).id for _ in range(200))
     context = multiprocessing.get_context("fork")
     start, taken = context.Event(), context.Queue()
     workers = [context.Process(target=claim_all, args=(tmp_path, f"w{number}", start, taken)) for number in range(8)]
@@ -115,7 +114,7 @@ def test_a_job_that_does_not_wait_is_not_claimed(queue: Queue):
 
 
 def test_threads_share_one_queue(queue: Queue):
-    expected = {queue.submit(SPEC)[0].id for _ in range(40)}
+    expected = {queue.submit(SPEC).id for _ in range(40)}
     claims: list[str] = []
 
     def work(worker: str) -> None:
@@ -132,17 +131,17 @@ def test_threads_share_one_queue(queue: Queue):
 
 
 def test_the_same_key_gives_the_same_job(queue: Queue):
-    job, _ = queue.submit(SPEC, key="k")
-    assert queue.submit(SPEC, key="k") == (job, False)
-    assert queue.submit(SPEC, key="other")[1]
+    job = queue.submit(SPEC, key="k")
+    assert queue.submit(SPEC, key="k") == job
+    assert queue.submit(SPEC, key="other").id != job.id
     with pytest.raises(KeyReuseError, match=job.id):
         queue.submit(SPEC | {"epochs": 4}, key="k")
 
 
 def test_the_same_key_gives_the_same_job_also_to_a_revision_whose_orders_tell_more_or_less(queue: Queue):
-    job, _ = queue.submit(SPEC, key="k")
-    assert queue.submit(SPEC | {"mixup": 0.0}, key="k") == (job, False)
-    assert queue.submit({"epochs": SPEC["epochs"]}, key="k") == (job, False)
+    job = queue.submit(SPEC, key="k")
+    assert queue.submit(SPEC | {"mixup": 0.0}, key="k") == job
+    assert queue.submit({"epochs": SPEC["epochs"]}, key="k") == job
     with pytest.raises(KeyReuseError):
         queue.submit(SPEC | {"mixup": 0.0, "epochs": 4}, key="k")
 
@@ -246,7 +245,7 @@ def test_a_resumed_job_is_as_it_was_before_it_was_taken_and_counts_its_attempts(
 
 def test_a_key_whose_job_is_deleted_just_now_is_found_or_makes_another_one(queue: Queue, monkeypatch: pytest.MonkeyPatch):
     """Deleted after the first statement of an order: a second one would miss it."""
-    first, _ = queue.submit(SPEC, key="k")
+    first = queue.submit(SPEC, key="k")
     queue.cancel(first.id)
 
     def query_and_delete(*statement: Any) -> list[Job]:
@@ -256,9 +255,8 @@ def test_a_key_whose_job_is_deleted_just_now_is_found_or_makes_another_one(queue
         return found
 
     monkeypatch.setattr(queue, "_query", query_and_delete)
-    found, new = queue.submit(SPEC, key="k")
-    assert (found.id, new) == (first.id, False)
-    assert queue.submit(SPEC, key="k")[1]
+    assert queue.submit(SPEC, key="k").id == first.id
+    assert queue.submit(SPEC, key="k").id != first.id
 
 
 def test_a_silent_worker_loses_its_job_and_learns_of_it(queue: Queue, clock: Clock):
@@ -274,7 +272,7 @@ def test_a_silent_worker_loses_its_job_and_learns_of_it(queue: Queue, clock: Clo
 @pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
 def test_a_worker_is_not_silent_because_its_clock_differs(tmp_path: Path, queue: Queue, clock: Clock, ahead: float):
     other = Queue(tmp_path, lambda: clock.now + ahead)
-    job = queue.submit(SPEC)[0].id
+    job = queue.submit(SPEC).id
     assert other.claim("w", job)
     for _ in range(3):
         assert queue.cancel(job).state == "running"
@@ -362,7 +360,7 @@ def test_a_cancel_that_the_dead_worker_never_saw_is_obeyed(queue: Queue):
 
 @pytest.mark.parametrize("worker", ["host/cuda:0/2", "ghost/cpu/2"])
 def test_a_dead_worker_takes_only_its_own_jobs_along(queue: Queue, worker: str):
-    done, mine, other = (queue.submit(SPEC)[0].id for _ in range(3))
+    done, mine, other = (queue.submit(SPEC).id for _ in range(3))
     assert queue.claim("host/cpu/1", done)
     queue.finish(done, "host/cpu/1", "succeeded", "so")
     assert queue.claim("host/cpu/1", mine)
@@ -373,7 +371,7 @@ def test_a_dead_worker_takes_only_its_own_jobs_along(queue: Queue, worker: str):
 
 @pytest.mark.parametrize("other", ["host/cpu/2", "ghost/ray/2"])
 def test_a_successor_takes_over_the_jobs_of_its_seat_alone_and_they_are_not_silent(queue: Queue, clock: Clock, other: str):
-    done, mine, theirs = (queue.submit(SPEC)[0].id for _ in range(3))
+    done, mine, theirs = (queue.submit(SPEC).id for _ in range(3))
     assert queue.claim("host/ray/1", done)
     queue.finish(done, "host/ray/1", "succeeded", "so")
     assert queue.claim("host/ray/1", mine)
@@ -386,7 +384,7 @@ def test_a_successor_takes_over_the_jobs_of_its_seat_alone_and_they_are_not_sile
 
 
 def test_pages_are_complete_and_newest_first(queue: Queue):
-    numbers = [queue.submit(SPEC)[0].number for _ in range(5)]
+    numbers = [queue.submit(SPEC).number for _ in range(5)]
     first = queue.page(2)
     rest = queue.page(10, before=first[-1].number)
     assert [job.number for job in [*first, *rest]] == numbers[::-1]

@@ -166,7 +166,7 @@ def test_the_gpus_of_a_killed_worker_are_free(workers: list[Devices], tmp_path: 
 def test_who_stands_by_and_has_to_leave_touches_no_job_of_the_holder(tmp_path: Path):
     places = Places(tmp_path, tmp_path, tmp_path)
     holder, standby = (Worker(places, "cpu", LocalMachine(places, "cpu")) for _ in range(2))
-    job, _ = holder.queue.submit({"data": "shapes"})
+    job = holder.queue.submit({"data": "shapes"})
     with hold_seat(tmp_path, "cpu", lambda: False) as held:
         assert held
         assert holder.queue.claim(holder.name, job.id)
@@ -181,7 +181,7 @@ def test_a_gpu_of_another_user_keeps_jobs_waiting_and_ends_no_worker(tmp_path: P
     places = Places(tmp_path, tmp_path, tmp_path)
     machine = LocalMachine(places, "cuda:0", ["cuda:0", "cuda:1"])
     worker = Worker(places, "cuda:0", machine)
-    job, _ = worker.queue.submit({"data": "shapes", "processes": 2})
+    job = worker.queue.submit({"data": "shapes", "processes": 2})
     (tmp_path / f"{socket.gethostname()}-cuda1-job.lock").mkdir()
     assert not worker.work_once()
     assert worker.queue.find(job.id).state == "queued"

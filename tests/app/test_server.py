@@ -67,7 +67,7 @@ def test_what_is_asked_of_a_job_whose_worker_is_gone_ends_it_without_a_worker(se
     with TestClient(app, base_url="http://127.0.0.1:7860", client=("127.0.0.1", 50000)) as client:
         assert failed.wait(START_SECONDS)
         queue = app.state.workshop.queue
-        jobs = [queue.submit({"data": "shapes", "student": "resnet18", "method": "vanilla", "epochs": 3})[0].id for _ in range(3)]
+        jobs = [queue.submit({"data": "shapes", "student": "resnet18", "method": "vanilla", "epochs": 3}).id for _ in range(3)]
         assert all(queue.claim("gone/cpu/1", job) for job in jobs)
         for verb, job in zip(("cancel", "stop"), jobs, strict=False):
             assert client.post(f"/v1/jobs/{job}/{verb}").status_code == 202

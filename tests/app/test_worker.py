@@ -38,7 +38,7 @@ def test_a_job_that_somebody_else_has_by_now_ends_no_worker(worker: Worker, erro
         raise error
 
     worker._train = fail  # type: ignore[method-assign,assignment]
-    job, _ = worker.queue.submit({"data": "shapes"})
+    job = worker.queue.submit({"data": "shapes"})
     claimed = worker.queue.claim(worker.name, job.id)
     assert claimed
     worker.work(claimed)
@@ -58,7 +58,7 @@ def test_a_worker_is_seen_also_when_its_host_is_called_another_way_meanwhile(wor
 
 def train(worker: Worker) -> tuple[str, Path]:
     """Run a job; returns it and its folder."""
-    job, _ = worker.queue.submit({"data": "shapes"})
+    job = worker.queue.submit({"data": "shapes"})
     folder = worker.places.jobs / job.id
     for name in (f"ready/shapes-l2d-{job.id}", "student", "best-student-0001"):
         (folder / name).mkdir(parents=True)
@@ -157,7 +157,7 @@ def test_the_next_worker_of_a_cluster_records_the_models_that_the_last_one_moved
 def test_whoever_takes_a_seat_over_gives_up_and_clears_what_ran_there(worker: Worker, monkeypatch: pytest.MonkeyPatch):
     abandoned: list[Job] = []
     monkeypatch.setattr(worker.machine, "abandon", abandoned.append)
-    job, _ = worker.queue.submit({"data": "shapes"})
+    job = worker.queue.submit({"data": "shapes"})
     assert worker.queue.claim(f"{worker.prefix}1", job.id)
     half = worker.places.jobs / job.id / ".state.pt.partial"
     half.parent.mkdir(parents=True)
@@ -170,7 +170,7 @@ def test_whoever_takes_a_seat_over_gives_up_and_clears_what_ran_there(worker: Wo
 
 def claim(worker: Worker) -> Job:
     """A job that this worker began."""
-    job, _ = worker.queue.submit({"data": "shapes"})
+    job = worker.queue.submit({"data": "shapes"})
     claimed = worker.queue.claim(worker.name, job.id)
     assert claimed
     (worker.places.jobs / job.id).mkdir(parents=True)

@@ -90,7 +90,7 @@ def test_test_pictures_of_other_labels_are_named(workshop: Workshop):
 def test_a_job_whose_files_cannot_all_be_removed_is_gone_and_the_next_worker_removes_the_rest(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
-    job, _ = workshop.submit(ALONE)
+    job = workshop.submit(ALONE)
     workshop.queue.cancel(job.id)
     model = workshop.places.models / f"mine-{job.id}"
     for folder in (workshop.places.jobs / job.id, model):
@@ -147,7 +147,7 @@ def test_the_commands_of_two_orders_write_to_two_folders_that_the_repository_ign
     out = find_out(ALONE)
     assert re.fullmatch(r"\$\{L2D_STATE:-runs\}/by-hand/\w+/student", out)
     assert find_out(ALONE.model_copy(update={"epochs": 4})) != out
-    job, _ = workshop.submit(ALONE)
+    job = workshop.submit(ALONE)
     assert out in workshop.describe_command(job.spec)[0], "what was seen before it was ordered"
 
 
@@ -165,7 +165,7 @@ def test_a_job_whose_data_or_teacher_is_gone_or_damaged_has_no_commands_and_spoi
 
 
 def test_that_no_worker_is_seen_is_told_of_a_waiting_job_alone(workshop: Workshop):
-    waiting = workshop.submit(ALONE)[0]
+    waiting = workshop.submit(ALONE)
     assert "start one with python -m app worker" in workshop.explain_wait(waiting)
     with hold_seat(workshop.places.state, "cpu", lambda: True):
         assert workshop.explain_wait(waiting) == ""

@@ -20,7 +20,7 @@ OUTLINE = "getComputedStyle(document.activeElement.closest('.wrap:has(> .wrap-in
 def jobs(url, state):
     """Three jobs of a name in one long word that were cancelled, oldest first."""
     queue, order = Queue(state), choose_first_order([]).model_dump() | {"title": "Donaudampfschifffahrtsgesellschaftskapitänsmütze"}
-    jobs = [queue.cancel(queue.submit(order)[0].id).id for _ in range(3)]
+    jobs = [queue.cancel(queue.submit(order).id).id for _ in range(3)]
     yield jobs
     for job in jobs:
         # One that the worker had begun is ended by it.
