@@ -1,6 +1,5 @@
 """`python -m app`: start the server and print its address."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -24,8 +23,6 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-    from app.supervisor import Supervisor
 
 # After SIGTERM: so long new requests are still taken while /readyz says 503, so that a balancer can turn away first ...
 DRAIN_SECONDS = 1.0
@@ -68,15 +65,12 @@ class _Server(uvicorn.Server):
         config.timeout_graceful_shutdown = GRACE_SECONDS
         super().__init__(config)
         self.settings, self.create_app, self.url = settings, create_app, url
-        self.leaving: threading.Event | None = None
-        self.page_over: asyncio.Event | None = None
-        self.supervisor: Supervisor | None = None
+        self.app: FastAPI | None = None
         self.told = False
 
     def _create(self) -> "FastAPI":
-        app = self.create_app(self.settings)
-        self.leaving, self.page_over, self.supervisor = app.state.leaving, app.state.page_over, app.state.supervisor
-        return app
+        self.app = self.create_app(self.settings)
+        return self.app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -84,23 +78,22 @@ class _Server(uvicorn.Server):
             print(f"L2D is at {self.url}  (API: {self.url}/docs)", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Whatever the signal: streams that would never end by themselves need not be waited for, and cut off.
-        for event in (self.leaving, self.page_over):
-            if event is not None:
-                event.set()
-        # Beside the requests' patience, not after it.
-        if self.supervisor is not None:
-            self.supervisor.dismiss()
+        if self.app is not None:
+            # Whatever the signal: streams that would never end by themselves need not be waited for, and cut off.
+            self.app.state.leaving.set()
+            self.app.state.page_over.set()
+            # Beside the requests' patience, not after it.
+            self.app.state.supervisor.dismiss()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.told:
             self.told = True
             _start_timer(LAST_SECONDS, os._exit, 128 + sig)
-        if sig != signal.SIGTERM or self.leaving is None or self.leaving.is_set():
+        if sig != signal.SIGTERM or self.app is None or self.app.state.leaving.is_set():
             super().handle_exit(sig, frame)
             return
-        self.leaving.set()
+        self.app.state.leaving.set()
         _start_timer(DRAIN_SECONDS, super().handle_exit, sig, frame)
 
 

@@ -184,7 +184,7 @@ def _mount_page(app: FastAPI) -> FastAPI:
     bound_routes(inner)
     # To be set when the server stops: it ends the streams by which Gradio notices that somebody leaves the page.
     # Gradio does not document it; where it is missing, the server waits until its patience is over.
-    app.state.page_over = getattr(inner, "stop_event", None)
+    app.state.page_over = getattr(inner, "stop_event", asyncio.Event())
     return mounted
 
 
