@@ -1,6 +1,6 @@
 """What may be asked about pictures, as pydantic models: the page and the API read them, and the API documents them."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -89,10 +89,8 @@ class CompareForm(FigureLook):
 class PredictParameters(Strict):
     """How much of the prediction to send."""
 
-    top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="only so many of the most probable labels", examples=[5])
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=None, description="only labels at least this probable", examples=[0.5]
-    )
+    top_k: int | None = Field(default=None, ge=1, description="only so many of the most probable labels", examples=[5])
+    threshold: float | None = Field(default=None, ge=0, le=1, description="only labels at least this probable", examples=[0.5])
 
 
 class ExplainParameters(Strict):
