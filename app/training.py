@@ -68,7 +68,7 @@ def run_job(folder: JobFolder, places: Places, task: Task) -> int:
 
     Of several processes only the main one writes; the others train with it, and tell of nothing but their own failures.
     """
-    tell = folder.append if processes.is_main() else _keep_quiet
+    tell = folder.append if processes.is_main() else lambda record: None
     tell({"event": "attempt", "attempt": task.attempt, "at": time.time(), "device": task.device, "versions": list_versions()})
     try:
         _Work(folder, places, task, tell).do()
@@ -79,10 +79,6 @@ def run_job(folder: JobFolder, places: Places, task: Task) -> int:
             folder.append({"event": "failed", "attempt": task.attempt, "at": time.time(), "reason": describe_failure(error)})
         return 1
     return 0
-
-
-def _keep_quiet(record: dict[str, Any]) -> None:
-    """What a process that is not the main one does with a record."""
 
 
 class _Work:
@@ -106,13 +102,12 @@ class _Work:
     def _train(self, stage: Stage) -> None:
         epochs = stage.plan.recipe.epochs
         logger.info("Stage %s: %s on %s, %d epoch%s", stage.name, stage.plan.backbone, self.dataset.name, epochs, "s" * (epochs > 1))
-        self.tell({"event": "stage", "stage": stage.name, "epochs": stage.plan.recipe.epochs, "at": time.time()})
+        self.tell({"event": "stage", "stage": stage.name, "epochs": epochs, "at": time.time()})
         main = processes.is_main()
         if stage.name == STUDENT and main:
             self._show_probes(stage)
         _, best = self._find_best(stage.name)
-        keep_steps = self._write_steps(stage)
-        for report in execute(stage.plan, device=self.task.device, resume=True, on_step=keep_steps):
+        for report in execute(stage.plan, device=self.task.device, resume=True, on_step=self._write_steps(stage)):
             score = read_score(report)
             better = best is None or score is None or score >= best
             best = score if better else best
