@@ -1,7 +1,7 @@
 """The Distil tab: order a student, and watch it learn. The page only looks: closing it changes nothing for any job."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from html import escape
 from typing import Any
@@ -179,12 +179,13 @@ class Bench:
         try:
             self._check(token, request)
             job = self.workshop.submit(self.form.read(values))
-            before, listed = self.workshop.queue.count()["queued"] - 1, self._list_jobs()
+            before, listed = self.workshop.queue.count()["queued"] - 1, self.workshop.queue.page(LISTED)
         except RequestError as error:
             # Not as a message at the window's edge: that is gone while the form is being mended, and leaves an older order told.
             return [gr.skip(), f'<p class="l2d-refused" role="alert">{escape(error.message)}</p>', gr.update(visible=False)]
         place = "next in line" if before < 1 else f"{before} {'other waits' if before == 1 else 'others wait'} before it"
-        return [gr.update(choices=listed, value=job.id), f'<p role="status">Ordered as job {job.id}: {place}.</p>', gr.update(visible=True)]
+        shown = gr.update(choices=_list_choices(listed), value=job.id)
+        return [shown, f'<p role="status">Ordered as job {job.id}: {place}.</p>', gr.update(visible=True)]
 
     def ask(self, verb: str) -> Callable[[str, str | None, str | None, gr.Request], list[Any]]:
         """The function of a button; what was told about an order, if anything was, goes with its job."""
@@ -228,7 +229,7 @@ class Bench:
         # A choice that stands is not sent back: somebody may have moved on since. Another one is, until it stands: a browser can lose it.
         wanted = job.id if job else None
         moved: dict[str, Any] = {} if wanted == chosen else {"value": wanted}
-        choices = gr.update(choices=[(_describe_choice(job), job.id) for job in listed], **moved)
+        choices = gr.update(choices=_list_choices(listed), **moved)
         shown = {"chosen": choices} | (self._show(job, looked.get(job.id)) if job else NOTHING)
         digests = {name: _digest(value) for name, value in shown.items()}
         known = {name for name, digest in digests.items() if seen.get(name) == digest} - ({"chosen"} if moved else set())
@@ -265,9 +266,6 @@ class Bench:
             "log": show_log(folder.read_log(LOG_BYTES)),
         }
 
-    def _list_jobs(self) -> list[tuple[str, str]]:
-        return [(_describe_choice(job), job.id) for job in self.workshop.queue.page(LISTED)]
-
     def _check(self, token: str, request: gr.Request) -> None:
         """The rule of the API's routes: without a token, another site's page may not order jobs through this one's events either."""
         try:
@@ -279,8 +277,8 @@ class Bench:
             ) from error
 
 
-def _describe_choice(job: Job) -> str:
-    return f"{Order.model_construct(**job.spec).name}: {describe_state(job)} ({job.id})"
+def _list_choices(jobs: Iterable[Job]) -> list[tuple[str, str]]:
+    return [(f"{Order.model_construct(**job.spec).name}: {describe_state(job)} ({job.id})", job.id) for job in jobs]
 
 
 def _digest(value: Any) -> str:
