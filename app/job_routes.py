@@ -21,6 +21,7 @@ from app.datasets import DatasetFacts
 from app.errors import RequestError, describe_unknown
 from app.jobs import ENDED, Job, UnknownProbeError
 from app.orders import Order
+from app.records import JobFolder
 from app.schemas import JobAnswer, JobPage, Method, Probes
 from app.workshop import Workshop
 from l2d.distill import METHODS
@@ -238,11 +239,11 @@ def show_probe(
     workshop: WorkshopOfApp,
 ) -> Probes:
     """Maps of the probe pictures: `pictures` lists them, `teacher` and the epochs (`0001`, ...) hold the maps."""
-    found = workshop.read_probe(job, name)
-    if found is None:
-        raise UnknownProbeError(describe_unknown("probe", name, workshop.list_probes(job)))
+    folder = workshop.folder(job)
     try:
-        return Probes.model_validate_json(found)
+        return Probes.model_validate_json((folder.probes / f"{name}.json").read_bytes())
+    except FileNotFoundError as error:
+        raise UnknownProbeError(describe_unknown("probe", name, _list_probes(folder))) from error
     except ValidationError as error:
         raise UnknownProbeError(f"The probe {name!r} of this job is damaged and cannot be read; others of it may be whole.") from error
 
@@ -285,3 +286,11 @@ def describe_job(workshop: Workshop, job: Job) -> JobAnswer:
     order = Order.model_construct(**job.spec)
     told = {"reason": job.reason or workshop.explain_wait(job), "commands": workshop.describe_command(job.spec)}
     return JobAnswer.model_validate(dataclasses.asdict(job) | {"order": job.spec, "title": order.name} | told)
+
+
+def _list_probes(folder: JobFolder) -> list[str]:
+    """The names of a job's probes, many epochs as one: "0001 to 0300"."""
+    names = sorted(path.stem for path in folder.probes.glob("*.json"))
+    epochs = [name for name in names if name.isdecimal()]
+    shown = epochs if len(epochs) < 3 else [f"{epochs[0]} to {epochs[-1]}"]
+    return shown + [name for name in names if name not in epochs]

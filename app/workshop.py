@@ -3,7 +3,6 @@
 import hashlib
 import json
 import threading
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -135,19 +134,6 @@ class Workshop:
             "${L2D_STATE:-runs}": self.places.state,
         }
         return write_commands(stages, named, order.get("processes", 1))
-
-    def read_probe(self, job: str, name: str) -> bytes | None:
-        """The maps of one epoch ("0003"), or of the teacher, as JSON; None if they are not there."""
-        with suppress(FileNotFoundError):
-            return (self.folder(job).probes / f"{name}.json").read_bytes()
-        return None
-
-    def list_probes(self, job: str) -> list[str]:
-        """The names of a job's probes, many epochs as one: "0001 to 0300"."""
-        names = sorted(path.stem for path in self.folder(job).probes.glob("*.json"))
-        epochs = [name for name in names if name.isdecimal()]
-        shown = epochs if len(epochs) < 3 else [f"{epochs[0]} to {epochs[-1]}"]
-        return shown + [name for name in names if name not in epochs]
 
     def _check(self, order: Order, facts: DatasetFacts) -> None:
         """Refuse what would fail, as far as it is known."""
