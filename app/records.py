@@ -79,8 +79,13 @@ class JobFolder:
         self._number_best()
 
     def sweep(self) -> None:
-        """Remove temporary files. Only while nobody writes here."""
-        sweep_temporary(self.path)
+        """Remove files and folders that were to be renamed and never were. Only while nobody writes here."""
+        for path in sorted(self.path.rglob(".*"), reverse=True):
+            if TEMPORARY.fullmatch(path.name):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def write_task(self, task: Task) -> None:
         """Ask for a training; whole or not at all, since the next worker reads it if this one is killed now."""
@@ -207,15 +212,6 @@ class Summary:
             self.progress = self.progress._replace(best_score=record["mAP"], best_epoch=record["epoch"])
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file of the folder; None if there is no such file."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return content
-
-
 def _read_lines(file: BinaryIO, start: int) -> list[bytes]:
     file.seek(start)
     return [line for line in file.readlines(MAX_BYTES_READ) if line.endswith(b"\n")]
@@ -234,16 +230,6 @@ def _starts_line(file: BinaryIO, place: int) -> bool:
         return place == 0
     file.seek(place - 1)
     return file.read(1) == b"\n"
-
-
-def sweep_temporary(folder: Path) -> None:
-    """Remove files and folders that were to be renamed and never were."""
-    for path in sorted(folder.rglob(".*"), reverse=True):
-        if TEMPORARY.fullmatch(path.name):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from app.places import Places
 from app.processes import Exit, LocalMachine, Machine, MachineError, Training
 from app.publication import find_models, publish
 from app.queue import RESUME_HINT, Queue
-from app.records import JobFolder, Summary, Task, remove_folder, sweep_removed, sweep_temporary
+from app.records import JobFolder, Summary, Task, remove_folder, sweep_removed
 from app.seats import CLUSTER, CPU, hold_seat, list_gpus, list_seats, mark_seat, name_file
 from app.settings import Settings
 
@@ -92,7 +92,7 @@ class Worker:
 
     def _claim(self) -> Job | None:
         try:
-            tidy(self.queue, self.places, self.machine)
+            self._tidy()
             waiting = self.queue.find_oldest()
             # Room first: the oldest job waits for it where all can see it, and nobody begins a newer one before.
             if waiting is not None and self.machine.reserve(waiting.spec.get("processes", 1)):
@@ -107,7 +107,7 @@ class Worker:
             if self.machine.outlives_worker:
                 return self.queue.adopt(self.prefix, self.name)
             for job in self.queue.give_up_seat(self.prefix):
-                clear(job, self.places, self.machine)
+                self._clear(job)
         return []
 
     def work(self, job: Job, started: bool = False) -> None:
@@ -194,7 +194,7 @@ class Worker:
         """Keep the books, and see to the jobs of silent workers; returns what is asked of this one, if anything."""
         try:
             request = self.queue.beat(job.id, self.name, progress)
-            tidy(self.queue, self.places, self.machine)
+            self._tidy()
             return request
         except UnavailableError as error:
             # Somebody holds the file: the training goes on, the books are kept later.
@@ -218,6 +218,23 @@ class Worker:
                     sentence = f"Job {job.id} {state}, which could not be written down: the next worker finds it running."
                     raise UnavailableError(sentence) from error
 
+    def _tidy(self) -> None:
+        """Give up the jobs of silent workers, and clear away what they left half done."""
+        for job in self.queue.give_up_silent():
+            self._clear(job)
+
+    def _clear(self, job: Job) -> None:
+        """See that nothing of a job that was given up goes on, and remove its temporary files, and models that nobody was told of."""
+        self.machine.abandon(job)
+        try:
+            JobFolder(self.places.jobs / job.id).sweep()
+            for model in find_models(self.places, job.id):
+                if model.name not in job.models:
+                    remove_folder(model)
+        except OSError as error:
+            # Another user's files, say: no reason for the job that this worker is at to fail.
+            logger.warning("What job %s left half done cannot be removed: %s", job.id, error)
+
     def _warn(self, error: UnavailableError) -> None:
         """Say that the queue or the cluster cannot be used: now, and then once a minute, not at every try."""
         if str(error) != self._told or time.monotonic() - self._told_at > WARN_SECONDS:
@@ -238,25 +255,6 @@ def _take_each(found: deque[Job]) -> Iterator[Job]:
     with contextlib.suppress(IndexError):
         while True:
             yield found.popleft()
-
-
-def tidy(queue: Queue, places: Places, machine: Machine) -> None:
-    """Give up the jobs of silent workers, and clear away what they left half done."""
-    for job in queue.give_up_silent():
-        clear(job, places, machine)
-
-
-def clear(job: Job, places: Places, machine: Machine) -> None:
-    """See that nothing of a job that was given up goes on, and remove what it left: temporary files, and models that nobody was told of."""
-    machine.abandon(job)
-    try:
-        sweep_temporary(places.jobs / job.id)
-        for model in find_models(places, job.id):
-            if model.name not in job.models:
-                remove_folder(model)
-    except OSError as error:
-        # Another user's files, say: no reason for the job that this worker is at to fail.
-        logger.warning("What job %s left half done cannot be removed: %s", job.id, error)
 
 
 def create_machine(settings: Settings, places: Places, seat: str) -> Machine:

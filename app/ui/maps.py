@@ -1,6 +1,8 @@
 """Where a job's student looks after an epoch, as HTML: maps of the probe pictures, beside the teacher's, and what their paint means."""
 
+import contextlib
 import functools
+import json
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ from PIL import Image
 
 from app.jobs import TEACHER
 from app.probes import INDEX
-from app.records import read_json
 from app.ui.photographs import encode
 from l2d.layers import format_number, format_probability, measure_by_area
 
@@ -85,8 +86,9 @@ def _draw_view(folder: Path, epoch: int, changed: int) -> str:
 
 
 def _read(path: Path) -> Any:
-    content = read_json(path)
-    return None if content is None else content["pictures"]
+    with contextlib.suppress(FileNotFoundError):
+        return json.loads(path.read_text(encoding="utf-8"))["pictures"]
+    return None
 
 
 def _explain(taught: bool) -> str:

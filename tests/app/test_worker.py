@@ -19,7 +19,7 @@ from app.processes import Exit, LocalMachine, MachineError
 from app.records import JobFolder, Task
 from app.seats import STUCK_SECONDS, find_marked, hold_seat
 from app.settings import Settings
-from app.worker import Worker, clear
+from app.worker import Worker
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_until_then_it_stays_for_whoever_gives_the_job_up(worker: Worker, monkey
     monkeypatch.setattr(worker.queue, "finish", lose)
     job, folder = train(worker)
     (given_up,) = worker.queue.give_up_seat(worker.prefix)
-    clear(given_up, worker.places, worker.machine)
+    worker._clear(given_up)
     assert list(worker.places.models.iterdir()) == [], "nobody was told of it"
     assert {path.name for path in folder.iterdir()} >= {"student", "best-student-0001"}
     assert worker.queue.resume(job).state == "queued"
@@ -253,10 +253,11 @@ def test_of_a_job_that_another_worker_has_by_now_nothing_is_swept(tmp_path: Path
 def test_what_another_job_left_and_nobody_may_remove_fails_no_job(worker: Worker, monkeypatch: pytest.MonkeyPatch):
     left, own = claim(worker), claim(worker)
 
-    def refuse(folder: Path) -> None:
-        raise PermissionError(f"{folder} is somebody else's")
+    def refuse(folder: JobFolder) -> None:
+        if folder.path.name == left.id:
+            raise PermissionError(f"{folder.path} is somebody else's")
 
-    monkeypatch.setattr("app.worker.sweep_temporary", refuse)
+    monkeypatch.setattr(JobFolder, "sweep", refuse)
     monkeypatch.setattr(worker.queue, "give_up_silent", lambda: [left])
     monkeypatch.setattr(worker.machine, "start", lambda job, folder, stop: Ended())
     del worker._train

@@ -6,9 +6,7 @@ import shutil
 import pytest
 from fastapi.testclient import TestClient
 
-from app.processes import LocalMachine
 from app.records import JobFolder
-from app.worker import clear
 from app.workshop import Workshop
 from tests.app.job_routes.conftest import order, refusal
 
@@ -108,15 +106,6 @@ def test_a_model_is_deleted_only_where_jobs_put_theirs_and_only_if_it_is_of_one(
     assert client.delete("/v1/models/mine-1f").status_code == 204
     assert [path.name for path in models.iterdir()] == ["by-hand"]
     assert card.exists()
-
-
-def test_models_that_nobody_was_told_of_are_cleared_away(workshop: Workshop, client: TestClient):
-    job = order(client)
-    workshop.queue.claim("w", job)
-    (workshop.places.models / f"shapes-x-{job}").mkdir(parents=True)
-    (given_up,) = workshop.queue.give_up_seat("w")
-    clear(given_up, workshop.places, LocalMachine(workshop.places, "cpu"))
-    assert list(workshop.places.models.iterdir()) == []
 
 
 def test_the_log_is_plain_text_and_limited(client: TestClient, workshop: Workshop):

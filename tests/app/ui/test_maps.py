@@ -84,7 +84,7 @@ def test_a_map_without_evidence_says_so(folder: Path):
 
 def test_a_poll_draws_nothing_again_and_a_new_epoch_reads_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch):
     first, read = show_maps(folder, 1), []
-    monkeypatch.setattr(maps, "read_json", lambda path, real=maps.read_json: read.append(path.name) or real(path))
+    monkeypatch.setattr(maps, "_read", lambda path, real=maps._read: read.append(path.name) or real(path))
     assert show_maps(folder, 1) == first
     assert read == []
     write(folder, "0003", 8.0)
