@@ -131,18 +131,14 @@ def address(made_checkpoints: Path, tmp_path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def run_server(checkpoints: Path, folder: Path, **settings: str) -> Iterator[str]:
-    """Address of a real server with a cache that is soon full, and without workers; it lives through the tests, and logs no traceback."""
+    """Address of a real server with a cache that is soon full; it lives through the tests, and logs no traceback."""
     own = {"L2D_CHECKPOINTS": str(checkpoints), "L2D_STATE": str(folder / "state"), "L2D_DATA": str(folder), "PORT": "0"}
-    environment = os.environ | own | {"L2D_WORKERS": "false", "L2D_CACHE_BYTES": str(2**20)} | settings
-    log, command = folder / "log", [sys.executable, "-m", "app"]
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
-    ):
+    log = folder / "log"
+    with log.open("w") as errors, start_server(errors, **own, L2D_CACHE_BYTES=str(2**20), **settings) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split()[3]
-        while httpx.get(f"{address}/readyz", timeout=60).status_code != 200:
-            time.sleep(0.1)
+        with httpx.Client(base_url=address) as client:
+            wait_until_ready(client)
         yield address
         assert server.poll() is None
         server.terminate()
@@ -192,7 +188,7 @@ def refusal(response: httpx.Response, status: int, code: str) -> str:
 
 
 def start_server(log: IO[str] | int = subprocess.PIPE, code: str = "", **environment: str) -> subprocess.Popen[str]:
-    """A server as a process of its own, after some code of the test's."""
+    """A server as a process of its own, without workers unless the test says so, after some code of the test's."""
     foreign = {name for name in os.environ if name.startswith("L2D_") and name != "L2D_CACHE"} | {"PORT"}
     own = {name: value for name, value in os.environ.items() if name not in foreign}
     return subprocess.Popen(

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from l2d.cam import OWN_KINDS, label_maps
 from l2d.checkpoint import load_checkpoint, save_checkpoint
 from l2d.data.images import to_input
 from l2d.runtime import OpenVino
+from tests.app.conftest import encode, encode_flat
 
 SOON = 20.0
 
@@ -132,7 +132,7 @@ def test_maps_asked_for_at_the_same_time_are_made_once(settings: Settings, uploa
 
 
 def test_many_threads_get_the_right_answers(engine: Engine):
-    pictures = [_encode_flat(value) for value in range(0, 250, 25)]
+    pictures = [encode_flat(value, 40) for value in range(0, 250, 25)]
     expected = [compare(engine, data, ["student-l2d"], ["cat", "sky"]).models[0] for data in pictures]
     engine._sights.clear()
     with ThreadPoolExecutor(8) as clients:
@@ -261,7 +261,7 @@ def test_a_network_without_numbers_is_refused_by_name(engine: Engine, checkpoint
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first(settings: Settings, network_runs: Counter):
-    pictures = [_encode_flat(value) for value in (10, 20, 30)]
+    pictures = [encode_flat(value, 40) for value in (10, 20, 30)]
     engine = start_engine(settings)
     size = look(engine, pictures[0], "alien")[0].nbytes
     engine.close()
@@ -293,7 +293,7 @@ def test_without_memory_everything_still_works(settings: Settings, upload: bytes
 
 
 def test_pixels_are_let_go(engine: Engine):
-    compare(engine, _encode_flat(99, side=3000), ["alien"])
+    compare(engine, encode_flat(99, 3000), ["alien"])
     gc.collect()
     assert not [item for item in gc.get_objects() if type(item) is Image.Image and item.size == (3000, 3000)]
 
@@ -368,13 +368,12 @@ def test_whoever_waits_for_a_network_to_be_read_keeps_nobody_from_those_that_are
     look(engine, upload, "the-teacher")
     read = Counter(monkeypatch, Catalog, "_read")
     read.open.clear()
-    other = io.BytesIO()
-    photograph.rotate(90).save(other, "PNG")
+    other = encode(photograph.rotate(90))
     with ThreadPoolExecutor(2) as clients:
-        waiting = [clients.submit(look, engine, picture, "alien") for picture in (upload, other.getvalue())]
+        waiting = [clients.submit(look, engine, picture, "alien") for picture in (upload, other)]
         while not read.calls:
             time.sleep(0.01)
-        assert look(engine, other.getvalue(), "the-teacher")
+        assert look(engine, other, "the-teacher")
         assert not any(answer.done() for answer in waiting)
         read.open.set()
         assert [answer.result(SOON)[0].entry.name for answer in waiting] == ["alien", "alien"]
@@ -510,9 +509,3 @@ def test_closing_tells_those_who_wait(settings: Settings, upload: bytes, network
         closing.result(SOON)
         with pytest.raises(UnavailableError, match="shutting down"):
             answer.result(SOON)
-
-
-def _encode_flat(value: int, side: int = 40) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (side, side), (value, 255 - value, value // 2)).save(buffer, "PNG")
-    return buffer.getvalue()

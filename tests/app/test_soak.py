@@ -1,16 +1,15 @@
 """Many requests in a row: what the server holds does not grow."""
 
-import io
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from tests.app.conftest import encode
+
 REQUESTS = int(os.environ.get("SOAK_REQUESTS", "20000"))
 CLIENTS = 8
 # After so many the caches are full and the allocator has what it needs; from then on nothing may grow.
@@ -28,10 +27,8 @@ def read_process(client: httpx.Client) -> tuple[float, int]:
     return memory / 2**20, int(files)
 
 
-def encode(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), (number % 256, number // 256 % 256, 99)).save(buffer, "PNG")
-    return buffer.getvalue()
+def draw(number: int) -> bytes:
+    return encode(Image.new("RGB", (64, 48), (number % 256, number // 256 % 256, 99)))
 
 
 def ask(client: httpx.Client, number: int) -> int:
@@ -42,8 +39,8 @@ def ask(client: httpx.Client, number: int) -> int:
     if kind == 1:
         return client.get(f"/v1/models/nobody-{number}").status_code
     if kind == 2:
-        return client.post("/v1/compare", files={"image": encode(number)[: 40 + number % 40]}).status_code
-    picture = encode(number if kind < 5 else kind)
+        return client.post("/v1/compare", files={"image": draw(number)[: 40 + number % 40]}).status_code
+    picture = draw(number if kind < 5 else kind)
     labels = {"labels": "cat,dog"} if kind % 2 else {}
     return client.post("/v1/compare", files={"image": picture}, data={"models": "alien,student-l2d", **labels}).status_code
 

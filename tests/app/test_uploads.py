@@ -13,14 +13,9 @@ from PIL import Image
 from app.errors import PictureError, PictureFormatError, RequestError, TooLargeError
 from app.uploads import read_inputs, read_picture
 from l2d.data.images import Pictures
+from tests.app.conftest import encode
 
 LIMIT = 50_000_000
-
-
-def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def difference(left: Image.Image, right: Image.Image) -> float:
