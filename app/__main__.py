@@ -18,7 +18,6 @@ from pydantic import SecretStr, ValidationError
 from app.access import choose_token
 from app.commands import run_command
 from app.logs import configure_logs
-from app.places import Places
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def main() -> None:
     _tell_unknown_variables()
     _check_temporary_folder()
     if sys.argv[1:]:
-        raise SystemExit(run_command(sys.argv[1:], settings, Places(settings.state, settings.data, settings.checkpoints)))
+        raise SystemExit(run_command(sys.argv[1:], settings))
     listener = listen(settings)
     settings = _settle_token(settings)
     # Here, not above: a wrong setting is told at once, not after torch and gradio are loaded.

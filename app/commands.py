@@ -4,27 +4,27 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from app.places import Places
 from app.settings import Settings
 
 
-def run_command(words: Sequence[str], settings: Settings, places: Places) -> int:
+def run_command(words: Sequence[str], settings: Settings) -> int:
     """Run a command line without its first words; returns the exit code."""
     options = _create_parser().parse_args(words)
     if options.command == "job":
         from app.training import main as train
 
-        return train(options.id, places, options.attached)
+        return train(options.id, settings.places, options.attached)
     if options.command == "group":
         from app.group import main as train_together
 
-        return train_together(options.id, places, options.processes, options.cpus, options.gpus)
+        return train_together(options.id, settings.places, options.processes, options.cpus, options.gpus)
     if options.check:
-        return _check_worker(places)
+        return _check_worker(settings.state)
     from app.worker import main as work
 
-    return work(settings, places, options.device, options.attached)
+    return work(settings, options.device, options.attached)
 
 
 def _create_parser() -> argparse.ArgumentParser:
@@ -54,12 +54,12 @@ def _create_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_worker(places: Places) -> int:
+def _check_worker(state: Path) -> int:
     from app.seats import find_marked
 
-    if find_marked(places.state):
+    if find_marked(state):
         return 0
-    print(f"No worker of this host has gone round for a minute in {places.state}: none runs, or it is stuck.", file=sys.stderr)
+    print(f"No worker of this host has gone round for a minute in {state}: none runs, or it is stuck.", file=sys.stderr)
     return 1
 
 

@@ -27,7 +27,6 @@ from app.export import prepare_figures
 from app.job_routes import add_jobs
 from app.limits import LimitBody, LimitRate
 from app.middleware import CloseRoutes, Observe, ProtectAnswers
-from app.places import Places
 from app.seats import list_seats
 from app.settings import Settings
 from app.supervisor import Supervisor
@@ -61,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def create_api(settings: Settings) -> FastAPI:
     """The API alone, with an engine of its own."""
-    places = Places(settings.state, settings.data, settings.checkpoints)
+    places = settings.places
     cache = settings.cache or places.cache
     catalog = Catalog(settings.checkpoints, settings.default_models, made=places.models, cache=cache, streams=settings.threads)
     engine = Engine(catalog, settings)

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.logs import Format
-from app.places import SOURCE_TREE
+from app.places import SOURCE_TREE, Places
 
 # What Pillow decodes without being told that it is no attack.
 MOST_PIXELS = 178_956_970
@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     engine: str | None = Field(default=None, description="ray://HOST:PORT: the cluster that jobs run on")
     engine_cpus: float = Field(default=2, ge=0, le=1024, description="processors that one process of a job asks of the cluster")
     engine_gpus: float = Field(default=0, ge=0, le=64, description="GPUs that one process of a job asks of the cluster")
+
+    @property
+    def places(self) -> Places:
+        """The folders that it was given."""
+        return Places(self.state, self.data, self.checkpoints)
 
     @field_validator("root_path")
     @classmethod

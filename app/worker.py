@@ -257,25 +257,25 @@ def _take_each(found: deque[Job]) -> Iterator[Job]:
             yield found.popleft()
 
 
-def create_machine(settings: Settings, places: Places, seat: str) -> Machine:
+def create_machine(settings: Settings, seat: str) -> Machine:
     """Where the trainings of a worker run.
 
     Raises:
         MachineError: if there is no such thing here; every job that the worker took would fail.
     """
     if seat == CPU:
-        return LocalMachine(places, seat)
+        return LocalMachine(settings.places, seat)
     if seat == CLUSTER:
         if not settings.engine:
             raise MachineError("No cluster is set: give its address with L2D_ENGINE=ray://HOST:PORT.")
-        return RayCluster(places, settings.engine, Need(settings.engine_cpus, settings.engine_gpus))
+        return RayCluster(settings.places, settings.engine, Need(settings.engine_cpus, settings.engine_gpus))
     gpus = list_gpus()
     if seat not in gpus:
         raise MachineError(f"This machine has no {seat}. Known are: {', '.join([CPU, *gpus])}.")
-    return LocalMachine(places, seat, gpus)
+    return LocalMachine(settings.places, seat, gpus)
 
 
-def main(settings: Settings, places: Places, seat: str | None, attached: bool) -> int:
+def main(settings: Settings, seat: str | None, attached: bool) -> int:
     """The entry of `python -m app worker`.
 
     Args:
@@ -285,12 +285,12 @@ def main(settings: Settings, places: Places, seat: str | None, attached: bool) -
     configure_logs(settings.log)
     seat = seat or list_seats(settings)[0]
     try:
-        worker = Worker(places, seat, create_machine(settings, places, seat))
+        worker = Worker(settings.places, seat, create_machine(settings, seat))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.leave.set())
         if attached:
             watch_parent(worker.leave_with_parent)
-        logger.info("Working on %s for the jobs in %s", seat, places.state)
+        logger.info("Working on %s for the jobs in %s", seat, settings.state)
         worker.run()
     except (UnavailableError, MachineError) as error:
         logger.error("%s", error)

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from app.commands import run_command
-from app.places import Places
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -26,8 +25,7 @@ CONTAINERS = {container["name"]: container for container in POD["containers"]}
 def finds_no_worker(words: list[str]) -> bool:
     """Whether these words are a command of ours that misses a worker where there is none."""
     assert words[:3] == ["python", "-m", "app"]
-    nowhere = Path("nowhere")
-    return run_command(words[3:], Settings(), Places(nowhere, nowhere, nowhere)) == 1
+    return run_command(words[3:], Settings(state=Path("nowhere"))) == 1
 
 
 @pytest.mark.parametrize("item", OBJECTS, ids=lambda item: item["kind"])

@@ -32,18 +32,17 @@ def with_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_is_one_seat_beside_which_a_device_can_still_be_named(with_ray: None, tmp_path: Path):
-    settings = Settings(engine=ADDRESS, engine_gpus=1)
-    places = Places(tmp_path, tmp_path, tmp_path)
+    settings = Settings(engine=ADDRESS, engine_gpus=1, state=tmp_path)
     assert list_seats(settings) == ["ray"]
-    assert isinstance(create_machine(settings, places, "ray"), RayCluster)
-    assert isinstance(create_machine(settings, places, "cpu"), LocalMachine)
-    assert create_machine(settings, places, "ray").device == "auto"
-    assert create_machine(Settings(engine=ADDRESS), places, "ray").device == "cpu"
+    assert isinstance(create_machine(settings, "ray"), RayCluster)
+    assert isinstance(create_machine(settings, "cpu"), LocalMachine)
+    assert create_machine(settings, "ray").device == "auto"
+    assert create_machine(Settings(engine=ADDRESS), "ray").device == "cpu"
 
 
 def test_the_cluster_is_told_where_things_are_and_no_secret(with_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("L2D_TOKEN", "a-token-of-the-server")
-    machine = create_machine(Settings(engine=ADDRESS), Places(tmp_path, tmp_path, tmp_path), "ray")
+    machine = create_machine(Settings(engine=ADDRESS, state=tmp_path), "ray")
     assert isinstance(machine, RayCluster)
     places = {"L2D_STATE", "L2D_DATA", "L2D_CHECKPOINTS", "L2D_CACHE", "PYTHONPATH"}
     assert machine.make_environment().keys() == places | PLAIN_LOG.keys()
@@ -55,15 +54,14 @@ def test_the_cluster_is_told_where_things_are_and_no_secret(with_ray: None, tmp_
 )
 def test_what_is_not_there_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seat: str, reason: str):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    places = Places(tmp_path, tmp_path, tmp_path)
     with pytest.raises(MachineError, match=reason):
-        create_machine(Settings(), places, seat)
-    assert create_machine(Settings(), places, "cuda:1").device == "cuda:1"
+        create_machine(Settings(state=tmp_path), seat)
+    assert create_machine(Settings(state=tmp_path), "cuda:1").device == "cuda:1"
 
 
 def test_beside_a_cluster_a_gpu_borrows_from_gpus_alone(with_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    machine = create_machine(Settings(engine=ADDRESS), Places(tmp_path, tmp_path, tmp_path), "cuda:1")
+    machine = create_machine(Settings(engine=ADDRESS, state=tmp_path), "cuda:1")
     assert machine.reserve(2)
     assert isinstance(machine, LocalMachine)
     assert machine._devices is not None

@@ -193,7 +193,7 @@ def test_a_worker_shows_that_it_goes_round_until_it_is_stuck(worker: Worker, mon
     monkeypatch.setattr("app.seats.STUCK_SECONDS", 0.5)
     monkeypatch.setattr(workers, "POLL_SECONDS", 0.01)
     stuck, go_on = threading.Event(), threading.Event()
-    assert run_command(check, Settings(), worker.places) == 1
+    assert run_command(check, Settings(state=worker.places.state)) == 1
 
     def look() -> None:
         if stuck.is_set():
@@ -203,7 +203,7 @@ def test_a_worker_shows_that_it_goes_round_until_it_is_stuck(worker: Worker, mon
 
     def wait_for(code: int) -> None:
         until = time.monotonic() + 60
-        while run_command(check, Settings(), worker.places) != code:
+        while run_command(check, Settings(state=worker.places.state)) != code:
             assert time.monotonic() < until
             time.sleep(0.02)
 
