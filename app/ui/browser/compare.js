@@ -21,8 +21,11 @@ const look = createLook(element, changeLook);
 const grid = createGrid(find(".grid"), { remove: toggleRow, say: (text) => (find(".voice").textContent = text) });
 const writeAddress = createAddress();
 const chosen = () => state.models.filter((model) => model.on);
-/** The rows that a chosen model can fill; those of another set of labels come back with its models. */
-const listRows = () => (chosen().length ? state.rows.filter((label) => chosen().some((model) => model.labels.includes(label))) : state.rows);
+/** Whether a chosen model knows a label, and so can fill its row. */
+const canFill = (label) => chosen().some((model) => model.labels.includes(label));
+/** The rows to be seen; those of another set of labels come back with its models. */
+const listRows = () => (chosen().length ? state.rows.filter(canFill) : state.rows);
+const findRow = (label) => [...element.querySelectorAll(".grid .row")].find((row) => row.dataset.label === label);
 const listKnown = () => chosen().filter((model) => model.scores);
 /** A model of the catalogue. */
 const admit = (model, on) => ({ ...model, on, maps: noMaps(), scores: null });
@@ -65,8 +68,7 @@ function toggleRow(label) {
 /** Show labels that have no row yet, and go to the last one's row, be it new or not. */
 function addRows(labels) {
   showRows([...new Set([...state.rows, ...labels])]);
-  const row = [...element.querySelectorAll(".grid .row")].find((each) => each.dataset.label === labels.at(-1));
-  row?.scrollIntoView({ block: "nearest" });
+  findRow(labels.at(-1))?.scrollIntoView({ block: "nearest" });
 }
 
 /** All rows away; once there are none, those that a photograph begins with. */
@@ -193,7 +195,7 @@ function showMore() {
   button.addEventListener("click", () => {
     showRows([...state.rows, ...rest]);
     // The button is gone; what it brought begins where it was.
-    [...element.querySelectorAll(".grid .row")].find((row) => row.dataset.label === rest[0])?.querySelector(".cells").focus({ preventScroll: true });
+    findRow(rest[0])?.querySelector(".cells").focus({ preventScroll: true });
   });
   find(".more").replaceChildren(...(rest.length ? [button] : []));
 }

@@ -3,8 +3,8 @@
 /** A DOM element; text children are text, never HTML. */
 function make(tag, attributes, ...children) {
   const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) if (value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
-  node.append(...children.filter((child) => child !== undefined && child !== null));
+  for (const [name, value] of Object.entries(attributes)) if (value !== false) node.setAttribute(name, value === true ? "" : value);
+  node.append(...children);
   return node;
 }
 

@@ -40,7 +40,7 @@ function showFirst({ first, examples, example }, asked, followed) {
   release(state.photo);
   state.photo = known ? photoOf(known) : { ...before, preview: undefined };
   accept(first);
-  const rows = asked.labels?.filter((label) => chosen().some((model) => model.labels.includes(label)));
+  const rows = asked.labels?.filter(canFill);
   // Of many labels the first answer has some; of none it has those that a photograph begins with.
   if (followed && rows && (rows.length || !asked.labels.length)) showRows(rows);
 }
