@@ -101,7 +101,8 @@ def _compare(
         wanted = choose_labels([_read_scores(view.sight) for view in views], threshold)
     explained = engine.explain(views, wanted, ticket, kind)
     answers = [_describe_view(view, wanted, kind, spent) for view, spent in explained]
-    image = describe_image(explained[0][0].sight)
+    sight = explained[0][0].sight
+    image = ImageFacts(width=sight.width, height=sight.height, sha256=sight.sha256)
     return CompareAnswer(image=image, labels=wanted, threshold=threshold, kind=kind, models=answers)
 
 
@@ -113,11 +114,6 @@ def rank_predictions(sight: Sight) -> list[Prediction]:
 
 def _read_scores(sight: Sight) -> dict[str, float]:
     return dict(zip(sight.entry.card.labels, round_floats(sight.scores), strict=True))
-
-
-def describe_image(sight: Sight) -> ImageFacts:
-    """The picture behind a sight."""
-    return ImageFacts(width=sight.width, height=sight.height, sha256=sight.sha256)
 
 
 def round_floats(numbers: NDArray[np.float32]) -> list[Any]:

@@ -32,12 +32,7 @@ def export(engine: Engine, answer: CompareAnswer, data: bytes, format: str, look
 
 
 def export_numbers(answer: CompareAnswer) -> bytes:
-    """An .npz without pickles.
-
-    It holds `labels` (the L shown ones), `models`, `threshold`, `kind` (of the maps), `json` (the whole answer as text) and for each model
-    `NAME/labels` (C), `NAME/scores` (C) in the same order, and `NAME/maps` (L, h, w), raw: NaN for labels that the model
-    does not know.
-    """
+    """An .npz without pickles; what it holds, the document of `POST /v1/compare` tells."""
     arrays: dict[str, np.ndarray] = {
         "labels": np.array(answer.labels, dtype=np.str_),
         "models": np.array([model.name for model in answer.models], dtype=np.str_),
