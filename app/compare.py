@@ -45,7 +45,7 @@ def compare(
         RequestError: in words, for a picture that cannot be read, an unknown model or label, a full queue, or too slow an answer.
     """
     entries = engine.catalog.choose(models, engine.settings.max_models)
-    wanted = _choose_wanted(labels or [], threshold, entries, engine.settings.max_labels)
+    wanted = _choose_wanted(labels, threshold, entries, engine.settings.max_labels)
     with engine.place(ticket) as ticket:
         return _compare(engine, data, entries, wanted, threshold, kind, ticket)
 
@@ -61,7 +61,7 @@ def explain(
 ) -> list[CompareAnswer]:
     """One model's view of several pictures, in one place of the queue; otherwise as `compare`."""
     entries = [engine.catalog.find(model)]
-    wanted = _choose_wanted(labels or [], threshold, entries, engine.settings.max_labels)
+    wanted = _choose_wanted(labels, threshold, entries, engine.settings.max_labels)
     with engine.place(ticket) as ticket:
         return read_each(pictures, lambda data: _compare(engine, data, entries, wanted, threshold, kind, ticket))
 
@@ -144,12 +144,12 @@ def _describe_timings(stages: Stages, map_seconds: float) -> Timings:
     return Timings(decode=decode, network=network, maps=maps, total=round(decode + network + maps, 3))
 
 
-def _choose_wanted(labels: Sequence[str], threshold: float, entries: Sequence[Entry], limit: int) -> list[str]:
+def _choose_wanted(labels: Sequence[str] | None, threshold: float, entries: Sequence[Entry], limit: int) -> list[str]:
     """The labels to map that are asked for; refuses those that no model knows, too many, and a threshold that is no probability."""
     if not 0 <= threshold <= 1:
         raise ParameterError(f"The threshold is a probability from 0 to 1; got {threshold}.")
     known = dict.fromkeys(label for entry in entries for label in entry.card.labels)
-    wanted = split_labels(labels, known)
+    wanted = split_labels(labels or [], known)
     if len(wanted) > limit:
         raise ParameterError(f"At most {limit} label{'s' * (limit > 1)} can be mapped at once; got {len(wanted)}.")
     for label in wanted:

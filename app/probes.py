@@ -43,12 +43,12 @@ def save_pictures(folder: Path, index: Index, rows: Sequence[int]) -> None:
         image = open_image(index.paths[row])
         image.thumbnail((SIDE, SIDE))
         image.save(folder / f"{number}.jpg", quality=85)
-        labels = [index.labels[column] for column in choose_labels(index, row)]
+        labels = [index.labels[column] for column in _choose_columns(index, row)]
         pictures.append({"file": f"{number}.jpg", "width": image.width, "height": image.height, "labels": labels})
     _write(folder / INDEX, {"pictures": pictures})
 
 
-def choose_labels(index: Index, row: int) -> list[int]:
+def _choose_columns(index: Index, row: int) -> list[int]:
     """Columns of the labels that a probe shows, at most a few."""
     columns: list[int] = index.targets[row].nonzero().flatten().tolist()
     return columns[:LABELS_PER_PICTURE]
@@ -61,7 +61,7 @@ def save_maps(folder: Path, name: str, model: LabelNet, card: ModelCard, index: 
 
 
 def _map_picture(model: LabelNet, card: ModelCard, index: Index, row: int) -> list[dict[str, Any]]:
-    columns = choose_labels(index, row)
+    columns = _choose_columns(index, row)
     device = next(model.parameters()).device
     with torch.no_grad():
         pixels = to_input(open_image(index.paths[row], card.image_size), card.image_size, card.mean, card.std).to(device)
