@@ -3,7 +3,6 @@
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -40,13 +39,6 @@ def test_who_leaves_waits_no_longer():
     ticket.leave()
     with pytest.raises(LeftError):
         ticket.check()
-
-
-def test_cancelled_work_means_that_the_server_stops():
-    cancelled: Future[Any] = Future()
-    cancelled.cancel()
-    with pytest.raises(UnavailableError, match="shutting down"):
-        Ticket(1).wait(cancelled)
 
 
 def test_work_that_a_closing_pool_cancels_is_waited_for_no_longer():

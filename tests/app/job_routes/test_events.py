@@ -182,12 +182,6 @@ def test_head_of_a_stream_does_not_wait_for_its_job(client: TestClient):
     assert client.head("/v1/jobs/0/events").status_code == 404
 
 
-def test_a_stream_ends_when_the_server_stops(client: TestClient):
-    job = order(client)
-    client.app.state.leaving.set()
-    assert [kind for kind, _, _ in read_events(client.get(f"/v1/jobs/{job}/events"))] == ["state"]
-
-
 @pytest.mark.slow
 def test_readers_of_events_who_hang_up_leave_no_error(address: str, tmp_path: Path):
     """The server's log is looked at when it has stopped."""
