@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from app.errors import PictureError, PictureFormatError, RequestError, TooLargeError
+from app.errors import PictureError, PictureFormatError, TooLargeError
 from app.uploads import read_inputs, read_picture
 from l2d.data.images import Pictures
 from tests.app.conftest import encode
@@ -219,10 +219,9 @@ def jpeg_with(exif: bytes) -> bytes:
 
 def png_with(name: bytes, content: bytes, behind: bool) -> bytes:
     """A PNG with one more chunk, before or behind its pixels."""
-    chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
     picture = encode(Image.new("L", (8, 8)))
     place = len(picture) - 12 if behind else 33
-    return picture[:place] + chunk + picture[place:]
+    return picture[:place] + chunk(name, content) + picture[place:]
 
 
 def test_tags_that_share_their_bytes_are_not_all_copied():
@@ -260,21 +259,6 @@ def test_picture_of_endless_pieces_is_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("app.uploads.DECODE_SECONDS", 0.05)
     with pytest.raises(PictureError, match="too much memory or time"):
         read(data)
-
-
-def test_no_mutation_gets_past_as_anything_but_a_refusal(photograph: Image.Image):
-    random = np.random.default_rng(0)
-    originals = [encode(photograph, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
-    refused = 0
-    for number in range(240):
-        data = bytearray(originals[number % len(originals)])
-        for place in random.integers(0, len(data), 8):
-            data[place] = random.integers(256)
-        try:
-            read(bytes(data))
-        except RequestError:
-            refused += 1
-    assert 0 < refused < 240
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
