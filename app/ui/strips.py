@@ -8,11 +8,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-# Of models, in their order; more than these are not told apart.
-COLOURS = ("#6b7280", "#d97706", "#7c3aed", "#0d9488", "#dc2626", "#2563eb")
+# Of models, in their order; more than these are not told apart. All stand out from white and from black, and from each other also for those
+# who do not see red, green or blue.
+COLOURS = ("#91915e", "#d97706", "#ad2da4", "#0d9488", "#c12321", "#8a83f6")
 # Steps of an axis, as shares of a power of ten.
 STEPS = (1, 2, 5)
 FEWEST_STEPS = 4
+# The last place of numbers that are shown: what differs by less, as sums in another order do, is equal.
+LEAST_STEP = 0.1
 
 
 class Mark(NamedTuple):
@@ -47,13 +50,14 @@ class Axis(NamedTuple):
 
     def place(self, value: float) -> float:
         """In percent of the strip's width."""
-        return 100 * (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return 100 * min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
 
 def choose_step(least: float) -> float:
-    """The smallest round number that is not below this one: 1, 2 or 5 times a power of ten."""
+    """The smallest round number that is not below this one: 1, 2 or 5 times a power of ten, from 0.1 up; 1 for nothing."""
     if least <= 0:
         return 1.0
+    least = max(least, LEAST_STEP)
     power = 10.0 ** math.floor(math.log10(least))
     return next(step * power for step in (*STEPS, 10) if step * power >= least * (1 - 1e-9))
 
@@ -61,7 +65,8 @@ def choose_step(least: float) -> float:
 def render_strip(axis: Axis, marks: Sequence[Mark]) -> str:
     """A table's cell; marks that come later lie above."""
     drawn = "".join(_draw_bar(axis, mark) for mark in marks if mark.spread) + "".join(_draw(axis, mark) for mark in marks)
-    return f'<td class="strip" aria-hidden="true"><div style="--line:{axis.place(axis.line):.2f}%">{drawn}</div></td>'
+    # Hidden is what the cell holds: without the cell, those after it would be read out under the heads of others.
+    return f'<td class="strip"><div aria-hidden="true" style="--line:{axis.place(axis.line):.2f}%">{drawn}</div></td>'
 
 
 def render_axis(axis: Axis, title: str = "") -> str:
