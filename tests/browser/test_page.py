@@ -7,6 +7,11 @@ from playwright.sync_api import expect
 
 from tests.browser.desk import PAINTED, draw_photograph, upload
 
+MARKS_OVER_NAMES = """(table) => [...table.querySelectorAll("tbody th")].flatMap((name) => {
+    const box = name.getBoundingClientRect(), places = [...Array(40).keys()].map((step) => box.x + (box.width * step) / 40);
+    return places.map((x) => document.elementFromPoint(x, box.y + box.height / 2)).filter((found) => found?.matches("td i"));
+}).length"""
+
 
 def test_it_opens_with_an_example_already_compared(opened):
     chosen = opened.locator(".models input:checked").count()
@@ -55,6 +60,12 @@ def test_results_stand_beside_the_papers_and_what_differs_below_them(page):
     page.emulate_media(media="screen")
     page.get_by_text("What differs from the paper").first.click()
     expect(notes).to_be_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.locator(".l2d-results .legend").first).to_be_visible()
+    labels = page.locator(".l2d-results .tall").first
+    labels.scroll_into_view_if_needed()
+    labels.evaluate("(labels) => { labels.scrollLeft = 130; }")
+    assert labels.evaluate(MARKS_OVER_NAMES) == 0
     page.get_by_role("tab", name="Compare").click()
     expect(page.locator(".grid .row").first).to_be_visible()
 
