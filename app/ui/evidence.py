@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from app.ui.strips import Axis, Mark, render_axis, render_strip, render_swatch
-from app.ui.tables import SPACE, Group, find_best, render_group, render_row, render_table
+from app.ui.tables import SPACE, Group, Percentage, find_best, render_group, render_row, render_table, render_unreadable
 from l2d.distill import TITLES
 from l2d.series import describe_pictures, describe_seeds, find_common
 
@@ -24,14 +25,17 @@ DATA_TITLES = {
 }
 
 
+Gain = Annotated[float, Field(ge=-100, le=100)]
+
+
 class Method(BaseModel, allow_inf_nan=False):
     """One method's scores in percent, ours and the paper's; what is not measured or not published is missing."""
 
-    ours: dict[str, float] = {}
-    spread: dict[str, float] = {}
-    paper: dict[str, float] = {}
-    gain: float | None = None
-    paper_gain: float | None = None
+    ours: dict[str, Percentage] = {}
+    spread: dict[str, Percentage] = {}
+    paper: dict[str, Percentage] = {}
+    gain: Gain | None = None
+    paper_gain: Gain | None = None
     runs: list[str] = []
     pictures: dict[str, int] = {}
 
@@ -63,8 +67,7 @@ def render_evidence(folder: Path) -> Iterator[str]:
         try:
             reports.append(Report.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:
-            reason = str(error).splitlines()[0]
-            yield f"<h2>{escape(path.name)}</h2><p>This file cannot be shown: {escape(reason)}.</p>"
+            yield render_unreadable(path, error)
     shared = [note for note in reports[0].notes if all(note in report.notes for report in reports)] if len(reports) > 1 else []
     for report in reports:
         yield from _render_report(report, [note for note in report.notes if note not in shared])
@@ -81,8 +84,7 @@ def _render_report(report: Report, notes: list[str]) -> Iterator[str]:
         title = f"Methods on {DATA_TITLES.get(kind, kind)}: {teacher} to {student}{recipe}"
         yield f"<h2>{escape(title)}</h2>"
         runs = [len(method.runs) for name, method in pair.methods.items() if name != "teacher"]
-        gains = "Gain: mAP above the vanilla student of the same column; the bar through it is the method's deviation."
-        caption = (describe_seeds(runs), _describe_pictures(pair), gains)
+        caption = (describe_seeds(runs), _describe_pictures(pair), _explain_gains(pair))
         yield f"<p>{' '.join(filter(None, caption))}</p>"
         yield _render_pair(title, pair)
     yield _render_notes("What differs from the paper", notes)
@@ -99,10 +101,16 @@ def _describe_pictures(pair: Pair) -> str:
     return describe_pictures(find_common([method.pictures for name, method in pair.methods.items() if name != "teacher" and method.runs]))
 
 
+def _explain_gains(pair: Pair) -> str:
+    spread = any("mAP" in method.spread for name, method in pair.methods.items() if name != "teacher")
+    bars = ". Bars are the methods' own deviations, the vanilla student's around 0" if spread else ""
+    return f"Gain: mAP above the vanilla student of the same column{bars}."
+
+
 def _render_pair(title: str, pair: Pair) -> str:
     students = [method for name, method in pair.methods.items() if name != "teacher"]
     best = find_best([method.ours for method in students], [method.spread for method in students])
-    marks = {name: _mark_gains(method) for name, method in pair.methods.items()}
+    marks = {name: _mark_gains(name, method) for name, method in pair.methods.items()}
     axis = Axis.around(mark.value + side * mark.spread for each in marks.values() for mark in each for side in (-1, 1))
     rows = [
         render_row(
@@ -119,10 +127,16 @@ def _render_pair(title: str, pair: Pair) -> str:
         Group("Gain in mAP", [render_axis(axis, "Gain")], LEGEND),
         Group(f"Paper: {pair.teacher} to {pair.student}, {pair.data}"),
     ]
-    return render_table(title, groups, rows)
+    # Several pairs of the paper may stand beside the same networks.
+    return render_table(f"{title}, beside {pair.teacher} to {pair.student}", groups, rows)
 
 
-def _mark_gains(method: Method) -> list[Mark]:
-    """The paper's gain below ours, which has a bar of the method's own deviation."""
+def _mark_gains(name: str, method: Method) -> list[Mark]:
+    """The paper's gain below ours with the method's own deviation.
+
+    The vanilla student has its deviation, too: over a mere line at 0 gains would look more certain than they are.
+    """
+    spread = method.spread.get("mAP", 0.0)
+    gain = 0.0 if name == "vanilla" and spread else method.gain
     paper = [] if method.paper_gain is None else [Mark(method.paper_gain, "diamond")]
-    return paper + ([] if method.gain is None else [Mark(method.gain, colour=OURS, spread=method.spread.get("mAP", 0.0))])
+    return paper + ([] if gain is None else [Mark(gain, colour=OURS, spread=spread)])

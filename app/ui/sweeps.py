@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, ValidationError
 
 from app.ui.strips import COLOURS, Axis, choose_step
-from app.ui.tables import format_score
+from app.ui.tables import Percentage, format_score, render_unreadable
 from l2d.series import describe_pictures
 
 FILES = "sweep*.json"
@@ -24,7 +24,7 @@ class Point(BaseModel, allow_inf_nan=False):
     """A weight, and mAP in percent on pictures held out; None before it is measured."""
 
     weight: float = Field(gt=0)
-    score: float | None = Field(None, alias="mAP")
+    score: Percentage | None = Field(None, alias="mAP")
 
 
 class Sensitivity(BaseModel, allow_inf_nan=False):
@@ -41,7 +41,7 @@ class Sweep(BaseModel):
     student: str
     method: str
     recipe: str
-    holdout: float
+    holdout: float = Field(gt=0, lt=1)
     seed: int
     pictures: dict[str, int] = {}
     curves: dict[str, Sensitivity]
@@ -53,8 +53,7 @@ def render_sweeps(folder: Path) -> Iterator[str]:
         try:
             sweep = Sweep.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            reason = str(error).splitlines()[0]
-            yield f"<h2>{escape(path.name)}</h2><p>This file cannot be shown: {escape(reason)}.</p>"
+            yield render_unreadable(path, error)
             continue
         title = f"The weight of each loss: {sweep.teacher} to {sweep.student}, {sweep.method}, {sweep.recipe} recipe"
         yield f"<h2>{escape(title)}</h2><p>{escape(_describe(sweep))}</p>"
@@ -72,13 +71,14 @@ def _render_panels(sweep: Sweep) -> Iterator[str]:
     scores = [point.score for curve in sweep.curves.values() for point in curve.points if point.score is not None]
     axis = _choose_axis(scores)
     for loss, curve in sweep.curves.items():
-        known = [(point.weight, point.score) for point in curve.points if point.score is not None]
+        known = sorted((point.weight, point.score) for point in curve.points if point.score is not None)
         if axis is None or not known:
             yield f"<figure><figcaption><b>{escape(loss)}</b> not measured yet</figcaption></figure>"
             continue
         listed = ", ".join(f"{format_score(score)} at {weight:g}" for weight, score in known)
         label = escape(f"mAP over the weight of {loss}: {listed}")
-        best, score = max(known, key=lambda point: point[1])
+        # Of equally good ones the usual, as the command has it.
+        best, score = max(known, key=lambda point: (point[1], point[0] == curve.usual))
         yield (
             f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{_draw(curve, known, axis)}</svg>'
             f"<figcaption>mAP over the weight of <b>{escape(loss)}</b>, best of these {format_score(score)} at {best:g}</figcaption>"
@@ -87,17 +87,18 @@ def _render_panels(sweep: Sweep) -> Iterator[str]:
 
 
 def _choose_axis(scores: Sequence[float]) -> Axis | None:
-    """From the lowest score to the highest, with round ends."""
+    """From the lowest score to the highest, with round ends; a point at least, which may be chance, so that less looks flat."""
     if not scores:
         return None
-    low, high = min(scores), max(scores)
+    high = max(scores)
+    low = min(*scores, high - 1)
     step = choose_step((high - low) / 2)
     return Axis.around([low, high], line=step * math.floor(low / step))
 
 
 def _draw(curve: Sensitivity, known: Sequence[tuple[float, float]], axis: Axis) -> str:
-    weights = [point.weight for point in curve.points]
-    low, high = math.log(min(weights)), math.log(max(weights))
+    weights = sorted({curve.usual, *(point.weight for point in curve.points)})
+    low, high = math.log(weights[0]), math.log(weights[-1])
 
     def x(weight: float) -> float:
         share = (math.log(weight) - low) / (high - low) if high > low else 0.5

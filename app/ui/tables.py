@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field, ValidationError
 
 from l2d.published import MEASURES
 
 Scores = Mapping[str, float]
+# Of files: a mark for any other number would stand where it is not.
+Percentage = Annotated[float, Field(ge=0, le=100)]
 
 # Of methods: `render_group` fills them.
 COLUMNS = (MEASURES[0], "gain", *MEASURES[1:])
@@ -24,6 +29,19 @@ class Group(NamedTuple):
     title: str
     names: Sequence[str] = COLUMNS
     note: str = ""
+
+
+def render_unreadable(path: Path, error: OSError | ValidationError) -> str:
+    """A section in the place of a file that cannot be shown."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    else:
+        reason = error.strerror or "it cannot be read"
+    return (
+        f"<h2>{escape(path.name)}</h2><p>This file cannot be shown: {escape(reason)}. "
+        "Have it written anew, or take it out of the folder of checkpoints.</p>"
+    )
 
 
 def render_table(title: str, groups: Sequence[Group], rows: Sequence[str], first: str = "Model or method", tall: bool = False) -> str:

@@ -45,7 +45,10 @@ def test_every_method_stands_with_its_spread_beside_the_papers(tmp_path):
     # Anybody's pictures, or a part of the original's.
     assert "Methods on pictures in MS-COCO&#x27;s layout: a-teacher to mobilenetv2_100<" in page
     short = "Methods on pictures in MS-COCO&#x27;s layout: a-teacher to mobilenetv2_100, short recipe"
-    assert all(part in render(tmp_path, make_report(recipe="short")) for part in (f"<h2>{short}</h2>", f'aria-label="{short}"'))
+    assert all(
+        part in render(tmp_path, make_report(recipe="short"))
+        for part in (f"<h2>{short}</h2>", f'aria-label="{short}, beside ResNet-50 to MobileNet v2"')
+    )
     assert "Mean of 0 to 3 trainings a method" in page
     assert '<td class="best">44.2 <small>± 0.2</small></td><td><small>+1.4</small></td>' in page
     assert "Paper: ResNet-50 to MobileNet v2, VOC 2007" in page
@@ -60,17 +63,40 @@ def test_gains_are_drawn_on_one_axis_ours_above_the_papers(tmp_path):
     strip = page.partition(">L2D</th>")[2].partition("</tr>")[0]
     (paper, there), (ours, here) = re.findall(r'<i class="(\w+)" style="left:([\d.]+)%', strip)
     assert (paper, ours) == ("diamond", "dot")
-    # 1.2 and 1.35, with a bar of 0.24 to either side, on an axis from 0 to 2.
-    assert (float(there), float(here)) == (60.0, 67.5)
-    assert '<b style="left:55.50%;width:24.00%;' in strip
-    # Neither the teacher nor the vanilla student, which gains are counted from, has one.
-    assert not re.search(r'<i class="\w+" style="left', page.partition(">Teacher</th>")[2].partition(">L2D</th>")[0])
+    # 1.2 and 1.35, with a bar of 0.24 to either side, on an axis from -0.5 to 2.
+    assert (float(there), float(here)) == (68.0, 74.0)
+    assert '<b style="left:64.40%;width:19.20%;' in strip
+    teacher, vanilla = page.partition(">Teacher</th>")[2].partition(">L2D</th>")[0].split(">Vanilla</th>")
+    assert not re.search(r'<i class="\w+" style="left', teacher)
+    # What gains are counted from is not certain either: 0 with a bar of 0.31.
+    assert re.findall(r'<[ib] \S*? ?style="left:([\d.]+)%', vanilla) == ["7.60", "20.00"]
+
+
+def test_bars_are_explained_where_there_are_any(tmp_path):
+    report = make_report()
+    assert "same column. Bars are the methods' own deviations, the vanilla student's around 0.</p>" in render(tmp_path, report)
+    for method in report["rows"][0]["methods"].values():
+        method["spread"] = {}
+    page = render(tmp_path, report)
+    assert "same column.</p>" in page
+    assert not re.search(r'<i class="\w+" style="left', page.partition(">Vanilla</th>")[2].partition(">L2D</th>")[0])
 
 
 def test_a_file_with_numbers_that_are_none_is_not_shown(tmp_path):
     report = make_report()
-    report["rows"][0]["methods"]["l2d"]["gain"] = float("inf")
-    assert "evidence.json</h2><p>This file cannot be shown" in render(tmp_path, report)
+    method = report["rows"][0]["methods"]["l2d"]
+    for changes in ({"gain": float("inf")}, {"gain": 1e308}, {"spread": {"mAP": -1.0}}, {"ours": {"mAP": 1e300}}):
+        report["rows"][0]["methods"]["l2d"] = method | changes
+        page = render(tmp_path, report)
+        assert f"evidence.json</h2><p>This file cannot be shown: rows.0.methods.l2d.{next(iter(changes))}" in page
+        assert page.endswith("Have it written anew, or take it out of the folder of checkpoints.</p>")
+
+
+def test_a_file_that_cannot_be_read_does_not_tell_where_it_lies(tmp_path):
+    (tmp_path / "evidence.json").mkdir()
+    page = "".join(render_evidence(tmp_path))
+    assert "This file cannot be shown: Is a directory. Have it" in page
+    assert str(tmp_path) not in page
 
 
 def test_the_number_of_pictures_is_told_where_the_file_tells_it(tmp_path):

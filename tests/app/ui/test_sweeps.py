@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.ui.sweeps import render_sweeps
+from app.ui.sweeps import HEIGHT, LEFT, WIDTH, render_sweeps
 from l2d.reproduce import plan_figure1
 from l2d.sweep import collect_sweep, plan_sweep
 from tests.l2d.conftest import finish, make_settings
@@ -69,9 +69,26 @@ def test_weights_that_are_close_are_not_written_over_each_other(tmp_path: Path) 
 def test_one_point_and_equal_scores_can_be_drawn(tmp_path: Path) -> None:
     one = {"usual": 10, "points": [{"weight": 10, "mAP": 31.0}]}
     assert len(find_dots(render(tmp_path, SWEEP | {"curves": {"mld": one}}))[0]) == 1
+    # As sums in another order are; and of the best ones the usual weight is named, as by the command.
+    equal = {"usual": 10, "points": [{"weight": 1, "mAP": 34.1}, {"weight": 10, "mAP": 34.1}, {"weight": 100, "mAP": 34.1 - 1e-14}]}
+    page = render(tmp_path, SWEEP | {"curves": {"mld": equal}})
+    assert len({y for _, y in find_dots(page)[0]}) == 1
+    # One training a point: a tenth of one may be chance, and looks flat.
+    equal["points"][2]["mAP"] = 34.0
+    (_, first), _, (_, last) = find_dots(render(tmp_path, SWEEP | {"curves": {"mld": equal}}))[0]
+    assert 0 < last - first < HEIGHT / 8
+    assert "best of these 34.1 at 10<" in page
 
 
-@pytest.mark.parametrize("changes", [{"curves": 1}, {"curves": {"mld": {"usual": 0, "points": []}}}, {"recipe": None}])
+def test_points_in_any_order_and_a_usual_weight_beside_them_stay_within_the_panel(tmp_path: Path) -> None:
+    points = [{"weight": 1000, "mAP": 31.0}, {"weight": 10, "mAP": 30.0}, {"weight": 100, "mAP": 32.0}]
+    page = render(tmp_path, SWEEP | {"curves": {"mld": {"usual": 1, "points": points}}})
+    places = [x for x, _ in find_dots(page)[0]]
+    line = float(re.findall(r'<path d="M([\d.]+)[^>]*stroke-dasharray', page)[0])
+    assert LEFT < line < places[0] < places[1] < places[2] < WIDTH
+
+
+@pytest.mark.parametrize("changes", [{"curves": 1}, {"holdout": 10.0}, {"curves": {"mld": {"usual": 0, "points": []}}}, {"recipe": None}])
 def test_a_file_of_another_kind_is_named(tmp_path: Path, changes: dict[str, Any]) -> None:
     page = render(tmp_path, SWEEP | changes)
     assert page.startswith("<h2>sweep-coco.json</h2><p>This file cannot be shown: ")
