@@ -73,8 +73,9 @@ def _tell_once(parts: Iterable[str]) -> Iterator[str]:
 @cache
 def _explain_gain() -> str:
     return (
-        "<p>Gain: mAP above the vanilla student of the same column. The paper's pairs, data and recipe differ from ours, so "
-        f"compare the order and the gains of the methods, not the numbers themselves. {escape(read_reference()['source'])}.</p>"
+        "<p>Gain: mAP above the vanilla student of the same network in the same column. The paper's pairs, data and recipe "
+        "differ from ours, so compare the order and the gains of the methods, not the numbers themselves. "
+        f"{escape(read_reference()['source'])}.</p>"
     )
 
 
@@ -135,8 +136,10 @@ def _render_methods(entries: list[Entry]) -> Iterator[str]:
     reported = {key for paper in papers for key in paper["scores"]} - {key for key, _, _ in ours}
     absent: list[Row] = [(key, title, {}) for key, title in TITLES.items() if key in reported]
     groups = [Group("Here"), *(Group(f"Paper: {row['teacher']} to {row['student']}, {row['data']}") for row in papers)]
-    base = next((scores for key, _, scores in ours if key == "vanilla"), {})
-    rows = [_render_method(row, papers, base) for row in [*ours, *absent]]
+    # The first one of each network: what another one is above it says nothing of methods.
+    bases = {entry.card.backbone: read_scores(entry.card.scores) for entry in reversed(entries) if _key(entry) == "vanilla"}
+    rows = [_render_method(row, papers, bases.get(entry.card.backbone, {})) for row, entry in zip(ours, entries, strict=True)]
+    rows += [_render_method(row, papers, {}) for row in absent]
     yield render_table(f"Scores on {entries[0].data_title}", groups, rows)
     yield _explain_gain()
     yield CHANCE
