@@ -129,11 +129,18 @@ def plot_table(report: dict[str, Any]) -> Figure:
             axes.axhline(0, color=INK, linewidth=0.8)
         axes.set_xticks(range(len(names)), [TITLES.get(name, name) for name in names], rotation=40, ha="right", fontsize=8)
         # A teacher's folder may be called as anything; two dollars are no formula.
-        title = " → ".join(row["networks"])
+        title = _title_panel(row, report["rows"])
         axes.set_title(textwrap.fill(title, TITLE_LETTERS), fontsize=9, parse_math=False, family=choose_family(title))
         axes.set_ylabel("mAP above vanilla (points)" if bases else "mAP (%)", fontsize=8)
     _explain_marks(figure, panels)
     return figure
+
+
+def _title_panel(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """The networks, and the paper's where another row has the same ones: of given networks every row has."""
+    title = " → ".join(row["networks"])
+    alike = sum(other["networks"] == row["networks"] for other in rows) > 1
+    return f"{title} (paper: {row['teacher']} → {row['student']})" if alike else title
 
 
 def _find_bases(entries: dict[str, Any]) -> dict[str, float]:

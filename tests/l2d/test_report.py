@@ -115,7 +115,8 @@ def test_without_a_vanilla_student_a_table_is_plotted_where_its_numbers_are() ->
     assert find_bars(axes) == [(1, 83.5, 1.5)]
     teachers = {line.get_color(): line.get_ydata()[0] for line in axes.lines if line.get_label().startswith("teacher")}
     assert teachers == {PAPER: 88.0, OURS: 90.0}
-    assert (axes.get_title(), axes.get_ylabel()) == ("big → small", "mAP (%)")
+    # Of two panels of the same networks, which of the paper's they stand beside.
+    assert (axes.get_title(), axes.get_ylabel()) == ("big → small (paper: ResNet-50 →\nResNet-18)", "mAP (%)")
 
 
 def test_with_one_its_gains_are_plotted_ours_and_the_papers_from_their_own() -> None:
