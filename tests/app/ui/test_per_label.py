@@ -66,6 +66,9 @@ def test_students_of_other_networks_are_not_compared(trio: list[Entry]) -> None:
     other = score(vanilla, TEACHER, title="Other", backbone="test_resnet")._replace(name="other")
     assert "Student-L2D is above Student-Vanilla" in render([other, vanilla, taught])
     assert " above " not in render([teacher, other, taught])
+    # Of several of the same network the first one.
+    again = score(vanilla, TEACHER, title="Again")._replace(name="again")
+    assert "Student-L2D is above Student-Vanilla" in render([vanilla, again, taught])
 
 
 def test_without_two_such_students_labels_stand_in_the_order_of_the_first_model(trio: list[Entry]) -> None:
