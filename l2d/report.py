@@ -27,6 +27,8 @@ PANELS_A_LINE = 2
 TITLE_LETTERS = 36
 # Beside a curve on its logarithmic axis, as a factor.
 MARGIN = 1.5
+# Of the scores in a sweep's curves, in points of mAP.
+LEAST_SPAN = 1.0
 # Width of a weight's number as a share of that axis.
 NUMBER_SHARE = 0.12
 
@@ -213,6 +215,9 @@ def plot_sweep(report: dict[str, Any]) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(f"weight of {loss}", fontsize=9)
         axes.set_ylabel("mAP, held out (%)", fontsize=8)
+    low, high = panels[0].get_ylim()
+    # Less may be chance, and looks flat then.
+    panels[0].set_ylim(min(low, (low + high - LEAST_SPAN) / 2), max(high, (low + high + LEAST_SPAN) / 2))
     _explain_marks(figure, panels)
     return figure
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from app.jobs import STUDENT, TEACHER
 from app.records import JobFolder
+from app.ui.strips import COLOURS
 from app.ui.tables import format_score
 from l2d.layers import format_number
 
@@ -19,7 +20,6 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 460, 190, 56, 24
 MOST_POINTS = 400
 # Epochs between two points, until there are too many: less than a step. Of its doubles none is rounded.
 FINEST = 2.0**-20
-COLOURS = ("#0d9488", "#d97706", "#7c3aed", "#dc2626", "#2563eb", "#65a30d")
 # Jobs whose histories are kept, for whoever looks again.
 KEPT_HISTORIES = 16
 

@@ -7,13 +7,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
-from app.ui.strips import Axis, Mark, render_axis, render_strip, render_swatch
+from app.ui.strips import OURS, Axis, Mark, render_axis, render_strip, render_swatch
 from app.ui.tables import SPACE, Group, Percentage, find_best, render_group, render_row, render_table, render_unreadable
 from l2d.distill import TITLES
 from l2d.series import describe_pictures, describe_seeds, find_common
 
 FILES = "evidence*.json"
-OURS = "#0d9488"
 LEGEND = f"<small>{render_swatch(Mark(0.0, colour=OURS))}here {render_swatch(Mark(0.0, 'diamond'))}paper</small>"
 # No file says whose pictures they are, or how many of the original's.
 DATA_TITLES = {

@@ -11,6 +11,8 @@ from typing import NamedTuple
 # Of models, in their order; more than these are not told apart. All stand out from white and from black, and from each other also for those
 # who do not see red, green or blue.
 COLOURS = ("#91915e", "#d97706", "#ad2da4", "#0d9488", "#c12321", "#8a83f6")
+# What was measured here, where there is one thing alone.
+OURS = COLOURS[3]
 # Steps of an axis, as shares of a power of ten.
 STEPS = (1, 2, 5)
 FEWEST_STEPS = 4

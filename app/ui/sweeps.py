@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
-from app.ui.strips import COLOURS, Axis, choose_step
+from app.ui.strips import OURS, Axis, choose_step
 from app.ui.tables import Percentage, format_score, render_unreadable
+from l2d.distill import TITLES
 from l2d.series import describe_pictures
 
 FILES = "sweep*.json"
-COLOUR = COLOURS[3]
 WIDTH, HEIGHT, LEFT, BOTTOM = 330, 190, 44, 26
 # Width of a number, and how far it lies from the next.
 NUMBER = 44
@@ -55,7 +55,8 @@ def render_sweeps(folder: Path) -> Iterator[str]:
         except (OSError, ValidationError) as error:
             yield render_unreadable(path, error)
             continue
-        title = f"The weight of each loss: {sweep.teacher} to {sweep.student}, {sweep.method}, {sweep.recipe} recipe"
+        method = TITLES.get(sweep.method, sweep.method)
+        title = f"The weight of each loss of {method}: {sweep.teacher} to {sweep.student}, {sweep.recipe} recipe"
         yield f"<h2>{escape(title)}</h2><p>{escape(_describe(sweep))}</p>"
         yield f'<div class="panels">{"".join(_render_panels(sweep))}</div>'
 
@@ -117,6 +118,6 @@ def _draw(curve: Sensitivity, known: Sequence[tuple[float, float]], axis: Axis) 
     frame = f'<path d="M{LEFT} 10V{HEIGHT - BOTTOM}H{WIDTH}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
     mark = f'<path d="M{x(curve.usual):.1f} 10V{HEIGHT - BOTTOM}" stroke="currentColor" stroke-opacity=".55" stroke-dasharray="3 3"/>'
     places = [(x(weight), y(score)) for weight, score in known]
-    line = f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}" fill="none" stroke="{COLOUR}" stroke-width="2"/>'
-    dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{COLOUR}"/>' for a, b in places)
+    line = f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}" fill="none" stroke="{OURS}" stroke-width="2"/>'
+    dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{OURS}"/>' for a, b in places)
     return frame + ticks + mark + line + dots

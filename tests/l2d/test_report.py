@@ -285,3 +285,7 @@ def test_a_sweep_draws_all_its_curves_on_one_scale(tmp_path: Path):
     limits = {axes.get_ylim() for axes in figure.axes}
     assert len(limits) == 1 < len(figure.axes)
     assert all(low < score < high for low, high in limits for score in (51.0, 1050.0))
+    # A tenth of a point, which may be chance, does not look like a peak.
+    points = [{"weight": weight, "mAP": score} for weight, score in ((1, 50.0), (10, 50.1))]
+    low, high = plot_sweep(SWEEP | {"curves": {"mld": {"usual": 1, "points": points}}}).axes[0].get_ylim()
+    assert (low < 50.0, high > 50.1, high - low) == (True, True, pytest.approx(1.0))

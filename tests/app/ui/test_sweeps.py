@@ -41,7 +41,7 @@ def find_dots(page: str) -> list[list[tuple[float, float]]]:
 
 def test_every_loss_has_a_curve_on_one_scale_of_scores(tmp_path: Path) -> None:
     page = render(tmp_path, SWEEP)
-    assert "The weight of each loss: a-&lt;teacher&gt; to mobilenetv2_100, l2d, short recipe" in page
+    assert "The weight of each loss of L2D: a-&lt;teacher&gt; to mobilenetv2_100, short recipe" in page
     assert "Scores on 10% of the training pictures, held out; the test pictures took no part. One training a point, of seed 3." in page
     assert "Students trained on 2,700 pictures, scored on 1,200." in page
     mld, cd, unmeasured = find_dots(page)
