@@ -88,6 +88,13 @@ def test_tables_of_series_repeat_their_files(path: Path) -> None:
             assert any(line.startswith(f"| {title}") and f" | {' | '.join(cells)} |" in line for line in text.splitlines()), cells
 
 
+def test_so_does_the_table_of_weights() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for loss, curve in json.loads((FOLDER / "sweep-coco-quarter.json").read_text(encoding="utf-8"))["curves"].items():
+        scores = " | ".join(f"{point['mAP']:.2f}" for point in curve["points"])
+        assert f"| {loss} (**{curve['usual']:g}**) | {scores} |" in text
+
+
 def test_students_differ_in_method_alone() -> None:
     cards = [read_card(FOLDER / name) for name in STUDENTS]
     for card in cards:
