@@ -12,7 +12,6 @@ import torch
 import typer
 
 from app.commands import run_command
-from app.places import Places
 from app.settings import Settings
 from l2d.cli import app as cli
 from l2d.data.images import normalise
@@ -120,7 +119,7 @@ def test_the_app_takes_what_a_page_writes(tmp_path: Path, capsys: pytest.Capture
     assert ("worker", " --check") in written
     for command, options in written:
         with pytest.raises(SystemExit, match="0"):
-            run_command([command, "--help"], Settings(state=tmp_path), Places(tmp_path, tmp_path, tmp_path))
+            run_command([command, "--help"], Settings(state=tmp_path))
         assert [option for option in options.split() if option not in capsys.readouterr().out] == []
 
 
