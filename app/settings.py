@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     state: Path = Field(default=SOURCE_TREE / "runs", description="folder that jobs write to: their queue, logs and models")
     data: Path = Field(default=SOURCE_TREE / "data", description="folder with one folder per data set that jobs may name")
     token: SecretStr | None = Field(
-        default=None, description="needed for jobs; if not set, made and printed where others can reach the server"
+        default=None, description="needed for jobs, at least 16 letters; if not set, made and printed where others can reach the server"
     )
     workers: bool = Field(default=True, description="start and supervise the processes that run jobs: one per GPU, or one on the CPU")
     log: Format = Field(default="text", description="lines of the log for people (text) or for machines (json)")
