@@ -109,7 +109,7 @@ class Head(NamedTuple):
     card: ModelCard
 
 
-def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard:
+def save_checkpoint(folder: Path | str, model: LabelNet, card: ModelCard) -> ModelCard:
     """Write a network in half precision with its card; return the card with hash and number of parameters filled in.
 
     A number beyond half precision's range keeps its tensor in single precision. Each file is written beside its place and then
@@ -120,6 +120,7 @@ def save_checkpoint(folder: Path, model: LabelNet, card: ModelCard) -> ModelCard
         OSError: if the folder cannot be written.
     """
     _check_described(model, card)
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sweep_partial(folder)
     # Through bytes: safetensors' own writer makes files that only their owner can read.

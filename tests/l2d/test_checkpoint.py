@@ -92,7 +92,7 @@ def test_some_labels_of_a_network_in_another_order(tmp_path: Path):
 
 def test_round_trip(tmp_path: Path) -> None:
     model = make_model()
-    saved = save_checkpoint(tmp_path / "deep" / "one", model, make_card())
+    saved = save_checkpoint(str(tmp_path / "deep" / "one"), model, make_card())
     loaded, card = load_checkpoint(tmp_path / "deep" / "one")
     assert card == saved == read_card(tmp_path / "deep" / "one")
     assert saved == make_card(sha256=saved.sha256, parameters=sum(p.numel() for p in model.parameters()))
