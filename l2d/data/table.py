@@ -77,9 +77,11 @@ def _read_lines(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
             # A cell may go over several lines, to the end of the file where its quotes are never closed.
             number = reader.line_num
             yield number, [cell.strip() for cell in cells]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8; save it so, in a spreadsheet as CSV UTF-8 with commas.") from error
+    except csv.Error as error:
         where = f" after its line {number}" if number else ""
-        raise ValueError(f"{path} is not a CSV file in UTF-8{where}: {error}.") from error
+        raise ValueError(f"{path} is not a CSV file{where}: {error}. Mend what stands there.") from error
 
 
 def _check_names(names: list[str], path: Path) -> list[str]:

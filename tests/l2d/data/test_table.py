@@ -118,7 +118,7 @@ def test_without_a_split_column_a_stable_fifth_is_for_testing(tmp_path: Path, sa
             "file,labels,split\nphotos/beach.jpg,dog,train\nx/../photos/beach.jpg,dog,test\n",
             "pictures more than once, 1 in all: photos/beach.jpg",
         ),
-        ('file,labels\nphotos/desk.jpg,dog\n"photos/beach.jpg,dog\n\n', "not a CSV file in UTF-8 after its line 2: "),
+        ('file,labels\nphotos/desk.jpg,dog\n"photos/beach.jpg,dog\n\n', "not a CSV file after its line 2: "),
         ('file,labels,split\nphotos/beach.jpg,"dog, cat",train\n', "a comma, 'dog, cat': separate the labels of a picture by ; or |"),
         (
             'file,labels,split\nphotos/beach.jpg,"dog\ncat",train\n',
@@ -141,7 +141,7 @@ def test_a_picture_is_the_same_by_its_absolute_path(folder: Path, write: Write):
 def test_another_encoding_is_refused(folder: Path):
     path = folder / "own.csv"
     path.write_bytes("file,labels\nphotos/beach.jpg,Straße\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="not a CSV file in UTF-8"):
+    with pytest.raises(ValueError, match="not in UTF-8; save it so"):
         read_table(path, "train")
 
 
