@@ -16,7 +16,7 @@ from l2d.disk import hold_folder, replace_file, sweep_partial
 from l2d.distill import TITLES
 from l2d.figure import choose_family, save_figure
 from l2d.published import MEASURES
-from l2d.series import describe_pictures, describe_seeds, find_common
+from l2d.series import describe_pictures, describe_seeds, describe_sweep, find_common
 
 OURS, PAPER, INK = "#3b5bdb", "#868e96", "#1c1c1e"
 TEACHER_LINES = {"ours": "--", "paper": ":"}
@@ -190,11 +190,9 @@ def sweep_as_markdown(report: dict[str, Any]) -> str:
 def _describe_sweep(report: dict[str, Any]) -> str:
     what = (
         f"{report['teacher']} → {report['student']}, method {report['method']}, recipe {report['recipe']}: each weight varied, "
-        f"with the others at their usual values. Scores on {report['holdout']:.0%} of the training pictures, held out; the test pictures "
-        "took no part. "
-        f"One training a point, of seed {report['seed']}."
+        "with the others at their usual values."
     )
-    return f"{what} {describe_pictures(report['pictures'])}".strip()
+    return f"{what} {describe_sweep(report['holdout'], report['seed'], report['pictures'])}"
 
 
 def plot_sweep(report: dict[str, Any]) -> Figure:

@@ -183,6 +183,12 @@ def describe_seeds(runs: Sequence[int]) -> str:
     return f"Mean of {count} a method that differ in their seed alone, with their standard deviation (of the sample, n - 1)."
 
 
+def describe_sweep(holdout: float, seed: int, pictures: Mapping[str, int]) -> str:
+    """Sentences on what the scores of a sweep are; `pictures` is as `count_pictures` gives it."""
+    scores = f"Scores on {holdout:.0%} of the training pictures, held out; the test pictures took no part."
+    return f"{scores} One training a point, of seed {seed}. {describe_pictures(pictures)}".strip()
+
+
 class Estimate:
     """Time that trainings take, from a short timed step of every pair of networks.
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from app.ui.strips import OURS, Axis, choose_step
 from app.ui.tables import Percentage, format_score, render_unreadable
 from l2d.distill import TITLES
-from l2d.series import describe_pictures
+from l2d.series import describe_sweep
 
 FILES = "sweep*.json"
 WIDTH, HEIGHT, LEFT, BOTTOM = 330, 190, 44, 26
@@ -62,9 +62,8 @@ def render_sweeps(folder: Path) -> Iterator[str]:
 
 
 def _describe(sweep: Sweep) -> str:
-    held = f"Scores on {sweep.holdout:.0%} of the training pictures, held out; the test pictures took no part."
     what = "One loss's weight is varied, the others stay at the usual ones (dashed line), as in the paper's Figure 1, which has no numbers."
-    return f"{what} {held} One training a point, of seed {sweep.seed}. {describe_pictures(sweep.pictures)}".strip()
+    return f"{what} {describe_sweep(sweep.holdout, sweep.seed, sweep.pictures)}"
 
 
 def _render_panels(sweep: Sweep) -> Iterator[str]:
