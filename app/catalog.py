@@ -150,7 +150,7 @@ class Catalog:
             return self._networks.get(entry.key)
 
     def _read(self, entry: Entry) -> Loaded:
-        folder, ready = entry.place / entry.name, find_prepared(entry.card, self.device, self._cache, self.streams)
+        folder, ready = entry.place / entry.name, find_prepared(entry.card, self.device, self._cache)
         try:
             if ready is not None:
                 # The backbone would be built for nothing, and takes longer than all else.
@@ -164,7 +164,7 @@ class Catalog:
         if ready is not None:
             return Loaded(head, ready)
         network = merge_branches(network).to(self.device)
-        return Loaded(network.head, prepare(network, card, self.device, self._cache, self.streams))
+        return Loaded(network.head, prepare(network, card, self.device, self._cache))
 
     def _refuse(self, entry: Entry, error: CheckpointError) -> UnavailableError:
         """Take an entry out of the list; returns what to tell whoever asked for it."""

@@ -148,7 +148,7 @@ def load_subject(folder: Path, device: torch.device, image_size: int | None = No
     network, card = load_checkpoint(folder)
     card = dataclasses.replace(card, image_size=image_size or card.image_size)
     network = network.to(device)
-    photograph, read = draw_photograph(0), prepare(network, card, device, find_cache(), count_streams(device))
+    photograph, read = draw_photograph(0), prepare(network, card, device, find_cache())
     image = to_input(photograph, card.image_size, card.mean, card.std).to(device)
     return Subject(network, read, squash(photograph, card.image_size)[None], image)
 

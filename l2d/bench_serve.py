@@ -121,7 +121,7 @@ def build_bare(folders: Sequence[Path], device: torch.device, batches: Sequence[
 
 def _build_on_cpu(loaded: Sequence[Network], batches: Sequence[int]) -> Bare:
     cores, openvino = torch.get_num_threads(), import_openvino()
-    runs = [partial(prepare(*one, torch.device("cpu"), find_cache(), cores), draw_pixels(1, one.card.image_size)) for one in loaded]
+    runs = [partial(prepare(*one, torch.device("cpu"), find_cache()), draw_pixels(1, one.card.image_size)) for one in loaded]
     pool = ThreadPoolExecutor(cores)
     ways: dict[str, Pass] = {
         "one by one": lambda: [run() for run in runs],

@@ -9,9 +9,9 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3
 # Not bfloat16, which OpenVINO chooses by itself where the processor has it: maps are to be those of the network that was trained.
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+# Only with these is a call carried out by its own thread. Threads of OpenVINO's, to which it would be handed, are often woken on one
+# processor together while another is idle; pinned ones would all be on the first.
+OWN_THREAD = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
 # Of what `Whole` takes and gives; another one leaves converted networks of before unread.
 LAYOUT = 1
 # Converted networks that are kept, each as large as its weights; the one that was not read for the longest time goes first.
@@ -56,11 +59,11 @@ class Reading(NamedTuple):
 Runner = Callable[[Tensor], Reading]
 
 
-def prepare(network: LabelNet, card: ModelCard, device: torch.device, cache: Path | None = None, streams: int = 1) -> Runner:
+def prepare(network: LabelNet, card: ModelCard, device: torch.device, cache: Path | None = None) -> Runner:
     """Make a network ready to read pictures on a device.
 
-    On the CPU, OpenVINO runs each call on one processor thread, and `streams` calls side by side: the threads of one call would wait
-    for each other at every layer. Where OpenVINO is missing or cannot run this network, torch does, and the log says so.
+    On the CPU, OpenVINO runs each call in the thread that makes it, and calls side by side: the threads of one call would wait for
+    each other at every layer. Where OpenVINO is missing or cannot run this network, torch does, and the log says so.
 
     Args:
         network: in evaluation mode, on that device.
@@ -72,19 +75,19 @@ def prepare(network: LabelNet, card: ModelCard, device: torch.device, cache: Pat
         return HalfPrecision(whole.to(device), device)
     if (openvino := import_openvino()) is not None:
         try:
-            return OpenVino(openvino, _find_converted(openvino, whole, card, cache), streams)
+            return OpenVino(openvino, _find_converted(openvino, whole, card, cache))
         except Exception as error:  # its converter meets unknown operations with almost any exception
             logger.warning("%s runs in plain torch, several times slower: OpenVINO cannot run it (%s).", card.name, error)
     return functools.partial(_run_in_torch, whole)
 
 
-def find_prepared(card: ModelCard, device: torch.device, cache: Path | None, streams: int = 1) -> Runner | None:
+def find_prepared(card: ModelCard, device: torch.device, cache: Path | None) -> Runner | None:
     """What `prepare` gives for the network of a card, without that network: where it is converted and kept; None where it is not."""
     if device.type != "cpu" or cache is None or (openvino := import_openvino()) is None:
         return None
     kept = _read_kept(openvino, card, cache)
     try:
-        return OpenVino(openvino, kept, streams) if kept is not None else None
+        return OpenVino(openvino, kept) if kept is not None else None
     except RuntimeError:  # `prepare` says so in the log
         return None
 
@@ -123,22 +126,24 @@ class Whole(nn.Module):
 
 
 class OpenVino:
-    """A converted network. Every thread that calls it has buffers of its own."""
+    """A converted network that runs in the thread that calls it. Of calls side by side each has a compiled one of its own."""
 
-    def __init__(self, openvino: Any, model: Any, streams: int):
-        # Without pinning, which would put the first thread of every network on the same core.
-        threads = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams, "ENABLE_CPU_PINNING": False}
-        self._compiled = openvino.compile_model(model, "CPU", PRECISION | threads)
-        self._requests = threading.local()
+    def __init__(self, openvino: Any, model: Any):
+        self._compile = functools.partial(openvino.compile_model, model, "CPU", PRECISION | OWN_THREAD)
+        self._idle = deque([self._compile().create_infer_request()])
 
     def __call__(self, pixels: Tensor) -> Reading:
         """Read a picture's bytes, (1, 3, S, S)."""
-        if not hasattr(self._requests, "own"):
-            self._requests.own = self._compiled.create_infer_request()
-        request = self._requests.own
-        request.infer([pixels.numpy()], share_inputs=True, share_outputs=True)
-        # Copies: the next call of this thread writes into the same memory.
-        return _to_reading([torch.tensor(request.get_output_tensor(place).data) for place in range(5)])
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compile().create_infer_request()
+        try:
+            request.infer([pixels.numpy()], share_inputs=True, share_outputs=True)
+            # Copies: the next call writes into the same memory.
+            return _to_reading([torch.tensor(request.get_output_tensor(place).data) for place in range(5)])
+        finally:
+            self._idle.append(request)
 
 
 class HalfPrecision:

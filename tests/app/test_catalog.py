@@ -25,7 +25,6 @@ from app.entries import Entry, read_entry
 from app.errors import ParameterError, UnavailableError, UnknownModelError
 from l2d.checkpoint import CheckpointError, ModelCard, save_checkpoint
 from l2d.model import LabelNet, create_model
-from l2d.processes import count_processors
 from l2d.runtime import OpenVino, draw_pixels
 
 Card = dict[str, object]
@@ -309,17 +308,15 @@ def test_network_is_read_once_and_is_ready_to_be_asked(catalog: Catalog):
 
 
 def test_of_a_network_that_was_converted_before_the_head_alone_is_read(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    streams = min(2, count_processors())  # OpenVINO takes no more
-    first, second = (Catalog(checkpoints, cache=tmp_path / "cache", streams=streams) for _ in range(2))
+    first, second = (Catalog(checkpoints, cache=tmp_path / "cache") for _ in range(2))
     before = first.load(first.find("alien"))
     monkeypatch.setattr(catalogs, "load_checkpoint", lambda _: pytest.fail("the backbone was built"))
     after = second.load(second.find("alien"))
     torch.testing.assert_close(after.head.state_dict(), before.head.state_dict())
     pixels = draw_pixels(1, second.find("alien").card.image_size)
     torch.testing.assert_close(after.read(pixels).scores, before.read(pixels).scores)
-    for read in (before.read, after.read):
-        assert isinstance(read, OpenVino)
-        assert read._compiled.get_property("NUM_STREAMS") == streams, "so many pictures are read side by side"
+    assert isinstance(before.read, OpenVino)
+    assert isinstance(after.read, OpenVino)
 
 
 def test_as_many_pictures_are_read_at_once_as_torch_would_use_threads(checkpoints: Path, monkeypatch: pytest.MonkeyPatch):

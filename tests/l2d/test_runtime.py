@@ -87,12 +87,28 @@ def test_maps_come_from_what_was_read(network: LabelNet, cache: Path) -> None:
 
 
 def test_threads_do_not_mix_their_pictures(network: LabelNet, cache: Path) -> None:
-    read = prepare(network, CARD, CPU, cache, streams=2)
+    read = prepare(network, CARD, CPU, cache)
     expected = [read(draw(seed)).scores for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda turn: read(draw(turn % 8)), range(64)))
     for turn, answer in enumerate(answers):
         torch.testing.assert_close(answer.scores, expected[turn % 8])
+
+
+def test_calls_side_by_side_alone_have_a_compiled_network_each(network: LabelNet, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    compile_model, compiled = openvino.compile_model, list[object]()
+    monkeypatch.setattr(openvino, "compile_model", lambda *words: compiled.append(words) or compile_model(*words))
+    read = prepare(network, CARD, CPU, cache)
+    read(draw())
+    with pytest.raises(RuntimeError):
+        read(draw_pixels(1, SIZE + 1))
+    read(draw())
+    assert len(compiled) == 1
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, map(draw, range(64))))
+    assert len(compiled) <= 4
 
 
 def test_what_was_read_outlives_the_next_picture(network: LabelNet, cache: Path) -> None:
