@@ -1,6 +1,7 @@
 """Where a network looks: one map of raw evidence per label of one image."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ MAP_KINDS = OWN_KINDS + TORCHCAM_KINDS
 
 # Rows (pairs of a label and a position) of one matrix product: enough to keep a processor busy. Few labels take many positions at once;
 # the fewer positions, the more is zero at all of them.
-ROWS_AT_ONCE = 160
+ROWS_AT_ONCE = 400
 # Channels are few where a smaller part of them than this times the embedding's is active.
 SPARSE = 0.5
 # To pick the active channels out of an embedding's weights costs as much as it saves where more of them than this are active.
@@ -105,18 +106,18 @@ def evidence_from_features(head: LabelHead, last_map: Tensor, labels: Sequence[i
     with torch.no_grad():
         memory = memory or head.memory(last_map)
         gradients, logits = head.token_gradients(memory, _as_tensor(labels, last_map))
+        gradients, activations, weight = gradients.transpose(0, 1), last_map[0].flatten(1).T, head.embed.weight
         # A GPU multiplies by zeros in less time than it takes to hear how many there are.
-        weigh = _weigh if last_map.is_cuda else _weigh_in_blocks
-        maps = F.relu(weigh(gradients.transpose(0, 1), memory.tokens[0], last_map[0].flatten(1).T, head.embed.weight))
+        weigh = partial(_weigh, gradients) if last_map.is_cuda else partial(_weigh_in_blocks, gradients, memory.tokens[0])
+        maps = F.relu(weigh(activations, weight))
         return Evidence(maps.T.unflatten(-1, last_map.shape[-2:]), logits)
 
 
-def _weigh(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
+def _weigh(gradients: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
     """Sum over channels of relu(gradient) x activation, (T, L), at some positions.
 
     Args:
-        gradients: at the embedding before its ReLU, (T, L, E).
-        tokens: the embedding, (T, E); where it is zero everywhere, so are the gradients.
+        gradients: at the embedding before its ReLU, (T, L, E); zero where the embedding is.
         activations: (T, D); where they are zero, so is their product with any gradient.
         weight: of the embedding, (E, D).
     """
@@ -124,37 +125,37 @@ def _weigh(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tenso
 
 
 def _weigh_in_blocks(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
-    """The same without most of the zeros, some positions at a time."""
-    sparse = _share_active(activations) < SPARSE * _share_active(tokens)
-    weigh, weight = (_weigh_active_channels, weight.T.contiguous()) if sparse else (_weigh_active, weight)
+    """The same without most of the zeros, some positions at a time; where the embedding, `tokens` (T, E), is zero, so are the gradients."""
+    embedded, active = _find_active(tokens), _find_active(activations)
+    few = _measure_share(active) < SPARSE * _measure_share(embedded)
     positions = max(1, ROWS_AT_ONCE // max(1, gradients.shape[1]))
-    blocks = zip(gradients.split(positions), tokens.split(positions), activations.split(positions), strict=True)
-    return torch.cat([weigh(*block, weight) for block in blocks])
+    blocks = zip(*(part.split(positions) for part in (gradients, embedded, activations, active)), strict=True)
+    return torch.cat([_weigh_active(weight, few, *block) for block in blocks])
 
 
-def _share_active(values: Tensor) -> float:
-    return float(values.count_nonzero() / values.numel())
+def _find_active(values: Tensor) -> Tensor:
+    """1 where a value is not zero, else 0, in bytes: torch reduces truth values many times more slowly."""
+    return values.bool().view(torch.uint8)
 
 
-def _weigh_active(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
-    """The same without the channels that are zero at all of these positions."""
-    embedded, active = tokens.any(0).nonzero().flatten(), activations.any(0).nonzero().flatten()
-    weight = weight.index_select(0, embedded)
-    if len(active) < WORTH_PICKING * activations.shape[1]:
-        weight, activations = weight.index_select(1, active), activations.index_select(1, active)
-    return _weigh(gradients.index_select(-1, embedded), tokens, activations, weight)
+def _measure_share(active: Tensor) -> float:
+    return float(active.sum() / active.numel())
 
 
-def _weigh_active_channels(gradients: Tensor, tokens: Tensor, activations: Tensor, weight: Tensor) -> Tensor:
-    """The same for few active channels: to pick the active part of the embedding, too, would cost more than it saves.
+def _weigh_active(weight: Tensor, few: bool, gradients: Tensor, embedded: Tensor, activations: Tensor, active: Tensor) -> Tensor:
+    """The same without what is zero at all of these positions.
 
     Args:
-        weight: of the embedding the other way round, (D, E), so that a channel's weights lie together.
+        few: so few channels are active that to pick the active part of the embedding, too, would cost more than it saves.
+        embedded, active: where the embedding, (T, E), and the activations, (T, D), are not zero.
     """
-    active = activations.any(0).nonzero().flatten()
-    # As one matrix: torch multiplies a stack of transposed ones one by one, several times slower.
-    at_channels = (gradients.flatten(0, 1) @ weight.index_select(0, active).T).unflatten(0, gradients.shape[:2])
-    return (at_channels.clamp_(min=0) @ activations.index_select(1, active).unsqueeze(-1)).squeeze(-1)
+    columns = active.amax(0).nonzero().flatten()
+    if not few:
+        rows = embedded.amax(0).nonzero().flatten()
+        gradients, weight = gradients.index_select(-1, rows), weight.index_select(0, rows)
+    if len(columns) < WORTH_PICKING * activations.shape[1]:
+        weight, activations = weight.index_select(1, columns), activations.index_select(1, columns)
+    return _weigh(gradients, activations, weight)
 
 
 class _Probe(nn.Module):

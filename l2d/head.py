@@ -113,7 +113,7 @@ class LabelHead(nn.Module):
             scores = weights * (upstream @ values.mT - (upstream * read).sum(-1, keepdim=True))
             per_position = torch.cat([scores, weights], 1)[0]
             per_label = torch.cat([asked[0] @ self._per_head(self.key), upstream[0] @ self._per_head(self.value)])
-            return (per_position.permute(1, 2, 0) @ per_label.transpose(0, 1)).mul_(tokens > 0), logits
+            return (per_position.permute(1, 2, 0) @ per_label.transpose(0, 1)).mul_(tokens.sign()), logits
 
     def _upstream(self, queries: Tensor, read: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of each label's logit at what its query read, (1, heads, L, E / heads), and the logits (L,)."""
