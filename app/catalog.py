@@ -12,7 +12,7 @@ from cachetools import LRUCache
 
 from app.entries import Entry, FolderStamp, Stamp, read_entry, take_stamp, take_version
 from app.errors import ParameterError, UnavailableError, UnknownModelError, describe_unknown
-from l2d.checkpoint import CheckpointError, check_weights, load_checkpoint, load_head, read_card
+from l2d.checkpoint import CheckpointError, check_hash, load_checkpoint, load_head, read_card
 from l2d.head import LabelHead
 from l2d.model import merge_branches
 from l2d.runtime import Runner, find_prepared, prepare
@@ -131,7 +131,7 @@ class Catalog:
             return
         folder = entry.place / entry.name
         try:
-            check_weights(folder, read_card(folder))
+            check_hash(folder, read_card(folder))
         except CheckpointError as error:
             raise self._refuse(entry, error) from error
         except OSError:  # removed just now; the next question notices

@@ -10,7 +10,6 @@ import os
 import re
 import threading
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from l2d.data.check import check_data
 from l2d.data.files import describe_differences
 from l2d.data.shapes import COUNT, LABELS, TEST_SHARE
 from l2d.disk import replace_file
+from l2d.progress import Progress
 
 # Letters of any script, digits, and what people put between them; no name is a path.
 NAME = re.compile(r"\w[\w .-]{0,79}")
@@ -180,7 +180,7 @@ class Datasets:
         self._keep(dataset, stamp, facts)
         return facts
 
-    def _follow(self, dataset: Dataset, split: str) -> Callable[[int, int], None]:
+    def _follow(self, dataset: Dataset, split: str) -> Progress:
         def follow(done: int, total: int) -> None:
             self._look = f"{dataset.name}, {done:,} of {total:,} to {split}"
 

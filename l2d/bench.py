@@ -16,10 +16,10 @@ from l2d.data.augmentation import augment
 from l2d.data.images import Index, Pictures
 from l2d.device import choose_memory_format, keep_freed_memory, supports_bfloat16
 from l2d.environment import describe_program
-from l2d.evaluate import Progress
 from l2d.graphs import record
 from l2d.memory import Untrained, compare_memory
 from l2d.outputs import Outputs
+from l2d.progress import Progress
 
 # How long the loader is watched, and batches that it is asked for: many, as in training, which is then decoded by the same means.
 LOADER_SECONDS = 5.0

@@ -19,8 +19,8 @@ from l2d.checkpoint import load_checkpoint
 from l2d.data.images import squash, to_input
 from l2d.disk import find_cache
 from l2d.environment import describe_program
-from l2d.evaluate import Progress
 from l2d.model import LabelNet
+from l2d.progress import Progress
 from l2d.runtime import Reading, Runner, prepare
 
 LABELS = (8, 80)

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from l2d.bench import measure_in_turns
 from l2d.environment import describe_program
-from l2d.evaluate import Progress
 from l2d.losses.embeddings import cd, id, one_batch
 from l2d.losses.logits import mld
 from l2d.losses.relations import find_pairs
 from l2d.outputs import Outputs
+from l2d.progress import Progress
 
 # Labels of a photograph of MS-COCO, on average.
 POSITIVES = 2.9

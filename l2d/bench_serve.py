@@ -16,7 +16,7 @@ from l2d.bench_server import LARGE, Client, Server, encode_photograph, hammer, l
 from l2d.checkpoint import Network, load_checkpoint, read_card
 from l2d.disk import find_cache
 from l2d.environment import describe_program
-from l2d.evaluate import Progress
+from l2d.progress import Progress
 from l2d.runtime import PRECISION, Whole, convert, draw_pixels, import_openvino, prepare
 
 STUDENTS = 3

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from l2d.progress import Progress
+
 DRAWS = 1000
 LOW, HIGH = 0.025, 0.975
 
@@ -19,9 +21,7 @@ Differences = dict[str, float]
 Intervals = dict[str, dict[str, float | None]]
 
 
-def find_intervals(
-    differ: Callable[[Tensor], Differences], pictures: int, *, progress: Callable[[int, int], None] | None = None
-) -> Intervals:
+def find_intervals(differ: Callable[[Tensor], Differences], pictures: int, *, progress: Progress | None = None) -> Intervals:
     """The differences on all pictures, and the intervals that they move in.
 
     Args:

@@ -202,7 +202,7 @@ def load_checkpoint(folder: Path | str) -> Network:
     folder = Path(folder)
     card = read_card(folder)
     with _telling_failures(folder):
-        check_weights(folder, card)
+        check_hash(folder, card)
         state = load_file(folder / WEIGHTS)
         model = create_model(card.backbone, len(card.labels), **read_sizes(card))
         load_weights(model, state, folder / WEIGHTS)
@@ -233,7 +233,7 @@ def load_head(folder: Path) -> Head:
     """
     card = read_card(folder)
     with _telling_failures(folder):
-        check_weights(folder, card)
+        check_hash(folder, card)
         with safe_open(folder / WEIGHTS, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys() if name.startswith("head.")}  # noqa: SIM118
         # The card does not tell how many channels the last map has.
@@ -259,7 +259,7 @@ def _telling_failures(folder: Path) -> Iterator[None]:
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
 
 
-def check_weights(folder: Path, card: ModelCard) -> None:
+def check_hash(folder: Path, card: ModelCard) -> None:
     """Compare a folder's weights with its card, without building the network.
 
     Raises:

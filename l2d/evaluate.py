@@ -15,8 +15,7 @@ from l2d.data.images import Index, Pictures, normalise
 from l2d.device import keep_freed_memory
 from l2d.metrics import f1_scores, predict_oracle_k, score_report, weighted_precisions
 from l2d.model import LabelNet, evaluating
-
-Progress = Callable[[int, int], None]
+from l2d.progress import Progress
 
 
 def evaluate(model: LabelNet, card: ModelCard, index: Index, *, progress: Progress | None = None, batch_size: int = 64) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def find_config(backbone: str) -> Any:
     return timm.get_pretrained_cfg(backbone)
 
 
-def check_weights(backbone: str) -> None:
+def check_pretrained(backbone: str) -> None:
     """Refuse a timm network whose ImageNet weights lie in no cache, while nobody can connect to the hub.
 
     The hub's own client would find that out as well, after trying for most of a minute. Whatever a hub answers, or how late, is left

@@ -17,9 +17,10 @@ from l2d.bootstrap import Intervals, find_intervals
 from l2d.cam import label_maps, maps_from_features
 from l2d.checkpoint import ModelCard
 from l2d.data.images import Box, Index, read_image, to_input, upright_size
-from l2d.evaluate import Progress, check_labels
+from l2d.evaluate import check_labels
 from l2d.metrics import THRESHOLD
 from l2d.model import LabelNet
+from l2d.progress import Progress
 
 # The numbers are MS-COCO's, what they bound is not: there the area of the object's mask in COCO's own pixels, here that of a box in
 # those of the picture at hand, since not every data set has masks. So the bins are not COCO's, even less on pictures of another size.

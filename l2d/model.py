@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from l2d.head import LabelHead
-from l2d.hub import check_weights, find_config
+from l2d.hub import check_pretrained, find_config
 from l2d.outputs import Outputs
 
 # The backbones of the paper, by timm name.
@@ -222,7 +222,7 @@ def _create_backbone(name: str, image_size: int, output_stride: int, pretrained:
         options["strict_img_size"] = False
     try:
         if pretrained:
-            check_weights(name)
+            check_pretrained(name)
         if (config := find_config(name)) is not None and config.fixed_input_size:
             options["img_size"] = image_size
         return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **options)

@@ -29,7 +29,7 @@ from l2d.disk import check_writable, hold_folder
 from l2d.distill import METHODS
 from l2d.environment import Environment, add_environment, describe_environment
 from l2d.epochs import add_epoch
-from l2d.hub import check_weights, find_config
+from l2d.hub import check_pretrained, find_config
 from l2d.model import LabelNet, check_maps, create_model, load_weights, merge_branches
 from l2d.recipe import Recipe
 from l2d.train import EpochReport, StepCallback, fit
@@ -153,7 +153,7 @@ def check_network(plan: Plan, labels: tuple[str, ...]) -> None:
     """
     _build_model(dataclasses.replace(plan, pretrained=False), labels)
     if plan.pretrained:
-        check_weights(plan.backbone)
+        check_pretrained(plan.backbone)
 
 
 def _build_model(plan: Plan, labels: tuple[str, ...]) -> LabelNet:

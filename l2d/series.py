@@ -9,7 +9,8 @@ from l2d import processes
 from l2d.checkpoint import CARD, ModelCard, Network, merge_scores, name_origin, read_card, read_sizes, write_card
 from l2d.data.images import Index
 from l2d.distill import METHODS
-from l2d.evaluate import Progress, check_labels, evaluate
+from l2d.evaluate import check_labels, evaluate
+from l2d.progress import Progress
 from l2d.recipe import count_trained
 from l2d.runs import (
     STATE,

@@ -18,7 +18,7 @@ FILES = {
     for package in ("l2d", "app")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-LEAVES = ("l2d.outputs", "l2d.head", "l2d.metrics", "l2d.bootstrap", "l2d.losses.relations")
+LEAVES = ("l2d.outputs", "l2d.head", "l2d.metrics", "l2d.bootstrap", "l2d.progress", "l2d.losses.relations")
 TRAINING = (
     "l2d.train",
     "l2d.recipe",

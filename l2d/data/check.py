@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from l2d.data import check_splits, read_annotations
 from l2d.data.files import name_some
 from l2d.data.images import Box, Index, open_image
+from l2d.progress import Progress
 
 # Pictures decoded at once.
 THREADS = 4
@@ -19,7 +20,7 @@ MOST_NAMED = 20
 Size = tuple[int, int]
 
 
-def check_data(spec: str, split: str, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def check_data(spec: str, split: str, *, progress: Progress | None = None) -> dict[str, Any]:
     """`check_index` of a data set by name, with what its reader warned about (pictures that are not on disk) in the report."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -37,7 +38,7 @@ def check_both(spec: str) -> None:
     check_splits(spec, training)
 
 
-def check_index(index: Index, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def check_index(index: Index, *, progress: Progress | None = None) -> dict[str, Any]:
     """Decode every picture and count every label.
 
     Args:

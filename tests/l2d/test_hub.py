@@ -14,7 +14,7 @@ from huggingface_hub.utils import httpx
 from safetensors.torch import save, save_file
 
 from l2d import hub
-from l2d.hub import CONNECT_SECONDS, FILES, check_weights
+from l2d.hub import CONNECT_SECONDS, FILES, check_pretrained
 from l2d.model import create_model
 
 BACKBONE = "test_resnet"
@@ -104,7 +104,7 @@ def test_a_hub_counts_as_out_of_reach_only_while_nobody_can_connect_to_it(monkey
 
     monkeypatch.setattr(hub, "get_hf_file_metadata", ask)
     with pytest.raises(ValueError, match=r"cannot be reached \(Nothing came\.\)") if error in UNREACHED else nullcontext():
-        check_weights(BACKBONE)
+        check_pretrained(BACKBONE)
     assert waited == [CONNECT_SECONDS]
 
 
