@@ -138,9 +138,7 @@ def check_start(plan: Plan) -> None:
     if plan.init is not None and plan.pretrained:
         raise ValueError("The initial weights are given twice: leave out either --init or --pretrained.")
     if plan.recipe.freeze_stages and plan.init is None and not plan.pretrained:
-        raise ValueError(
-            "freeze_stages keeps weights as they start, so it needs ones that were trained: give --init or --pretrained, or freeze none."
-        )
+        raise ValueError("freeze_stages keeps weights as they start, so it needs ones that were trained: give --init or --pretrained.")
 
 
 def check_network(plan: Plan, labels: tuple[str, ...]) -> None:
