@@ -25,6 +25,7 @@ from l2d.checkpoint import (
 )
 from l2d.data import check_splits, read_index
 from l2d.data.images import Index
+from l2d.data.table import name_table
 from l2d.disk import check_writable, hold_folder
 from l2d.distill import METHODS
 from l2d.environment import Environment, add_environment, describe_environment
@@ -185,13 +186,20 @@ def create_network(plan: Plan, index: Index, teacher: Network | None) -> Network
         mean=mean,
         std=std,
         recipe=plan.recipe.as_dict(),
-        data={"source": plan.data.split(":")[0], "images": len(index.paths), "labels": len(index.labels), "checksum": index.checksum},
+        data=_describe_data(plan, index),
         # A method without a loss that compares does not look at its teacher.
         teacher={"name": teacher.card.name, "sha256": teacher.card.sha256} if teacher and METHODS[plan.recipe.method] else None,
         lineage=describe_lineage(plan),
         created=datetime.date.today().isoformat(),
     )
     return Network(model, card)
+
+
+def _describe_data(plan: Plan, index: Index) -> dict[str, Any]:
+    kind, _, place = plan.data.partition(":")
+    # Else all tables would be called the same.
+    name = {"name": name_table(Path(place))} if kind == "csv" else {}
+    return {"source": kind, **name, "images": len(index.paths), "labels": len(index.labels), "checksum": index.checksum}
 
 
 def choose_scaling(plan: Plan) -> tuple[Triple, Triple]:

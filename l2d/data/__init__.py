@@ -11,7 +11,7 @@ from l2d.data.files import SPLITS, EmptySplitError, describe_differences, requir
 from l2d.data.images import Index
 from l2d.data.nuswide import read_nuswide
 from l2d.data.shapes import COUNT, read_shapes
-from l2d.data.table import read_table
+from l2d.data.table import TABLE, read_table
 from l2d.data.voc import read_voc
 
 MOST_SHAPES = 1_000_000
@@ -35,11 +35,9 @@ MARKS = (
     ("voc", "VOC2007/ImageSets"),
     ("voc", "VOCdevkit/VOC2007/ImageSets"),
     ("nuswide", "ImageList"),
-    ("csv", "labels.csv"),
+    ("csv", TABLE),
 )
-LAYOUTS = (
-    "annotations/instances_train2014.json or ..._train2017.json (COCO), ImageSets/ (VOC), ImageList/ (NUS-WIDE) or labels.csv (a table)"
-)
+LAYOUTS = f"annotations/instances_train2014.json or ..._train2017.json (COCO), ImageSets/ (VOC), ImageList/ (NUS-WIDE) or {TABLE} (a table)"
 
 
 def find_spec(root: Path) -> str | None:

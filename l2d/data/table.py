@@ -13,6 +13,8 @@ import torch
 from l2d.data.files import SPLITS, EmptySplitError, find_spelled, name_some, require_annotations, require_labels, require_split
 from l2d.data.images import Index
 
+# What a table is called in a folder that is a data set.
+TABLE = "labels.csv"
 # Without a column `split`, one picture in this many is for testing.
 TEST_SHARE = 5
 # What people separate labels by, too. In a name of one they would be in the way of the commands.
@@ -59,6 +61,12 @@ def read_table(path: Path, split: str) -> Index:
     if shown:
         targets[tuple(torch.tensor(shown).T)] = 1.0
     return Index([Path(places[number]) for number in chosen], targets, labels)
+
+
+def name_table(path: Path) -> str:
+    """What the pictures of a table are called: as its file, or as the folder of a `labels.csv`, like the data sets of jobs."""
+    place = path.absolute()
+    return place.parent.name if place.name == TABLE else place.stem
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

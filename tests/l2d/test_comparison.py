@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from l2d import comparison
 from l2d.checkpoint import CheckpointError, ModelCard, read_card, write_card
 from l2d.comparison import collect_row, collect_table, describe_deviations, read_scores
 from l2d.published import read_rows
@@ -91,6 +92,19 @@ def test_a_damaged_card_of_a_method_that_is_not_asked_for_is_told_and_left_out(t
         assert "l2d" not in collect_row(row, asked)
     with pytest.raises(CheckpointError, match="is not a model card"):
         collect_row(row, settings)
+
+
+def test_a_method_that_is_not_asked_for_stays_whatever_its_pictures_were_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(comparison, "find_changes", lambda *_: [])
+    row, settings = read_rows("table3")[1], make_settings(tmp_path, data="csv:FILE")
+    asked, students = dataclasses.replace(settings, methods=("vanilla",)), plan_students(row, settings)
+    for (method, _), student in students.items():
+        finish(student, 70.0)
+        data = {"source": "csv", "images": 4} | ({"name": "beach"} if method == "l2d" else {})
+        write_card(student.plan.out, dataclasses.replace(read_card(student.plan.out), data=data))
+    assert "l2d" in collect_row(row, asked)
+    write_card(student.plan.out, dataclasses.replace(read_card(student.plan.out), data=data | {"images": 5}))
+    assert "l2d" not in collect_row(row, asked)
 
 
 def test_scores_that_are_not_defined_are_not_compared(tmp_path: Path):

@@ -87,6 +87,13 @@ def test_a_network_is_called_as_its_folder_wherever_that_is_named_from(coco: Pat
     assert card.name == card.title == tmp_path.name
 
 
+def test_the_pictures_of_a_table_are_called_as_it_or_as_its_folder(coco: Path, tmp_path: Path) -> None:
+    plan = make_plan(coco, tmp_path)
+    index = read_index(plan.data, "train")
+    cards = [create_network(dataclasses.replace(plan, data=f"csv:{path}"), index, None).card for path in ("own.csv", "beach/labels.csv")]
+    assert [card.data["name"] for card in cards] == ["own", "beach"]
+
+
 @pytest.mark.parametrize(("pretrained", "told"), [(True, "timm, pretrained test_resnet"), (False, "random")])
 def test_where_initial_weights_come_from_is_told(coco: Path, tmp_path: Path, pretrained: bool, told: str) -> None:
     weights = {"source": "timm/test_resnet.r160_in1k", "licence": "apache-2.0"} if pretrained else {}
