@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,6 +125,19 @@ def _describe_card(name: str, card: ModelCard) -> ModelDetail:
         wrong = "it is nested too deeply" if "depth exceeded" in str(error) else f"a text in it is no Unicode: {error}"
         raise CheckpointError(f"{CARD}: {wrong}.") from error
     return detail
+
+
+def find_untaught(entry: Entry, entries: Iterable[Entry]) -> Entry | None:
+    """The first student of the same network that learnt without a teacher, which a method's gain is above; None if there is none."""
+    alone = (other for other in entries if other.card.role == "student" and other.card.method == "vanilla")
+    return next((other for other in alone if not _name_networks(entry).isdisjoint(_name_networks(other))), None)
+
+
+def _name_networks(entry: Entry) -> set[str]:
+    """timm's name, and that with the tag of the weights which timm takes for a name without one."""
+    backbone, source = entry.card.backbone, str(entry.card.lineage.get("source"))
+    name = source.removeprefix("timm/")
+    return {backbone, name} if name.startswith(f"{backbone}.") else {backbone}
 
 
 def name_data(data: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 from html import escape
 from typing import Any, NamedTuple, TypeGuard
 
-from app.entries import Entry
+from app.entries import Entry, find_untaught
 from app.ui.strips import COLOURS, Axis, Mark, render_axis, render_strip, render_swatch
 from app.ui.tables import SPACE, Group, format_gain, format_score, render_row, render_table
 
@@ -74,12 +74,11 @@ def _make_column(entry: Entry, colour: str, scores: Mapping[str, float]) -> Colu
 def _find_contest(entries: Sequence[Entry], columns: Mapping[str, Column]) -> Contest | None:
     """The best student that was taught against the first one of the same network that was not; None where there are no two such."""
     students = [entry for entry in entries if entry.card.role == "student"]
-    alone = {entry.card.backbone: columns[entry.name] for entry in reversed(students) if entry.card.method == "vanilla"}
-    taught = [entry for entry in students if entry.card.method != "vanilla" and entry.card.backbone in alone]
-    if not taught:
+    alone = {entry.name: base for entry in students if entry.card.method != "vanilla" and (base := find_untaught(entry, students))}
+    if not alone:
         return None
-    best = max(taught, key=lambda entry: _average(columns[entry.name]))
-    first, second = columns[best.name], alone[best.card.backbone]
+    best = max(alone, key=lambda name: _average(columns[name]))
+    first, second = columns[best], columns[alone[best].name]
     return Contest(first, second, {label: score - second.scores[label] for label, score in first.scores.items() if label in second.scores})
 
 

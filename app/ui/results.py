@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from app.engine import Engine
-from app.entries import Entry, name_data
+from app.entries import Entry, find_untaught, name_data
 from app.ui.evidence import render_evidence
 from app.ui.per_label import render_labels
 from app.ui.sweeps import render_sweeps
@@ -136,9 +136,9 @@ def _render_methods(entries: list[Entry]) -> Iterator[str]:
     reported = {key for paper in papers for key in paper["scores"]} - {key for key, _, _ in ours}
     absent: list[Row] = [(key, title, {}) for key, title in TITLES.items() if key in reported]
     groups = [Group("Here"), *(Group(f"Paper: {row['teacher']} to {row['student']}, {row['data']}") for row in papers)]
-    # The first one of each network: what another one is above it says nothing of methods.
-    bases = {entry.card.backbone: read_scores(entry.card.scores) for entry in reversed(entries) if _key(entry) == "vanilla"}
-    rows = [_render_method(row, papers, bases.get(entry.card.backbone, {})) for row, entry in zip(ours, entries, strict=True)]
+    # What another network is above it says nothing of methods.
+    bases = [find_untaught(entry, entries) for entry in entries]
+    rows = [_render_method(row, papers, read_scores(base.card.scores) if base else {}) for row, base in zip(ours, bases, strict=True)]
     rows += [_render_method(row, papers, {}) for row in absent]
     yield render_table(f"Scores on {entries[0].data_title}", groups, rows)
     yield _explain_gain()
