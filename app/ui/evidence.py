@@ -1,6 +1,6 @@
 """Tables of whole series of trainings, `checkpoints/evidence*.json`: methods by several seeds, as `l2d reproduce` writes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,9 @@ LEGEND = f"<small>{render_swatch(Mark(0.0, colour=OURS))}here {render_swatch(Mar
 # No file says whose pictures they are, or how many of the original's.
 DATA_TITLES = {
     "coco": "pictures in MS-COCO's layout",
+    "coco2017": "pictures in MS-COCO 2017's layout",
     "voc": "pictures in VOC 2007's layout",
+    "voc-easy": "pictures in VOC 2007's layout without difficult objects",
     "nuswide": "pictures in NUS-WIDE's layout",
     "shapes": "drawn shapes",
     "csv": "a table of pictures",
@@ -61,32 +63,45 @@ class Report(BaseModel):
 
 def render_evidence(folder: Path) -> Iterator[str]:
     """A section per file; one that cannot be read says so. What differs from the paper in all of them is told once, at the end."""
-    reports = []
+    reports: dict[str, Report] = {}
     for path in sorted(folder.glob(FILES)):
         try:
-            reports.append(Report.model_validate_json(path.read_bytes()))
+            reports[path.name] = Report.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             yield render_unreadable(path, error)
-    shared = [note for note in reports[0].notes if all(note in report.notes for report in reports)] if len(reports) > 1 else []
-    for report in reports:
-        yield from _render_report(report, [note for note in report.notes if note not in shared])
+    told = [report.notes for report in reports.values()]
+    shared = [note for note in told[0] if all(note in notes for notes in told)] if len(told) > 1 else []
+    for name, report in reports.items():
+        yield from _render_report(name, reports, [note for note in report.notes if note not in shared])
     yield _render_notes("What differs from the paper in all of these series", shared)
-    for source in dict.fromkeys(report.source for report in reports if report.source):
+    for source in dict.fromkeys(report.source for report in reports.values() if report.source):
         yield f"<p>The paper: {escape(source.removesuffix('.'))}.</p>"
 
 
-def _render_report(report: Report, notes: list[str]) -> Iterator[str]:
-    kind = report.data.partition(":")[0]
-    for pair in report.rows:
-        teacher, student = pair.networks or (pair.teacher, pair.student)
-        recipe = f", {report.recipe} recipe" if report.recipe else ""
-        title = f"Methods on {DATA_TITLES.get(kind, kind)}: {teacher} to {student}{recipe}"
-        yield f"<h2>{escape(title)}</h2>"
-        runs = [len(method.runs) for name, method in pair.methods.items() if name != "teacher"]
+def _render_report(name: str, reports: Mapping[str, Report], notes: list[str]) -> Iterator[str]:
+    for pair in reports[name].rows:
+        title, beside = _title(reports[name], pair), _title_paper(pair)
+        alike = [(file, other) for file, report in reports.items() for other in report.rows if _title(report, other) == title]
+        # The same networks by the same recipe: on other pictures, or beside several of the paper's rows.
+        file = f" ({name})" * (len({file for file, _ in alike}) > 1)
+        apart = f"{beside}{file}" if len({_title_paper(other) for _, other in alike}) > 1 else file
+        yield f"<h2>{escape(title + apart)}</h2>"
+        runs = [len(method.runs) for key, method in pair.methods.items() if key != "teacher"]
         caption = (describe_seeds(runs), _describe_pictures(pair), _explain_gains(pair))
         yield f"<p>{' '.join(filter(None, caption))}</p>"
-        yield _render_pair(title, pair)
+        yield _render_pair(f"{title}{beside}{file}", pair)
     yield _render_notes("What differs from the paper", notes)
+
+
+def _title(report: Report, pair: Pair) -> str:
+    kind = report.data.partition(":")[0]
+    teacher, student = pair.networks or (pair.teacher, pair.student)
+    recipe = f", {report.recipe} recipe" if report.recipe else ""
+    return f"Methods on {DATA_TITLES.get(kind, kind)}: {teacher} to {student}{recipe}"
+
+
+def _title_paper(pair: Pair) -> str:
+    return f", beside {pair.teacher} to {pair.student}"
 
 
 def _render_notes(title: str, notes: list[str]) -> str:
@@ -126,8 +141,7 @@ def _render_pair(title: str, pair: Pair) -> str:
         Group("Gain in mAP", [render_axis(axis, "Gain")], LEGEND),
         Group(f"Paper: {pair.teacher} to {pair.student}, {pair.data}"),
     ]
-    # Several pairs of the paper may stand beside the same networks.
-    return render_table(f"{title}, beside {pair.teacher} to {pair.student}", groups, rows)
+    return render_table(title, groups, rows)
 
 
 def _mark_gains(name: str, method: Method) -> list[Mark]:

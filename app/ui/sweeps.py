@@ -1,6 +1,7 @@
 """Curves of a student's sensitivity to the weight of each loss, `checkpoints/sweep*.json`, as `l2d sweep` writes them."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -49,16 +50,23 @@ class Sweep(BaseModel):
 
 def render_sweeps(folder: Path) -> Iterator[str]:
     """A section per file; one that cannot be read says so."""
+    sweeps: dict[str, Sweep] = {}
     for path in sorted(folder.glob(FILES)):
         try:
-            sweep = Sweep.model_validate_json(path.read_bytes())
+            sweeps[path.name] = Sweep.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             yield render_unreadable(path, error)
-            continue
-        method = TITLES.get(sweep.method, sweep.method)
-        title = f"The weight of each loss of {method}: {sweep.teacher} to {sweep.student}, {sweep.recipe} recipe"
+    titles = Counter(map(_title, sweeps.values()))
+    for name, sweep in sweeps.items():
+        # On other pictures, say.
+        title = _title(sweep) + f" ({name})" * (titles[_title(sweep)] > 1)
         yield f"<h2>{escape(title)}</h2><p>{escape(_describe(sweep))}</p>"
         yield f'<div class="panels">{"".join(_render_panels(sweep))}</div>'
+
+
+def _title(sweep: Sweep) -> str:
+    method = TITLES.get(sweep.method, sweep.method)
+    return f"The weight of each loss of {method}: {sweep.teacher} to {sweep.student}, {sweep.recipe} recipe"
 
 
 def _describe(sweep: Sweep) -> str:

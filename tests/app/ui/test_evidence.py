@@ -4,10 +4,10 @@ import re
 import pytest
 import torch
 
-from app.ui.evidence import render_evidence
+from app.ui.evidence import DATA_TITLES, render_evidence
 from app.ui.tables import find_best
 from l2d.comparison import collect_table
-from l2d.data import Index
+from l2d.data import READERS, Index
 from l2d.published import choose_rows, read_rows
 from l2d.reproduce import Settings
 
@@ -130,6 +130,23 @@ def test_what_all_series_share_is_told_once(tmp_path):
     page = render(tmp_path, make_report(notes=["One seed.", "8 epochs instead of 80."]))
     assert page.index("Small pictures.") < page.index("One seed.") < page.index("in all of these") < page.index("8 epochs instead of 80.")
     assert page.count("8 epochs instead of 80.") == page.count("The paper: the supplement.") == 1
+
+
+def test_equal_headings_are_told_apart_by_file_and_by_the_papers_networks(tmp_path):
+    (row,) = make_report()["rows"]
+    rows, networks = [row, row | {"teacher": "Swin-T"}], "layout: a-teacher to mobilenetv2_100"
+    first, second = (f"{networks}, beside {teacher} to MobileNet v2" for teacher in ("ResNet-50", "Swin-T"))
+    read = re.compile(r"(?:<h2>|aria-label=\")Methods on .*?(layout: .*?)[<\"]").findall
+    assert read(render(tmp_path, make_report(rows=rows))) == [first, first, second, second]
+    (tmp_path / "evidence-part.json").write_text(json.dumps(make_report(rows=rows[1:], data="voc:ROOT")))
+    assert read(render(tmp_path, make_report())) == [networks, second, networks, first], "on other pictures"
+    (tmp_path / "evidence-part.json").write_text(json.dumps(make_report()))
+    part, whole = " (evidence-part.json)", " (evidence.json)"
+    assert read(render(tmp_path, make_report())) == [f"{networks}{part}", f"{first}{part}", f"{networks}{whole}", f"{first}{whole}"]
+
+
+def test_every_kind_of_data_has_a_title():
+    assert set(DATA_TITLES) == {*READERS, "shapes"}
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"data": 1, "rows": "<b>"}'])

@@ -56,6 +56,8 @@ def test_every_loss_has_a_curve_on_one_scale_of_scores(tmp_path: Path) -> None:
     assert 'aria-label="mAP over the weight of mld: 30.0 at 6.4, 31.0 at 64, 32.0 at 640"' in page
     assert "<b>mld</b>, best of these 32.0 at 640" in page
     assert "ROOT" not in page
+    (tmp_path / "sweep-more.json").write_text(json.dumps(SWEEP))
+    assert re.findall(r"short recipe(.*?)</h2>", render(tmp_path, SWEEP)) == [" (sweep-coco.json)", " (sweep-more.json)"]
 
 
 def test_weights_that_are_close_are_not_written_over_each_other(tmp_path: Path) -> None:
