@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from app.errors import BusyError, ParameterError, describe_unknown
 from l2d import data
-from l2d.data import LAYOUTS, SPLITS, find_spec
+from l2d.data import LAYOUTS, MARKS, SPLITS, find_spec
 from l2d.data.check import check_data
 from l2d.data.files import describe_differences
 from l2d.data.shapes import COUNT, LABELS, TEST_SHARE
@@ -27,6 +27,8 @@ from l2d.progress import Progress
 # Letters of any script, digits, and what people put between them; no name is a path.
 NAME = re.compile(r"\w[\w .-]{0,79}")
 SHAPES = "shapes"
+# By what lies in their folders.
+KINDS = tuple(dict.fromkeys(kind for kind, _ in MARKS))
 NOTES = ".DS_Store"
 # Requests that look through a data set, or wait for whoever does: few of the server's threads, which all other routes need as well.
 MAX_CHECKS = 4
@@ -49,7 +51,7 @@ class DatasetFacts(BaseModel):
     """What was found in a data set."""
 
     name: str = Field(examples=["shapes"])
-    kind: str = Field(description="shapes, coco, coco2017, voc, nuswide or csv; empty if it is none of them", examples=["shapes"])
+    kind: str = Field(description=f"{', '.join((SHAPES, *KINDS))}; empty if it is none of them", examples=["shapes"])
     labels: list[str] = Field(default_factory=list, description="names of the labels, once it was looked through")
     train: int | None = Field(default=None, description="number of training pictures, once it was looked through")
     test: int | None = Field(default=None, description="number of test pictures, once it was looked through")

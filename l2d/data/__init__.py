@@ -148,4 +148,4 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
-__all__ = ["LAYOUTS", "READERS", "SPLITS", "Index", "check_splits", "find_spec", "read_annotations", "read_index"]
+__all__ = ["LAYOUTS", "MARKS", "READERS", "SPLITS", "Index", "check_splits", "find_spec", "read_annotations", "read_index"]
