@@ -1,8 +1,10 @@
 """The page as a whole: what it opens with, its tabs, and that everything has room and stands out."""
 
+import io
 import re
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.browser.desk import PAINTED, draw_photograph, upload
@@ -11,6 +13,13 @@ MARKS_OVER_NAMES = """(table) => [...table.querySelectorAll("tbody th")].flatMap
     const box = name.getBoundingClientRect(), places = [...Array(40).keys()].map((step) => box.x + (box.width * step) / 40);
     return places.map((x) => document.elementFromPoint(x, box.y + box.height / 2)).filter((found) => found?.matches("td i"));
 }).length"""
+
+
+def count_shades(page, table):
+    """How many colours there are at the lower edge of a table's first column, where no name reaches."""
+    box, names = table.bounding_box(), table.locator("tbody th").first.bounding_box()
+    place = {"x": names["x"] + names["width"] - 6, "y": box["y"] + box["height"] - 12, "width": 4, "height": 12}
+    return len(Image.open(io.BytesIO(page.screenshot(clip=place))).convert("RGB").getcolors())
 
 
 def test_it_opens_with_an_example_already_compared(opened):
@@ -66,6 +75,10 @@ def test_results_stand_beside_the_papers_and_what_differs_below_them(page):
     labels.scroll_into_view_if_needed()
     labels.evaluate("(labels) => { labels.scrollLeft = 130; }")
     assert labels.evaluate(MARKS_OVER_NAMES) == 0
+    # A shadow tells that there is more below, over the names as well; at the end there is a line alone.
+    assert count_shades(page, labels) > 4
+    labels.evaluate("(labels) => { labels.scrollTop = labels.scrollHeight; }")
+    assert count_shades(page, labels) <= 2
     page.get_by_role("tab", name="Compare").click()
     expect(page.locator(".grid .row").first).to_be_visible()
 
