@@ -20,6 +20,7 @@ def test_compare_as_numbers(client: TestClient, upload: bytes):
     response = post(client, upload, **fields, format="npz")
     assert response.headers["content-type"] == "application/x-npz"
     assert response.headers["content-disposition"].endswith('.npz"')
+    assert "content-encoding" not in response.headers, "packed already"
     with np.load(io.BytesIO(response.content), allow_pickle=False) as arrays:
         assert arrays["labels"].tolist() == ["zebra", "cat"]
         assert arrays["models"].tolist() == ["alien", "student-l2d"]
@@ -43,6 +44,7 @@ def test_compare_as_figure(client: TestClient, upload: bytes):
     assert figure.width > 900
     response = post(client, upload, labels="cat,dog", format="pdf")
     assert response.headers["content-type"] == "application/pdf"
+    assert "content-encoding" not in response.headers, "packed already"
     assert response.content.startswith(b"%PDF")
 
 
