@@ -1,11 +1,15 @@
 """How much Gradio keeps, writes and fetches for whoever reaches the page; left to itself, as much as they like."""
 
 import io
+import logging
+import sys
+import traceback
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import gradio as gr
-from gradio import processing_utils, routes
+from gradio import processing_utils, queueing, routes
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +26,10 @@ MAX_WAITING, MAX_UNREAD = 200, 32
 MAX_FIELDS, MAX_FIELD_BYTES = 8, 64 * 2**10
 # Between two looks at the events that wait. Gradio looks every millisecond, which takes a fifteenth of a processor while nobody asks.
 LOOK_SECONDS = 0.02
+# Of an error's first line; in the others Gradio repeats all that a page sent.
+LONGEST_REASON = 200
+
+logger = logging.getLogger(__name__)
 
 
 def bound_page(page: gr.Blocks) -> None:
@@ -46,6 +54,17 @@ def bound_page(page: gr.Blocks) -> None:
         return pushed
 
     queue.push = push_if_read
+    # Gradio's prints on standard error, past the log and its format, and would wait for whoever does not read it.
+    printer: Any = queueing
+    printer.traceback = SimpleNamespace(print_exc=_log_failure)
+
+
+def _log_failure() -> None:
+    """Tell the error at hand, and where it came from."""
+    error = sys.exception()
+    if error is not None:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:LONGEST_REASON]
+        logger.error("An event of the page failed: %s\n%s", reason, "".join(traceback.format_tb(error.__traceback__)))
 
 
 def bound_routes(app: routes.App) -> None:

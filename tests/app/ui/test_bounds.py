@@ -31,11 +31,16 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(made_checkpoints: Path, temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's own, with its log."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def address(made_checkpoints: Path, temporary: Path, folder: Path) -> Iterator[str]:
     # One model, which is all that the server reads before it is ready.
-    folder = tmp_path_factory.mktemp("server")
     shutil.copytree(made_checkpoints / "student-l2d", folder / "checkpoints" / "student-l2d")
-    with run_server(folder / "checkpoints", folder, TMPDIR=str(temporary)) as address:
+    with run_server(folder / "checkpoints", folder, TMPDIR=str(temporary), L2D_LOG="json") as address:
         yield address
 
 
@@ -134,6 +139,20 @@ def test_what_pages_leave_behind_is_bounded_and_what_names_nothing_is_refused(ad
 
         # The log tells of none of this as a failure; the server's fixture looks.
         assert "session_not_found" in client.get("/gradio_api/queue/data", params={"session_hash": "nobody"}).text
+
+
+def test_what_an_event_fails_of_is_a_line_of_the_log_without_what_the_page_sent(folder: Path, address: str):
+    with httpx.Client(base_url=address, timeout=60) as client:
+        event = next(event["id"] for event in client.get("/config").json()["dependencies"] if event["queue"] and len(event["inputs"]) > 1)
+        client.post("/gradio_api/queue/join", json={"data": ["a secret"], "fn_index": event, "session_hash": "few"})
+    until, log = time.monotonic() + 30, folder / "log"
+    while "An event of the page failed" not in log.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    line = next(line for line in map(json.loads, log.read_text().splitlines()) if "failed" in line["event"])
+    assert line["event"].startswith("An event of the page failed: ValueError: An event handler (")
+    assert "gradio/blocks.py" in line["event"]
+    assert "a secret" not in log.read_text()
 
 
 def test_of_pages_that_never_read_the_latest_are_remembered_and_so_many_events_wait(settings: Settings, monkeypatch: pytest.MonkeyPatch):
