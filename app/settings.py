@@ -51,7 +51,9 @@ class Settings(BaseSettings):
         default=30.0, gt=0, le=MOST_SECONDS, description="longest time for a request's body to come, and again for its answer"
     )
     requests_per_minute: int | None = Field(
-        default=None, ge=1, description="requests from one address, of those that make work; an open page sends 30; no limit if not set"
+        default=None,
+        ge=1,
+        description="requests from one address, of those that make work; an open Distil tab sends 30; no limit if not set",
     )
     cache_bytes: int = Field(default=256 * 2**20, ge=0, description="memory for what models saw in recent pictures")
     state: Path = Field(default=SOURCE_TREE / "runs", description="folder that jobs write to: their queue, logs and models")

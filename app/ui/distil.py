@@ -68,8 +68,8 @@ NOTHING: dict[str, Any] = {
 }
 
 
-def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
-    """Fill the Distil tab of the page that is being built."""
+def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab, others: Iterable[gr.Tab]) -> None:
+    """Fill the Distil tab of the page that is being built; the others are those beside it."""
     bench = Bench(workshop, access)
     gr.HTML(f"<style>{STYLE}</style>", apply_default_css=False)
     with gr.Row(equal_height=False):
@@ -96,7 +96,16 @@ def build_distil_tab(workshop: Workshop, access: Access, tab: gr.Tab) -> None:
     # Arrows move on before the job that they passed is answered.
     chosen.input(**refresh, trigger_mode="always_last")
     epoch.input(bench.scrub, [token, chosen, epoch], [curves, probes, looked], **QUIET)
-    gr.Timer(POLL_SECONDS).tick(**refresh)
+    _watch(tab, others, refresh)
+
+
+def _watch(tab: gr.Tab, others: Iterable[gr.Tab], refresh: dict[str, Any]) -> None:
+    """Look at the jobs again and again while the tab is in front: the server has more to do than to ask for what nobody sees."""
+    timer = gr.Timer(POLL_SECONDS, active=False)
+    timer.tick(**refresh)
+    tab.select(**refresh)
+    for one, active in ((tab, "true"), *((other, "false") for other in others)):
+        one.select(None, None, timer, js=f"() => ({{__type__: 'update', active: {active}}})", **QUIET)
 
 
 def _follow_fields(bench: "Bench", tab: gr.Tab, fields: dict[str, Any], command: gr.Textbox) -> None:

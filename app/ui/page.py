@@ -82,12 +82,12 @@ def build_page(engine: Engine, workshop: Workshop, access: Access) -> gr.Blocks:
     with gr.Blocks(title="L2D", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(HEADER, apply_default_css=False)
         with gr.Tabs():
-            with gr.Tab("Compare"):
+            with gr.Tab("Compare") as compare:
                 build_compare(engine)
-            with gr.Tab("Results"):
+            with gr.Tab("Results") as results:
                 build_results(engine)
-            with gr.Tab("Distil") as tab:
-                build_distil_tab(workshop, access, tab)
+            with gr.Tab("Distil") as distil:
+                build_distil_tab(workshop, access, distil, (compare, results))
     return page
 
 

@@ -57,7 +57,7 @@ def start(bench: Bench, **changes: object) -> str:
 def test_the_tab_can_be_built(workshop: Workshop):
     async def build() -> gr.Blocks:
         with gr.Blocks(analytics_enabled=False) as page, gr.Tab("Distil") as tab:
-            build_distil_tab(workshop, Access("secret"), tab)
+            build_distil_tab(workshop, Access("secret"), tab, ())
         return page
 
     # One order need not wait for another, whose data set may take minutes to be looked through.

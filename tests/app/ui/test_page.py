@@ -29,6 +29,16 @@ def test_the_page_has_its_tabs_and_asks_nobody_else_for_anything(page):
     assert not page.analytics_enabled
 
 
+def test_jobs_are_looked_at_while_their_tab_is_in_front_alone(page):
+    config = page.get_config_file()
+    (timer,) = [part for part in config["components"] if part["type"] == "timer"]
+    assert not timer["props"]["active"]
+    tabs = {part["id"]: part["props"]["label"] for part in config["components"] if part["type"] == "tabitem"}
+    told = [event for event in config["dependencies"] if event["outputs"] == [timer["id"]]]
+    active = {tabs[place]: "active: true" in event["js"] for event in told for place, _ in event["targets"]}
+    assert active == {"Compare": False, "Results": False, "Distil": True}
+
+
 def test_the_fonts_that_are_fetched_at_once_are_those_of_the_theme():
     chosen = look()
     fonts, fetched = (set(re.findall(r"static/fonts/[\w/-]+\.woff2", text)) for text in (chosen["theme"]._get_theme_css(), chosen["head"]))
