@@ -10,6 +10,8 @@ if TYPE_CHECKING:  # torch would be imported with it
 
 TABLES = ("table1", "table2", "table3", "table4")
 MEASURES = ("mAP", "OF1", "CF1")
+# How a sentence on pictures ends that are not the paper's.
+COMPARE = "compare the order and gains of methods, not numbers."
 
 
 class Row(NamedTuple):
@@ -81,12 +83,12 @@ def describe_data(name: str, kind: str, index: "Index") -> list[str]:
         kind: the layout, one of `l2d.data.READERS`, or shapes.
     """
     recipes = read_recipes()
-    (labels, pictures), compare = recipes["sizes"][name], "compare the order and gains of methods, not numbers."
+    labels, pictures = recipes["sizes"][name]
     if recipes["data"][name] != kind:
-        return [f"The data set is {kind}, the paper's is {name}: {compare}"]
+        return [f"The data set is {kind}, the paper's is {name}: {COMPARE}"]
     sizes = {"labels": (len(index.labels), labels), "training pictures": (len(index.paths), pictures)}
     others = [f"{found:,} instead of {expected:,} {things}" for things, (found, expected) in sizes.items() if found != expected]
-    return [f"The pictures are not those of {name} ({', '.join(others)}): {compare}"] if others else []
+    return [f"The pictures are not those of {name} ({', '.join(others)}): {COMPARE}"] if others else []
 
 
 def _is_called(row: Row, name: str) -> bool:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from app.ui.strips import OURS, Axis, Mark, render_axis, render_strip, render_swatch
 from app.ui.tables import SPACE, Group, Percentage, find_best, render_group, render_row, render_table, render_unreadable
 from l2d.distill import TITLES
+from l2d.published import COMPARE
 from l2d.series import describe_pictures, describe_seeds, find_common
 
 FILES = "evidence*.json"
@@ -70,7 +71,7 @@ def render_evidence(folder: Path) -> Iterator[str]:
         except (OSError, ValidationError) as error:
             yield render_unreadable(path, error)
     told = [report.notes for report in reports.values()]
-    shared = [note for note in told[0] if all(note in notes for notes in told)] if len(told) > 1 else []
+    shared = [note for note in told[0] if all(note in notes for notes in told) and not _is_warning(note)] if len(told) > 1 else []
     for name, report in reports.items():
         yield from _render_report(name, reports, [note for note in report.notes if note not in shared])
     yield _render_notes("What differs from the paper in all of these series", shared)
@@ -87,10 +88,15 @@ def _render_report(name: str, reports: Mapping[str, Report], notes: list[str]) -
         apart = f"{beside}{file}" if len({_title_paper(other) for _, other in alike}) > 1 else file
         yield f"<h2>{escape(title + apart)}</h2>"
         runs = [len(method.runs) for key, method in pair.methods.items() if key != "teacher"]
-        caption = (describe_seeds(runs), _describe_pictures(pair), _explain_gains(pair))
+        caption = (describe_seeds(runs), _describe_pictures(pair), _explain_gains(pair), *map(escape, filter(_is_warning, notes)))
         yield f"<p>{' '.join(filter(None, caption))}</p>"
         yield _render_pair(f"{title}{beside}{file}", pair)
-    yield _render_notes("What differs from the paper", notes)
+    yield _render_notes("What differs from the paper", [note for note in notes if not _is_warning(note)])
+
+
+def _is_warning(note: str) -> bool:
+    """Whether it stands above the numbers, which nobody would lay beside the paper's who had opened the other notes."""
+    return note.endswith(COMPARE)
 
 
 def _title(report: Report, pair: Pair) -> str:

@@ -8,7 +8,7 @@ from app.ui.evidence import DATA_TITLES, render_evidence
 from app.ui.tables import find_best
 from l2d.comparison import collect_table
 from l2d.data import READERS, Index
-from l2d.published import choose_rows, read_rows
+from l2d.published import choose_rows, describe_data, read_rows
 from l2d.reproduce import Settings
 
 SCORES = {"mAP": 44.25, "OF1": 57.7, "CF1": 41.0}
@@ -130,6 +130,14 @@ def test_what_all_series_share_is_told_once(tmp_path):
     page = render(tmp_path, make_report(notes=["One seed.", "8 epochs instead of 80."]))
     assert page.index("Small pictures.") < page.index("One seed.") < page.index("in all of these") < page.index("8 epochs instead of 80.")
     assert page.count("8 epochs instead of 80.") == page.count("The paper: the supplement.") == 1
+
+
+def test_that_the_pictures_are_not_the_papers_is_told_above_the_numbers_of_each_series(tmp_path):
+    notes = ["8 epochs instead of 80.", *describe_data("VOC 2007", "csv", Index([tmp_path], torch.zeros(1, 1), ("cat",)))]
+    (tmp_path / "evidence-a.json").write_text(json.dumps(make_report(notes=notes)))
+    page = render(tmp_path, make_report(notes=notes))
+    told = "the vanilla student's around 0. The data set is csv, the paper's is VOC 2007: "
+    assert page.replace("&#x27;", "'").count(told) == page.count("The data set is csv") == 2
 
 
 def test_equal_headings_are_told_apart_by_file_and_by_the_papers_networks(tmp_path):
