@@ -134,9 +134,11 @@ def find_untaught(entry: Entry, entries: Iterable[Entry]) -> Entry | None:
 
 
 def _name_networks(entry: Entry) -> set[str]:
-    """timm's name, and that with the tag of the weights which timm takes for a name without one."""
-    backbone, source = entry.card.backbone, str(entry.card.lineage.get("source"))
-    name = source.removeprefix("timm/")
+    """timm's name, and the same with the tag of the weights that timm takes for a name without one; without it, if they were others."""
+    backbone, lineage = entry.card.backbone, entry.card.lineage
+    if not str(lineage.get("init")).startswith("timm"):
+        return {backbone, backbone.partition(".")[0]}
+    name = str(lineage.get("source")).removeprefix("timm/")
     return {backbone, name} if name.startswith(f"{backbone}.") else {backbone}
 
 
