@@ -14,6 +14,7 @@ import typer
 from app.commands import run_command
 from app.settings import Settings
 from l2d.cli import app as cli
+from l2d.data import READERS
 from l2d.data.images import normalise
 
 ROOT = Path(__file__).parents[1]
@@ -183,6 +184,10 @@ def test_every_dependency_has_its_reason():
     declared = {re.match(r"[\w.-]+", entry)[0] for group in groups for entry in group}
     told = re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", section("docs/development.md", "Dependencies"), re.MULTILINE)
     assert {name for name, reason in told if reason.strip()} == declared
+
+
+def test_every_kind_of_data_is_described():
+    assert [kind for kind in READERS if f"| `{kind}:" not in section("docs/training.md", "Data sets")] == []
 
 
 def test_settings_that_a_page_names_exist_and_are_described():

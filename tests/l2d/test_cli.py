@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from l2d.checkpoint import load_checkpoint, read_card
 from l2d.cli import app
-from l2d.data import read_index
+from l2d.data import READERS, read_index
 from l2d.distill import METHODS
 from l2d.evaluate import predict
 from l2d.metrics import f1_scores, predict_above, tune_thresholds
@@ -301,13 +301,14 @@ def test_every_command_and_option_has_help(command: str) -> None:
     assert [option.name for option in found.params if option.param_type_name == "option" and not option.help] == []
 
 
-def test_help_names_every_method() -> None:
-    """As a text of its own: the methods are read with torch, which help does without."""
+@pytest.mark.parametrize(("option", "names"), [("method", METHODS), ("data", READERS)])
+def test_help_names_every_method_and_kind_of_data(option: str, names: dict[str, object]) -> None:
+    """As a text of its own: they are read with torch, which help does without."""
     import typer
 
     options = typer.main.get_command(app).commands["distill"].params  # type: ignore[attr-defined]
-    text = next(option.help for option in options if option.name == "method")
-    assert [name for name in METHODS if name not in re.split(r"[ ,()]+", text)] == []
+    text = next(known.help for known in options if known.name == option)
+    assert [name for name in names if name not in re.split(r"[ ,:()]+", text)] == []
 
 
 @pytest.mark.filterwarnings("default:The loss")
