@@ -3,7 +3,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.ui.strips import COLOURS, Axis, Mark, choose_step, render_axis, render_strip
@@ -19,6 +19,8 @@ XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1
 VALUES = st.lists(st.floats(-1e6, 1e6), max_size=8)
 
 
+# However busy the machine is.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES, st.floats(-1e3, 1e3))
 def test_an_axis_holds_every_value_and_the_line(values: list[float], line: float) -> None:
     axis = Axis.around(values, line)
