@@ -134,7 +134,7 @@ def find_untaught(entry: Entry, entries: Iterable[Entry]) -> Entry | None:
 
 
 def _name_networks(entry: Entry) -> set[str]:
-    """timm's name, and the same with the tag of the weights that timm takes for a name without one; without it, if they were others."""
+    """timm's names for it: the card's; with the tag of the weights that were fetched; without a tag, if none were."""
     backbone, lineage = entry.card.backbone, entry.card.lineage
     if not str(lineage.get("init")).startswith("timm"):
         return {backbone, backbone.partition(".")[0]}

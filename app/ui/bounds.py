@@ -56,11 +56,11 @@ def bound_page(page: gr.Blocks) -> None:
     queue.push = push_if_read
     # Gradio's prints on standard error, past the log and its format, and would wait for whoever does not read it.
     printer: Any = queueing
-    printer.traceback = SimpleNamespace(print_exc=_log_failure)
+    printer.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": _log_failure})
 
 
-def _log_failure() -> None:
-    """Tell the error at hand, and where it came from."""
+def _log_failure(*_: Any, **__: Any) -> None:
+    """In place of `traceback.print_exc`: tell the error at hand, and where it came from."""
     error = sys.exception()
     if error is not None:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:LONGEST_REASON]

@@ -95,7 +95,7 @@ def _render_report(name: str, reports: Mapping[str, Report], notes: list[str]) -
 
 
 def _is_warning(note: str) -> bool:
-    """Whether it stands above the numbers, which nobody would lay beside the paper's who had opened the other notes."""
+    """Whether it is told above the numbers: folded up with the others it would be read after them, if at all."""
     return note.endswith(COMPARE)
 
 
