@@ -66,6 +66,9 @@ def test_results_stand_beside_the_papers_and_what_differs_below_them(page):
     assert not notes.evaluate("(note) => note.checkVisibility()")
     page.emulate_media(media="print")
     assert notes.evaluate("(note) => note.checkVisibility()")  # nobody can open them on paper
+    # Nor is there more to be scrolled to.
+    tall = page.locator(".l2d-results .tall").first
+    assert tall.evaluate("(table) => ['::before', '::after'].map((part) => getComputedStyle(table, part).content)") == ["none", "none"]
     page.emulate_media(media="screen")
     page.get_by_text("What differs from the paper").first.click()
     expect(notes).to_be_visible()
