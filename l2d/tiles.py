@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.artist import Artist
-from matplotlib.transforms import Affine2D
+from matplotlib.transforms import Affine2D, Bbox
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -56,7 +56,7 @@ class Tile(Artist):
 
     def draw(self, renderer: Any) -> None:
         """Draw the pixels, as matplotlib asks every artist to."""
-        left, bottom, width, height = np.multiply(self.box, np.tile(self.figure.bbox.size, 2)).tolist()
+        left, bottom, width, height = self.get_window_extent().bounds
         context = renderer.new_gc()
         if renderer.option_scale_image():
             pixels = self.painter(_round(width / self.figure.dpi * self.dpi, height / self.figure.dpi * self.dpi))
@@ -64,6 +64,12 @@ class Tile(Artist):
         else:
             renderer.draw_image(context, round(left), round(bottom), self.painter(_round(width, height)))
         context.restore()
+
+    def get_window_extent(self, renderer: Any = None) -> Bbox:
+        """Where it is in pixels of the canvas: `bbox_inches="tight"`, as in notebooks, crops the figure and moves what is left."""
+        whole = self.get_transform().transform_bbox(Bbox.unit())
+        left, bottom, width, height = np.multiply(self.box, np.tile(whole.size, 2)).tolist()
+        return Bbox.from_bounds(whole.x0 + left, whole.y0 + bottom, width, height)
 
 
 class Photographs(NamedTuple):

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib import colormaps, rcParams
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from l2d.figure import Column, draw_figure, save_figure
@@ -35,6 +36,16 @@ def test_a_pdf_has_its_pictures_in_their_cells_as_fine_as_they_are_printed(monke
     # Of a cell of 1.7 by 1.275 inches: the photograph, and maps, which are smooth; and of a bar.
     sizes = re.findall(rb"/Width (\d+) /Height (\d+)", buffer.getvalue())
     assert {(int(width), int(height)) for width, height in sizes} == {(510, 383), (255, 191), (13, 191)}
+
+
+def test_pictures_move_with_their_words_where_a_figure_is_cropped() -> None:
+    figure, written = draw_figure(WHITE, make_columns(), LABELS), io.BytesIO()
+    figure.canvas.draw()
+    whole = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3].astype(int)
+    # As bbox_inches="tight" does, which notebooks ask for; here by whole pixels.
+    figure.savefig(written, dpi=100, bbox_inches=Bbox([[1, 0.5], [4, 3]]))
+    cropped = np.asarray(Image.open(written).convert("RGB"))[::-1].astype(int)
+    np.testing.assert_allclose(cropped, whole[50:300, 100:400], atol=8)
 
 
 def test_the_photograph_is_shown_as_it_is_but_grey_below_a_map_and_pale_where_there_is_none() -> None:
