@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import colormaps, font_manager, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -102,6 +103,8 @@ def draw_figure(
     layout = Layout(image.width / image.height, titles, labels, caption, scale, minus)
     figure = Figure(figsize=(layout.width, layout.height), facecolor="white")
     FigureCanvasAgg(figure)
+    # A notebook takes a figure without Axes and lines for an empty one, and shows nothing.
+    figure.lines.append(Line2D([], [], visible=False))
     _draw_names(figure, layout)
     layers = build_layers([answer.maps for answer in answers], labels, scale, minus)
     limits = find_limits(layers, scale, minus, smooth)
@@ -134,10 +137,10 @@ def save_figure(figure: Figure, target: Path | BinaryIO, format: str, dpi: int =
             sentence = f"This page has a side of {side:.0f} inches, and some PDF viewers show none above {MOST_INCHES}"
             warnings.warn(f"{sentence}: choose fewer labels, or write a PNG.", stacklevel=2)
         with _WRITING, rc_context({"pdf.fonttype": _choose_font_type(figure)}):
-            figure.savefig(target, format=format, metadata={"CreationDate": None})
+            figure.savefig(target, format=format, facecolor="auto", metadata={"CreationDate": None})
     else:
         most = float((MOST_PIXELS / figure.get_size_inches().prod()) ** 0.5)
-        figure.savefig(target, format=format, dpi=min(dpi, most), pil_kwargs={"compress_level": COMPRESSION})
+        figure.savefig(target, format=format, facecolor="auto", dpi=min(dpi, most), pil_kwargs={"compress_level": COMPRESSION})
 
 
 def _choose_font_type(figure: Figure) -> int:
@@ -187,13 +190,13 @@ def _draw_cell(
 
 
 def _remark(figure: Figure, box: Box, words: str) -> None:
-    figure.text(box[0] + box[2] / 2, box[1] + box[3] / 2, words, ha="center", va="center", size=9, style="italic", color=INK)
+    _write(figure, (box[0] + box[2] / 2, box[1] + box[3] / 2), [words], ha="center", va="center", size=9, style="italic")
 
 
 def _draw_probability(figure: Figure, place: tuple[float, float], probability: float, sure: bool) -> None:
     patch = {"boxstyle": "round,pad=0.22,rounding_size=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.88 if sure else 0.7}
     look: dict[str, Any] = {"weight": "bold", "color": INK} if sure else {"weight": "normal", "color": PALE}
-    figure.text(*place, format_probability(probability), size=8.5, va="bottom", bbox=patch, **look)
+    _write(figure, place, [format_probability(probability)], size=8.5, va="bottom", bbox=patch, **look)
 
 
 def _draw_bar(figure: Figure, layout: Layout, box: Box, limit: float, colormap: str, upright: bool, signed: bool) -> None:
@@ -206,9 +209,9 @@ def _draw_bar(figure: Figure, layout: Layout, box: Box, limit: float, colormap: 
     for side, part in parts.items():
         words = format_number(low + part * (limit - low))
         if upright:
-            figure.text(*layout.beside((left + width, bottom + part * height), 2.5, 0), words, va=side, size=7.5, color=INK)
+            _write(figure, layout.beside((left + width, bottom + part * height), 2.5, 0), [words], va=side, size=7.5)
         else:
-            figure.text(*layout.beside((left + part * width, bottom), 0, -2.5), words, va="top", ha=side, size=6.5, color=INK)
+            _write(figure, layout.beside((left + part * width, bottom), 0, -2.5), [words], va="top", ha=side, size=6.5)
 
 
 def _write(figure: Figure, place: tuple[float, float], lines: Sequence[str], **look: Any) -> None:
@@ -244,6 +247,8 @@ def _check(columns: Sequence[Column], labels: Sequence[str], kind: str, scale: s
         raise ValueError(f"Unknown colour map {look.colormap!r}; use {', '.join(COLORMAPS)} or another of matplotlib's.")
     if look.opacity is not None and not 0 <= look.opacity <= 1:
         raise ValueError(f"The opacity must be between 0 and 1; got {look.opacity}.")
+    if isinstance(labels, str):
+        raise ValueError(f"The rows are a list of labels, [{labels!r}]; got {labels!r} alone.")
     if not labels or not columns:
         raise ValueError(f"A figure needs at least one label and one network; got labels: {len(labels)}, networks: {len(columns)}.")
     if minus is not None and not 0 <= minus < len(columns):

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -182,6 +183,16 @@ def test_letters_that_no_font_has_do_not_end_a_figure_where_warnings_are_errors(
     assert file.getvalue()
 
 
+def test_a_notebook_shows_it_and_its_styles_change_nothing() -> None:
+    with rc_context({"font.family": "serif", "savefig.facecolor": "black"}):
+        figure, written = draw_figure(WHITE, make_columns(), LABELS), io.BytesIO()
+        # What IPython takes for no figure at all.
+        assert figure.axes or figure.lines
+        save_figure(figure, written, "png")
+        styled = {text.get_fontname() for text in figure.findobj(Text)}
+    assert (styled, Image.open(written).convert("RGB").getpixel((0, 0))) == ({"DejaVu Sans"}, (255, 255, 255))
+
+
 def test_png_has_the_resolution_asked_for(tmp_path: Path) -> None:
     figure = draw_figure(WHITE, make_columns(), LABELS)
     save_figure(figure, tmp_path / "figure.png", "png")
@@ -222,6 +233,7 @@ def test_threads_draw_the_same_figure_as_one(format: str) -> None:
         ({"kind": "magic"}, "Unknown kind of map 'magic'; known are layercam, attention"),
         ({"opacity": 1.5}, "opacity must be between 0 and 1; got 1.5"),
         ({"colormap": "rainbows"}, "Unknown colour map 'rainbows'; use inferno, .*jet"),
+        ({"labels": "cat"}, r"a list of labels, \['cat'\]; got 'cat' alone"),
         ({"labels": []}, "got labels: 0, networks: 2"),
         ({"columns": []}, "got labels: 2, networks: 0"),
         ({"columns": [Column("Flat", {"cat": np.ones(4)}, {})]}, r"Flat's map of cat must be a table \(h, w\); it has the shape \(4,\)"),
