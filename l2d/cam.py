@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +55,12 @@ def label_maps(model: LabelNet, image: Tensor, labels: Sequence[int], kind: str 
                 backbone five times per label, and draws its noise from torch's global generator.
 
     Raises:
-        ValueError: for an unknown kind, a label that is no index or out of range, another shape of image, or a model in training mode,
-            whose dropout would make the maps random.
+        ValueError: for an unknown kind, a label that is no index or out of range, another shape or kind of image, what only holds a
+            network, or a model in training mode, whose dropout would make the maps random.
     """
+    labels = list(labels)
     _check(model, labels, kind)
-    if image.ndim != 4 or image.shape[0] != 1:
-        raise ValueError(f"Maps are made of one image at a time, (1, 3, H, W); got a tensor of shape {tuple(image.shape)}.")
+    _check_image(image)
     if kind == "SmoothGradCAMpp":
         return _torchcam_maps(kind, model.features, model.head, image, labels)
     with torch.no_grad():
@@ -81,6 +81,7 @@ def maps_from_features(
     """
     if kind == "layercam":
         return evidence_from_features(head, last_map, labels, memory).maps
+    labels = list(labels)
     _check(head, labels, kind)
     _check_last_map(last_map)
     if kind == "SmoothGradCAMpp":
@@ -101,6 +102,7 @@ def evidence_from_features(head: LabelHead, last_map: Tensor, labels: Sequence[i
     Args:
         memory: what the head made of this last map already, if the caller kept it.
     """
+    labels = list(labels)
     _check(head, labels, "layercam")
     _check_last_map(last_map)
     with torch.no_grad():
@@ -196,9 +198,12 @@ def _check(used: LabelNet | LabelHead, labels: Sequence[int], kind: str) -> None
     """Refuse what no map can be made of; of a network whose last map is there already, the head alone is used."""
     if kind not in MAP_KINDS:
         raise ValueError(f"Unknown kind of map {kind!r}; known are {', '.join(MAP_KINDS)}.")
+    # Not by its class: torch.compile gives a class of its own, which has all that the network has.
+    head: Any = getattr(used, "head", used)
+    if not hasattr(head, "token_gradients"):
+        raise ValueError(f"Expected the network itself, a LabelNet; got {type(used).__name__}, which may hold one as its model or module.")
     if any(module.training for module in used.modules()):
         raise ValueError("The model is in training mode, in which dropout would make its maps random; call model.eval() first.")
-    head = used if isinstance(used, LabelHead) else used.head
     known = head.bias.shape[0]
     if wrong := [label for label in labels if not _is_index(label)]:
         raise ValueError(f"Labels are given by their indices, whole numbers; card.labels.index(NAME) finds them. Got {wrong[0]!r}.")
@@ -211,6 +216,13 @@ def _is_index(label: object) -> bool:
     """Whether it is a whole number of Python, NumPy or torch; a truth value is none, as a row of them would pass for the labels 0 and 1."""
     value = label.tolist() if isinstance(label, Tensor) else label
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _check_image(image: Tensor) -> None:
+    if isinstance(image, Tensor) and image.ndim == 4 and image.shape[0] == 1 and image.is_floating_point():
+        return
+    got = f"{tuple(image.shape)}, {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
+    raise ValueError(f"Maps are made of one image at a time, a tensor (1, 3, H, W) as l2d.data.images.to_input makes it; got {got}.")
 
 
 def _check_last_map(last_map: Tensor) -> None:

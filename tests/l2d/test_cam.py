@@ -218,6 +218,14 @@ def test_indices_may_come_from_torch_and_numpy(labels: Sequence[int]) -> None:
     assert torch.equal(label_maps(model, image, labels), label_maps(model, image, LABELS))
 
 
+@pytest.mark.parametrize("kind", OWN_KINDS)
+def test_labels_that_can_be_read_but_once_are_read_once(kind: str) -> None:
+    model, image = make_model(), draw_image()
+    assert torch.equal(label_maps(model, image, iter(LABELS), kind), label_maps(model, image, LABELS, kind))
+    last_map = model.features(image).detach()
+    assert len(maps_from_features(model.head, last_map, iter(LABELS), kind)) == len(LABELS)
+
+
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'gradcam'.*layercam, attention, GradCAM, "):
         label_maps(make_model(), draw_image(), [0], "gradcam")
@@ -231,10 +239,23 @@ def test_a_model_in_training_mode_is_refused(part: str) -> None:
         label_maps(model, draw_image(), [0])
 
 
-def test_several_images_are_refused() -> None:
-    model = make_model()
-    with pytest.raises(ValueError, match="one image at a time"):
-        label_maps(model, draw_image().expand(2, -1, -1, -1), [0])
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda image: image.expand(2, -1, -1, -1), r"\(2, 3, 64, 64\), torch.float32"),
+        (torch.Tensor.byte, r"\(1, 3, 64, 64\), torch.uint8"),
+        (torch.Tensor.numpy, "ndarray"),
+    ],
+)
+def test_what_is_no_image_is_refused(change: Callable[[Tensor], object], got: str) -> None:
+    with pytest.raises(ValueError, match=f"one image at a time.*.*to_input makes it; got {got}"):
+        label_maps(make_model(), change(draw_image()), [0])
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, Logits])
+def test_what_wraps_a_network_is_refused(wrap: Callable[[LabelNet], nn.Module]) -> None:
+    with pytest.raises(ValueError, match=f"the network itself, a LabelNet; got {wrap.__name__}"):
+        label_maps(wrap(make_model()), draw_image(), [0])
 
 
 @pytest.mark.parametrize("kind", ["layercam", "attention", "GradCAM"])
