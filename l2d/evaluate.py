@@ -11,7 +11,7 @@ from l2d import processes
 from l2d.bootstrap import Intervals, find_intervals
 from l2d.checkpoint import ModelCard
 from l2d.data.files import describe_differences
-from l2d.data.images import Index, Pictures, normalise
+from l2d.data.images import Index, Pictures, check_index, normalise
 from l2d.device import keep_freed_memory
 from l2d.metrics import f1_scores, predict_oracle_k, score_report, weighted_precisions
 from l2d.model import LabelNet, evaluating
@@ -58,7 +58,12 @@ def compare(ours: Tensor, theirs: Tensor, targets: Tensor, *, progress: Progress
 
 
 def check_labels(card: ModelCard, index: Index) -> None:
-    """Refuse a data set whose labels are not the network's: scores by position would be meaningless."""
+    """Refuse a data set whose labels are not the network's: scores by position would be meaningless.
+
+    Raises:
+        ValueError: naming the labels that differ, or as `l2d.data.images.check_index`.
+    """
+    check_index(index)
     if differences := describe_differences(card.labels, index.labels):
         labels = f"{len(card.labels)} label{'s' * (len(card.labels) > 1)}"
         known = set(index.labels) <= set(card.labels)

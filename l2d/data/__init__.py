@@ -8,7 +8,7 @@ from pathlib import Path
 
 from l2d.data.coco import read_coco
 from l2d.data.files import SPLITS, EmptySplitError, describe_differences, require_files
-from l2d.data.images import Index
+from l2d.data.images import Index, check_index
 from l2d.data.nuswide import read_nuswide
 from l2d.data.shapes import COUNT, read_shapes
 from l2d.data.table import TABLE, read_table
@@ -94,7 +94,7 @@ def read_annotations(spec: str, split: str) -> Index:
         raise FileNotFoundError(f"{error} It looks like {other}.") from error
     if not index.paths:
         raise EmptySplitError(f"{spec} names no picture for {split}; a data set needs at least one.")
-    _check_shapes(index, kind)
+    check_index(index, f"The reader of {kind}")
     return index
 
 
@@ -126,15 +126,6 @@ def check_splits(spec: str, training: Index) -> None:
             "good.",
             stacklevel=2,
         )
-
-
-def _check_shapes(index: Index, kind: str) -> None:
-    """Refuse what a reader may give by mistake: pictures would be trained on, and scored, with the labels of others."""
-    expected, found = (len(index.paths), len(index.labels)), tuple(index.targets.shape)
-    if found != expected:
-        raise ValueError(f"The reader of {kind} must give targets of shape {expected}, pictures and labels; it gives {found}.")
-    if index.boxes is not None and len(index.boxes) != len(index.paths):
-        raise ValueError(f"The reader of {kind} must give boxes for each of {len(index.paths)} pictures; it gives {len(index.boxes)}.")
 
 
 def _parse_count(text: str) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import os
 import queue
 import threading
 import zlib
@@ -10,16 +11,19 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from l2d import processes
 from l2d.data.decoders import Pixels, StartError, count_decoders, decode_in_processes
+from l2d.data.files import name_some
 from l2d.device import find_free_memory
+from l2d.outputs import check_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +60,34 @@ class Index(NamedTuple):
     @property
     def checksum(self) -> int:
         """Tells these pictures and what they show from others, wherever they lie."""
-        names = "\n".join(path.name for path in self.paths)
+        names = "\n".join(map(os.path.basename, self.paths))
         return zlib.crc32(self.targets.contiguous().numpy().data, zlib.crc32(names.encode()))
 
-    def select(self, rows: Sequence[int]) -> "Index":
-        """The same data set with only these pictures, in this order."""
-        boxes = None if self.boxes is None else [self.boxes[row] for row in rows]
-        return Index([self.paths[row] for row in rows], self.targets[list(rows)], self.labels, boxes)
+    def __repr__(self) -> str:
+        """Short, as a notebook shows it."""
+        boxes = "" if self.boxes is None else ", with boxes"
+        return f"<Index of {len(self.paths)} pictures with {len(self.labels)} labels ({name_some(self.labels)}){boxes}>"
+
+    def select(self, rows: Sequence[int] | Tensor | NDArray[Any]) -> "Index":
+        """The same data set with only these pictures, in this order; a mask, (N,), keeps those where it is True."""
+        given = rows.tolist() if isinstance(rows, Tensor | np.ndarray) else list(rows)
+        chosen = np.arange(len(self.paths))[given].tolist()
+        boxes = None if self.boxes is None else [self.boxes[row] for row in chosen]
+        return Index([self.paths[row] for row in chosen], self.targets[chosen], self.labels, boxes)
+
+
+def check_index(index: Index, maker: str = "An Index") -> None:
+    """Refuse what a reader, or whoever makes an index, may give by mistake: pictures would go by the labels of others.
+
+    Raises:
+        ValueError: for targets or boxes of other pictures or labels, or targets that are no tensor.
+    """
+    check_tensors(index.targets)
+    expected, found = (len(index.paths), len(index.labels)), tuple(index.targets.shape)
+    if found != expected:
+        raise ValueError(f"{maker} must give targets of shape {expected}, pictures and labels; it gives {found}.")
+    if index.boxes is not None and len(index.boxes) != len(index.paths):
+        raise ValueError(f"{maker} must give boxes for each of {len(index.paths)} pictures; it gives {len(index.boxes)}.")
 
 
 class PixelKindError(ValueError):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,3 +117,16 @@ def test_every_module_keeps_its_mode_also_after_an_error(bands: Index) -> None:
 def test_other_labels_are_refused(labels: tuple[str, ...], sentence: str, bands: Index) -> None:
     with pytest.raises(ValueError, match=sentence):
         check_labels(make_card(labels), bands)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"targets": torch.zeros(23, 3)}, r"An Index must give targets of shape \(24, 3\), pictures and labels; it gives \(23, 3\)"),
+        ({"targets": np.zeros((24, 3))}, "Expected tensors of torch's; got ndarray"),
+        ({"boxes": [{}]}, "boxes for each of 24 pictures; it gives 1"),
+    ],
+)
+def test_an_index_whose_parts_do_not_fit_is_refused(change: dict[str, object], sentence: str, bands: Index) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check_labels(make_card(bands.labels), bands._replace(**change))

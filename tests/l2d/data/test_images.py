@@ -64,6 +64,17 @@ def test_select_keeps_rows_together(paths: list[Path]) -> None:
     assert some.boxes == [{7: [(0.0, 0.0, 1.0, 1.0)]}, {2: [(0.0, 0.0, 1.0, 1.0)]}]
     assert some.labels == index.labels
     assert index._replace(boxes=None).select([]).paths == []
+    assert repr(some) == "<Index of 2 pictures with 10 labels (a, b, c, ...), with boxes>"
+
+
+def test_select_takes_masks_and_numbers_of_torch_and_numpy(paths: list[Path]) -> None:
+    index = Index(paths, torch.eye(10), tuple("abcdefghij"))
+    shown = index.targets[:, 2:4].any(1)
+    for rows in (shown, shown.numpy(), shown.tolist(), shown.nonzero().flatten(), np.array([2, 3])):
+        some = index.select(rows)
+        assert (some.paths, some.targets.argmax(1).tolist()) == (paths[2:4], [2, 3])
+    with pytest.raises(IndexError, match="10"):
+        index.select(shown[:4])
 
 
 def test_the_checksum_stays_what_cards_keep_and_copies_no_targets() -> None:
@@ -75,6 +86,7 @@ def test_the_checksum_stays_what_cards_keep_and_copies_no_targets() -> None:
     finally:
         tracemalloc.stop()
     assert checksum == zlib.crc32(b"1.jpg\n2.jpg" + index.targets.numpy().tobytes())
+    assert index._replace(paths=list(map(str, index.paths))).checksum == checksum, "of one made by hand"
     assert peak < 100_000
 
 
