@@ -93,9 +93,11 @@ def draw_figure(
             own cells keep evidence, on scales of their own. With a scale per map the differences are those of shares of each maximum.
 
     Raises:
-        ValueError: for an unknown kind, scale or colour map, an opacity out of range, no row or column, a column to subtract that is not
-            there, or a map that is not a table of numbers.
+        ValueError: for no picture of Pillow's, an unknown kind, scale or colour map, an opacity out of range, no row or column, a column
+            to subtract that is not there, or a map that is not a table of numbers.
     """
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"Expected a picture of Pillow's, as Image.open and Image.fromarray give one; got {type(image).__name__}.")
     answers, look = [Column(*column) for column in columns], Look(colormap, smooth, threshold, opacity)
     _check(answers, labels, kind, scale, look, minus)
     titles = ["Photograph", *_name_columns(answers, minus)]

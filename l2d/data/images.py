@@ -173,8 +173,10 @@ def squash(image: Image.Image, size: int) -> Tensor:
     """Resize an RGB picture to a square without cropping: bytes (3, size, size). Training, evaluation and serving all use this one.
 
     Raises:
-        ValueError: for a picture of another mode, as Pillow opens grey, transparent and indexed ones.
+        ValueError: for what is no picture of Pillow's, or one of another mode, as it opens grey, transparent and indexed ones.
     """
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"Expected a picture of Pillow's, as read_image and Image.fromarray give one; got {type(image).__name__}.")
     if image.mode != "RGB":
         raise ValueError(f"Expected a picture in RGB; this one is in {image.mode}. read_image and to_rgb give RGB.")
     return torch.from_numpy(_resize(image, size)).permute(2, 0, 1)
@@ -185,7 +187,13 @@ def _resize(image: Image.Image, size: int) -> Pixels:
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Bring pixels in [0, 1], (N, 3, H, W), to the scaling that a network was trained with."""
+    """Bring pixels in [0, 1], (N, 3, H, W), to the scaling that a network was trained with.
+
+    Raises:
+        ValueError: for whole numbers, such as bytes.
+    """
+    if not pixels.is_floating_point():
+        raise ValueError(f"Expected pixels in [0, 1], in floating point; got {pixels.dtype}. Bytes become such by `.float() / 255`.")
     # Without waiting for the device, as `new_tensor` would.
     shift, scale = (
         torch.tensor(values, dtype=pixels.dtype).view(1, 3, 1, 1).to(pixels.device, non_blocking=True) for values in (mean, std)

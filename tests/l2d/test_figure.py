@@ -229,6 +229,7 @@ def test_threads_draw_the_same_figure_as_one(format: str) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"image": np.asarray(WHITE)}, "a picture of Pillow's, .*; got ndarray"),
         ({"scale": "column"}, "Unknown scale 'column'; known are row, map, grid"),
         ({"kind": "magic"}, "Unknown kind of map 'magic'; known are layercam, attention"),
         ({"opacity": 1.5}, "opacity must be between 0 and 1; got 1.5"),

@@ -147,6 +147,17 @@ def test_squash_keeps_the_whole_picture() -> None:
             squash(Image.new(mode, (90, 30)), 12)
 
 
+@pytest.mark.parametrize("given", [np.zeros((4, 4, 3), dtype=np.uint8), torch.zeros(3, 4, 4), "photo.jpg"], ids=["array", "tensor", "text"])
+def test_what_is_no_picture_is_not_resized(given: Any) -> None:
+    with pytest.raises(ValueError, match=f"a picture of Pillow's, .*; got {type(given).__name__}"):
+        squash(given, 8)
+
+
+def test_bytes_are_not_scaled_as_if_they_were_shares() -> None:
+    with pytest.raises(ValueError, match=r"in floating point; got torch.uint8. Bytes become such by"):
+        normalise(squash(draw(), 8)[None], (0.5,) * 3, (0.2,) * 3)
+
+
 def test_normalise_is_per_channel() -> None:
     pixels = torch.rand(2, 3, 4, 5)
     scaled = normalise(pixels, (0.1, 0.2, 0.3), (0.5, 1.0, 2.0))
