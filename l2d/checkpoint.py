@@ -101,6 +101,10 @@ class Network(NamedTuple):
     model: LabelNet
     card: ModelCard
 
+    def __repr__(self) -> str:
+        """Short, as a notebook shows it: the model alone fills pages."""
+        return f"<Network {self.card.name}: {self.card.backbone} with {len(self.card.labels)} labels at {self.card.image_size} pixels>"
+
 
 class Head(NamedTuple):
     """A network's head with the network's card."""
@@ -141,13 +145,13 @@ def _check_described(model: LabelNet, card: ModelCard) -> None:
         raise ValueError(f"The card describes another network: it says {', '.join(other)}.")
 
 
-def write_card(folder: Path, card: ModelCard) -> None:
+def write_card(folder: Path | str, card: ModelCard) -> None:
     """Write the card alone, for example with new scores."""
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n"
-    replace_file(folder / CARD, lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(Path(folder) / CARD, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def add_scores(folder: Path, scores: dict[str, Any]) -> None:
+def add_scores(folder: Path | str, scores: dict[str, Any]) -> None:
     """Write scores into a folder's card, as `merge_scores` does."""
     card = read_card(folder)
     write_card(folder, dataclasses.replace(card, scores=merge_scores(card.scores, scores)))
@@ -193,6 +197,8 @@ def _check_fields(fields: dict[str, Any]) -> None:
         raise ValueError(f"it lacks {', '.join(map(repr, missing))}")
 
 
+# What is made in inference mode could neither be trained nor looked into by maps later on.
+@torch.inference_mode(False)
 def load_checkpoint(folder: Path | str) -> Network:
     """Rebuild a network in single precision, in evaluation mode and without gradients.
 
@@ -209,6 +215,7 @@ def load_checkpoint(folder: Path | str) -> Network:
     return Network(model.eval().requires_grad_(False), card)
 
 
+@torch.inference_mode(False)
 def select_labels(network: Network, labels: Sequence[str]) -> Network:
     """The same network for some of its labels, in this order: a label's probability does not depend on the others.
 

@@ -108,6 +108,14 @@ def test_a_loaded_network_is_ready_to_use(folder: Path) -> None:
     assert card == read_card(str(folder)) == read_card(folder)
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert repr(Network(model, card)) == "<Network one: test_resnet with 3 labels at 48 pixels>"
+
+
+def test_a_network_that_was_loaded_in_inference_mode_is_as_any_other(folder: Path) -> None:
+    with torch.inference_mode():
+        network = load_checkpoint(folder)
+        networks = [network, select_labels(network, network.card.labels[:2])]
+    assert not any(tensor.is_inference() for model, _ in networks for tensor in model.state_dict().values())
 
 
 def test_the_head_alone_is_that_of_the_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +295,7 @@ def test_a_card_of_a_network_that_cannot_be_built(folder: Path, changes: dict[st
 
 def test_scores_of_other_test_pictures_do_not_stay_beside_new_ones(folder: Path) -> None:
     add_scores(folder, {"mAP": 40.0, "checksum": 0})
-    add_scores(folder, {"held_out": {"mAP": 70.0}, "localization": {"pairs": 3}})
+    add_scores(str(folder), {"held_out": {"mAP": 70.0}, "localization": {"pairs": 3}})
     add_scores(folder, {"mAP": 50.0, "threshold_tuned": {"OF1": 40.0}, "checksum": 1})
     add_scores(folder, {"mAP": 51.0, "checksum": 1})
     assert read_card(folder).scores["threshold_tuned"] == {"OF1": 40.0}
