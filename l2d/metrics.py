@@ -16,13 +16,14 @@ label that comes first.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from l2d.outputs import check_tensors
 
-Report = dict[str, object]
+Report = dict[str, Any]
 
 THRESHOLD = 0.5
 TOP = 3
@@ -60,6 +61,7 @@ def score_report(scores: Tensor, targets: Tensor, labels: Sequence[str], thresho
         "top3_threshold": f1_scores(predict_top(scores, TOP) & predict_above(scores, THRESHOLD), targets),
     }
     if thresholds is not None:
+        check_tensors(thresholds)
         if thresholds.shape != (len(labels),):
             raise ValueError(f"Expected one threshold per label, ({len(labels)},); got {tuple(thresholds.shape)}.")
         report["threshold_tuned"] = f1_scores(predict_above(scores, thresholds), targets)
@@ -149,11 +151,10 @@ def predict_top(scores: Tensor, count: int) -> Tensor:
     return _ranks(scores) < count
 
 
-def predict_above(scores: Tensor, threshold: float | Tensor) -> Tensor:
+def predict_above(scores: Tensor, threshold: float | Sequence[float] | Tensor) -> Tensor:
     """The labels whose probability reaches the threshold, one for all or (C,) one for each: (N, C) of booleans."""
     check_tensors(scores)
-    limits = threshold.cpu() if isinstance(threshold, Tensor) else threshold
-    return scores.detach().cpu().double() >= limits
+    return scores.detach().cpu().double() >= torch.as_tensor(threshold, dtype=torch.double, device="cpu")
 
 
 def tune_thresholds(scores: Tensor, targets: Tensor) -> Tensor:

@@ -162,7 +162,10 @@ def test_every_protocol_of_a_report_worked_by_hand():
 
 
 def test_a_probability_at_the_threshold_is_predicted():
-    assert predict_above(torch.tensor([[0.5, 0.4999]]), 0.5).tolist() == [[True, False]]
+    scores = torch.tensor([[0.5, 0.4999]])
+    assert predict_above(scores, 0.5).tolist() == [[True, False]]
+    for each in ([0.6, 0.4], np.array([0.6, 0.4]), torch.tensor([0.6, 0.4])):
+        assert predict_above(scores, each).tolist() == [[False, True]]
 
 
 @pytest.mark.parametrize("steps", [0, 5])
@@ -274,3 +277,5 @@ def test_labels_of_one_name_are_refused():
 def test_thresholds_of_another_length_are_refused():
     with pytest.raises(ValueError, match="one threshold per label"):
         score_report(torch.rand(2, 6), torch.zeros(2, 6), NAMES, torch.rand(5))
+    with pytest.raises(ValueError, match="Expected tensors of torch's; got list"):
+        score_report(torch.rand(2, 6), torch.zeros(2, 6), NAMES, [0.5] * 6)
