@@ -22,6 +22,11 @@ class Outputs(NamedTuple):
     embeddings: Tensor
     logits: Tensor
 
+    def __repr__(self) -> str:
+        """Their shapes, as a notebook shows it: the numbers fill pages."""
+        stages = [tuple(stage.shape) for stage in self.features]
+        return f"<Outputs of shapes: features {stages}, embeddings {tuple(self.embeddings.shape)}, logits {tuple(self.logits.shape)}>"
+
 
 def check_tensors(*values: Tensor) -> None:
     """Refuse what is no tensor of torch's.

@@ -59,6 +59,13 @@ class EpochReport(NamedTuple):
     total_seconds: float
     images_per_second: float
 
+    def __repr__(self) -> str:
+        """Short, as a notebook shows it."""
+        told = [f"{name} {value:.4g}" for name, value in self.losses.items()]
+        if self.scores is not None and self.scores["mAP"] is not None:
+            told.append(f"held-out mAP {self.scores['mAP']:.2f}")
+        return f"<EpochReport {self.epoch}: {', '.join(told)}, {self.seconds:.1f} s>"
+
 
 StepCallback = Callable[[StepReport], None]
 
@@ -70,7 +77,7 @@ def fit(
     *,
     teacher: Network | None = None,
     device: torch.device | str = "cpu",
-    state: Path | None = None,
+    state: Path | str | None = None,
     on_step: StepCallback | None = None,
 ) -> Iterator[EpochReport]:
     """Train a student, in place, epoch by epoch; the caller may stop after any of them.
@@ -87,12 +94,15 @@ def fit(
 
     Raises:
         ValueError: before anything is trained, if the labels of data set, student and teacher differ, there are too few pictures, the
-            file of the state is damaged or belongs to another run, or a loss is no scalar or has no gradient.
+            file of the state is damaged or belongs to another run, student and teacher are one network, gradients are switched off, or
+            a loss is no scalar or has no gradient.
         l2d.meter.DivergenceError: naming the epoch and the losses that became NaN or infinite first.
     """
+    _check_learning(student, teacher)
     for network in (student, teacher):
         if network is not None:
             check_labels(network.card, index)
+    state = None if state is None else Path(state)
     keep_freed_memory()
     run = _Run(student, index, recipe, teacher, torch.device(device))
     if state is not None and state.exists():
@@ -254,6 +264,13 @@ class _Run:
     def _parts(self) -> dict[str, Any]:
         parts = {"student": self.student, "distiller": self.distiller, "optimizer": self.optimizer, "scheduler": self.scheduler}
         return parts | ({"average": self.average} if self.average is not None else {})
+
+
+def _check_learning(student: Network, teacher: Network | None) -> None:
+    if not torch.is_grad_enabled():
+        raise ValueError("Gradients are switched off here, by torch.no_grad or its like, so that nothing could learn; train outside of it.")
+    if teacher is not None and teacher.model is student.model:
+        raise ValueError("Student and teacher are the same network, which cannot both learn and stay as it is; copy.deepcopy makes two.")
 
 
 def _check_gradients(parts: Mapping[str, Tensor]) -> None:

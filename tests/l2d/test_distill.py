@@ -1,6 +1,7 @@
 """Methods by name, and the sum of losses that each of them stands for."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -142,6 +143,7 @@ def test_what_is_kept_of_the_teacher_is_enough_and_no_more(student: LabelNet, te
 
 def test_without_a_teacher_only_the_labels_are_learned(student: LabelNet, images: Tensor) -> None:
     outputs: Outputs = student(images)
+    assert re.fullmatch(r"<Outputs of shapes: features \[\(\d.*\)\], embeddings \(\d.*\), logits \(\d+, \d+\)>", repr(outputs))
     assert list(Distiller({}, student, None)(outputs, None, TARGETS)) == ["bce"]
     with pytest.raises(ValueError, match="The losses mld, cd need a teacher"):
         Distiller({"mld": 1.0, "cd": 1.0}, student, None)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import re
 import threading
 import time
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_short_schedules(bands: Index, epochs: int, warmup: float) -> None:
 
 def test_the_schedule_ends_with_the_training(bands: Index, tmp_path: Path) -> None:
     """One step of it for each of the 2 x 3 batches."""
-    train_out(bands, make_recipe(), state=tmp_path / "state.pt")
+    train_out(bands, make_recipe(), state=str(tmp_path / "state.pt"))
     schedule = torch.load(tmp_path / "state.pt", weights_only=True)["scheduler"]
     assert (schedule["last_epoch"], schedule["total_steps"]) == (6, 6)
 
@@ -197,6 +198,7 @@ def test_reports(bands: Index) -> None:
     assert list(reports[0].losses) == ["bce", "mld", "cd", "id"]
     assert [report.scores["images"] for report in reports if report.scores] == [6, 6]
     assert reports[1].total_seconds == pytest.approx(reports[0].seconds + reports[1].seconds)
+    assert re.fullmatch(r"<EpochReport 2: bce \S+, mld \S+, cd \S+, id \S+, held-out mAP \d+\.\d\d, \d+\.\d s>", repr(reports[1]))
 
 
 @pytest.mark.parametrize("holdout", [0.0, 0.25])
@@ -260,6 +262,15 @@ def test_a_loss_that_nothing_learns_by_is_refused(bands: Index) -> None:
     # All stages of this network are frozen, and its last map is the last of them.
     with pytest.raises(ValueError, match="The rkd loss has no gradient, so nothing would learn by it: freeze fewer stages"):
         train_out(bands, make_recipe(method="rkd", freeze_stages=5), teacher=make_network(7))
+
+
+def test_where_nothing_could_learn_that_is_said(bands: Index) -> None:
+    network = make_network()
+    with pytest.raises(ValueError, match="Student and teacher are the same network"):
+        train_out(bands, make_recipe(method="mld"), network, teacher=network)
+    for guard in (torch.no_grad, torch.inference_mode):
+        with guard(), pytest.raises(ValueError, match="Gradients are switched off here"):
+            train_out(bands, make_recipe(), network)
 
 
 @pytest.mark.parametrize("absent", [-1.0, math.nan, 2.0])
