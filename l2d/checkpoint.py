@@ -120,10 +120,12 @@ def save_checkpoint(folder: Path | str, model: LabelNet, card: ModelCard) -> Mod
     renamed: a full disk or a power cut leaves what was there before. What earlier writers left when they were killed is swept.
 
     Raises:
-        ValueError: before anything is written, for what wraps a network, or a card of another one: it could not be loaded again.
+        ValueError: before anything is written, for what wraps a network, or a card of another one or one that JSON has no words for: it
+            could not be loaded again.
         OSError: if the folder cannot be written.
     """
     _check_described(model, card)
+    _as_json(card)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sweep_partial(folder)
@@ -146,9 +148,17 @@ def _check_described(model: LabelNet, card: ModelCard) -> None:
 
 
 def write_card(folder: Path | str, card: ModelCard) -> None:
-    """Write the card alone, for example with new scores."""
-    text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n"
+    """Write the card alone, for example with new scores; errors as of `save_checkpoint`."""
+    text = _as_json(card)
     replace_file(Path(folder) / CARD, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _as_json(card: ModelCard) -> str:
+    try:
+        return json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        advice = "give plain numbers, texts, lists and dicts, as .item() and .tolist() make them"
+        raise ValueError(f"The card cannot be written ({error}): {advice}.") from error
 
 
 def add_scores(folder: Path | str, scores: dict[str, Any]) -> None:

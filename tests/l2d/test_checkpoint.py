@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -157,6 +158,9 @@ def test_what_could_not_be_loaded_again_is_not_written(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "new", nn.DataParallel(model), card)
     with pytest.raises(ValueError, match="another network: it says labels 1, not 3, width 32, not 16"):
         save_checkpoint(tmp_path / "new", model, make_card(labels=("cat",), width=32))
+    for number in (torch.tensor(1.0), np.float32(1)):
+        with pytest.raises(ValueError, match=r"The card cannot be written \(.* is not JSON serializable\): give plain numbers"):
+            save_checkpoint(tmp_path / "new", model, make_card(scores={"mAP": number}))
     assert not (tmp_path / "new").exists()
 
 
