@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from l2d.losses import LOSSES, Loss, bce
 from l2d.losses.embeddings import one_batch
-from l2d.outputs import Outputs
+from l2d.outputs import Outputs, check_outputs
 
 # Weights beside a summed binary cross-entropy of weight 1, as in the published code's configuration unless said otherwise.
 METHODS: dict[str, dict[str, float]] = {
@@ -71,7 +71,8 @@ class Distiller(nn.Module):
             loss that owns weights asks them for their `channels`, no other one asks anything: any module will do.
 
     Raises:
-        ValueError: for losses without a teacher, or with networks that have no `channels` for one to be built from.
+        ValueError: for a loss that is not in `l2d.losses.LOSSES`, losses without a teacher, or with networks that have no `channels` for
+            one to be built from.
     """
 
     def __init__(self, weights: Mapping[str, float], student: nn.Module, teacher: nn.Module | None):
@@ -84,14 +85,17 @@ class Distiller(nn.Module):
 
     def keep(self, teacher: Outputs) -> Outputs:
         """What the losses look at of a teacher's outputs; its stages are large, and only losses with weights of their own compare them."""
+        check_outputs(teacher)
         return teacher if self.owned else teacher._replace(features=teacher.features[-1:])
 
     def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor) -> dict[str, Tensor]:
         """Weighted losses by name; their sum is what is minimised. `targets` (N, C) should stay on the host, where pairs are found.
 
         Raises:
-            ValueError: naming a loss that returns anything but a scalar tensor.
+            ValueError: naming a loss that returns anything but a scalar tensor, or for networks that return no `Outputs`.
         """
+        check_outputs(student)
+        check_outputs(teacher)
         parts = {"bce": bce(student, teacher, targets)}
         if teacher is None:
             return parts
@@ -108,6 +112,8 @@ def _require_scalar(name: str, found: object) -> Tensor:
 
 
 def _build(name: str, student: nn.Module, teacher: nn.Module) -> Loss:
+    if name not in LOSSES:
+        raise ValueError(f"Unknown loss {name!r}; those in l2d.losses.LOSSES are {', '.join(LOSSES)}.")
     loss = LOSSES[name]
     if not isinstance(loss, type):
         return loss

@@ -28,6 +28,16 @@ class Outputs(NamedTuple):
         return f"<Outputs of shapes: features {stages}, embeddings {tuple(self.embeddings.shape)}, logits {tuple(self.logits.shape)}>"
 
 
+def check_outputs(given: object) -> None:
+    """Refuse logits alone, as most networks return them.
+
+    Raises:
+        ValueError: for a tensor.
+    """
+    if isinstance(given, Tensor):
+        raise ValueError("Expected Outputs, as a LabelNet returns them; got a tensor. Wrap logits: Outputs((), torch.empty(0), logits).")
+
+
 def check_tensors(*values: Tensor) -> None:
     """Refuse what is no tensor of torch's.
 

@@ -123,6 +123,12 @@ def test_a_teacher_that_gives_logits_alone(student: LabelNet, teacher: LabelNet,
     for name in ("cd", "id", "rkd", "pkt"):
         with pytest.raises(ValueError, match="mld, mse and ps make do with logits"):
             LOSSES[name](mine, alone, TARGETS)
+    distiller = Distiller(METHODS["mld"], student, nn.Identity())
+    for call in (lambda: distiller(mine, logits, TARGETS), lambda: distiller(logits, alone, TARGETS), lambda: distiller.keep(logits)):
+        with pytest.raises(ValueError, match=r"Expected Outputs, .*; got a tensor. Wrap logits: Outputs\("):
+            call()
+    with pytest.raises(ValueError, match=r"Unknown loss 'mdl'; those in l2d\.losses\.LOSSES are .*mld"):
+        Distiller({"mdl": 1.0}, student, teacher)
     with pytest.raises(ValueError, match="reviewkd compares stages"):
         Distiller(METHODS["reviewkd"], student, nn.Identity())
     for name in ("mld", "mse"):
