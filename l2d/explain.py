@@ -32,7 +32,9 @@ class Answer(NamedTuple):
     probabilities: dict[str, float]
 
 
-def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Sequence[str] | None = None, device: str = "auto") -> None:
+def explain_image(
+    image: Path | str, folders: Sequence[Path | str], out: Path | str, labels: Sequence[str] | None = None, device: str = "auto"
+) -> None:
     """Draw where several networks look in a picture: rows = labels, columns = the picture, then the networks.
 
     Args:
@@ -46,6 +48,7 @@ def explain_image(image: Path, folders: Sequence[Path], out: Path, labels: Seque
         ValueError: for another suffix, no network, a label that none of them knows, or a picture or checkpoint that cannot be read.
         OSError: if the figure's folder cannot be written.
     """
+    out = Path(out)
     kind = out.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise ValueError(f"A figure is written as {' or '.join(f'.{name}' for name in FORMATS)}; got {out}.")
@@ -77,7 +80,7 @@ def read_picture(network: Network, picture: Image.Image) -> Answer:
     return Answer(network, last_map, dict(zip(card.labels, logits[0].sigmoid().tolist(), strict=True)))
 
 
-def name_columns(folders: Sequence[Path], titles: Sequence[str]) -> list[str]:
+def name_columns(folders: Sequence[Path | str], titles: Sequence[str]) -> list[str]:
     """The networks' titles; of those that share one, as runs of several seeds may, their folders."""
     return [title if titles.count(title) == 1 else str(folder) for folder, title in zip(folders, titles, strict=True)]
 

@@ -124,7 +124,7 @@ def draw_figure(
     return figure
 
 
-def save_figure(figure: Figure, target: Path | BinaryIO, format: str, dpi: int = DPI) -> None:
+def save_figure(figure: Figure, target: Path | str | BinaryIO, format: str, dpi: int = DPI) -> None:
     """Write a figure as "png" or "pdf" to a path or an open file; without a date, so that the same figure gives the same bytes.
 
     A PNG has fewer pixels per inch where it would have more than `MOST_PIXELS`. Warns of a PDF with a side above `MOST_INCHES`.

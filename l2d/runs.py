@@ -230,7 +230,7 @@ def load_network_weights(model: LabelNet, folder: Path, labels: tuple[str, ...])
     load_weights(model, known.state_dict(), folder)
 
 
-def load_network(folder: Path, device: torch.device) -> Network:
+def load_network(folder: Path | str, device: torch.device | str) -> Network:
     """A checkpoint on a device, to predict or to teach."""
     model, card = load_checkpoint(folder)
     return Network(merge_branches(model).to(device).to(memory_format=torch.channels_last), card)

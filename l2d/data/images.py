@@ -98,7 +98,7 @@ class PictureError(ValueError):
     """A picture of a data set that is not there or cannot be decoded."""
 
 
-def open_image(source: Path | BinaryIO, size: int | None = None) -> Image.Image:
+def open_image(source: Path | str | BinaryIO, size: int | None = None) -> Image.Image:
     """Decode a picture as `to_rgb` does, turned upright as its EXIF data says; with `size`, no larger than its input to a network needs."""
     try:
         with Image.open(source) as image:
@@ -110,7 +110,7 @@ def open_image(source: Path | BinaryIO, size: int | None = None) -> Image.Image:
         raise UnidentifiedImageError("it is damaged, or of a format that is not read here, as HEIC: save it as JPEG or PNG.") from None
 
 
-def read_image(path: Path, size: int | None = None) -> Image.Image:
+def read_image(path: Path | str, size: int | None = None) -> Image.Image:
     """`open_image` of one of many files.
 
     Raises:

@@ -56,7 +56,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_the_suffix_says_how_the_figure_is_written(tmp_path: Path, picture: Path, suffix: str, start: bytes) -> None:
     make_network(tmp_path / "one")
     out = tmp_path / "new" / f"figure.{suffix}"
-    explain_image(picture, [tmp_path / "one"], out, ["cat"], "cpu")
+    explain_image(str(picture), [str(tmp_path / "one")], str(out), ["cat"], "cpu")
     assert out.read_bytes().startswith(start)
 
 
