@@ -49,7 +49,7 @@ def hold_folder(folder: Path, *, patient: bool = False) -> Iterator[None]:
     except BlockingIOError:
         raise ValueError(
             f"Another process trains in {folder} just now: choose another folder, or wait for it and give the same command again. "
-            f"If it was on a host that died, remove {folder / LOCK}."
+            f"If it is a run left open in a notebook, run.close() ends it. If it was on a host that died, remove {folder / LOCK}."
         ) from None
     try:
         yield

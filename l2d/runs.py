@@ -125,7 +125,8 @@ def _check_folder(out: Path, resume: bool) -> None:
     """Refuse a folder that holds a run which is not to be gone on with."""
     unfinished = (out / STATE).exists()
     if unfinished and not resume:
-        raise ValueError(f"{out} holds an unfinished run: add --resume to go on with it, or remove the folder to start over.")
+        advice = "add --resume (in Python: resume=True) to go on with it, or remove the folder to start over"
+        raise ValueError(f"{out} holds an unfinished run: {advice}.")
     if (out / CARD).exists() and not unfinished:
         raise ValueError(f"{out} holds a finished checkpoint already: choose another folder, or remove this one to train it anew.")
 

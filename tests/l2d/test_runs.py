@@ -108,7 +108,7 @@ def test_paths_may_be_given_as_text(coco: Path, tmp_path: Path) -> None:
 def test_two_runs_do_not_share_a_folder(coco: Path, tmp_path: Path) -> None:
     first = execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 3}), device="cpu")
     next(first)
-    with pytest.raises(ValueError, match=r"Another process trains in .*one just now"):
+    with pytest.raises(ValueError, match=r"Another process trains in .*one just now.* a run left open .* run\.close\(\)"):
         next(execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 3}), device="cpu", resume=True))
     first.close()
     assert list(execute(make_plan(coco, tmp_path / "one", recipe={"epochs": 3}), device="cpu", resume=True))[-1].epoch == 3
@@ -195,7 +195,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     plan = make_plan(coco, tmp_path / "stopped")
     next(execute(plan, device="cpu"))
     assert (plan.out / STATE).exists()
-    with pytest.raises(ValueError, match=r"stopped holds an unfinished run: add --resume .* or remove the folder to start over"):
+    with pytest.raises(ValueError, match=r"stopped holds an unfinished run: add --resume \(.* resume=True\) .* or remove the folder to"):
         next(execute(plan, device="cpu"))
     (here,) = read_card(plan.out).lineage["environments"]
     monkeypatch.setattr(runs, "describe_environment", lambda device: {"device": "another"})
