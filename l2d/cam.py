@@ -1,6 +1,6 @@
 """Where a network looks: one map of raw evidence per label of one image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ class Evidence(NamedTuple):
     logits: Tensor
 
 
-def label_maps(model: LabelNet, image: Tensor, labels: Sequence[int], kind: str = "layercam") -> Tensor:
+def label_maps(model: LabelNet, image: Tensor, labels: Iterable[int], kind: str = "layercam") -> Tensor:
     """Map the evidence for any number of labels of one image: raw, not normalised, (L, h, w) at the size of the last map.
 
     The backbone runs once and without a graph. No hook, mode or gradient touches the model, so any number of threads may share it.
@@ -69,7 +69,7 @@ def label_maps(model: LabelNet, image: Tensor, labels: Sequence[int], kind: str 
 
 
 def maps_from_features(
-    head: LabelHead, last_map: Tensor, labels: Sequence[int], kind: str = "layercam", memory: Memory | None = None
+    head: LabelHead, last_map: Tensor, labels: Iterable[int], kind: str = "layercam", memory: Memory | None = None
 ) -> Tensor:
     """The same maps for a caller that holds the last map (1, D, h, w) already and need not pay for the backbone again.
 
@@ -92,7 +92,7 @@ def maps_from_features(
     return _torchcam_maps(kind, torch.clone, head, last_map, labels)
 
 
-def evidence_from_features(head: LabelHead, last_map: Tensor, labels: Sequence[int], memory: Memory | None = None) -> Evidence:
+def evidence_from_features(head: LabelHead, last_map: Tensor, labels: Iterable[int], memory: Memory | None = None) -> Evidence:
     """LayerCAM maps of the last map (1, D, h, w), and the logits that fall out on the way.
 
     The head gives every label's gradient at its embedding of the positions (`LabelHead.token_gradients`); the one product left is

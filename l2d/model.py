@@ -87,7 +87,7 @@ def create_model(
     width: int = 768,
     feedforward: int = 2048,
     pretrained: bool = False,
-    init: Path | None = None,
+    init: Path | str | None = None,
 ) -> LabelNet:
     """Build a network for `num_labels` labels.
 
@@ -160,7 +160,7 @@ def check_maps(network: Any, name: str, image_size: int) -> None:
         raise ValueError(f"{name} gives no spatial feature maps by timm's forward_intermediates; choose one of {', '.join(BACKBONES)}.")
 
 
-def load_backbone(network: Any, path: Path) -> None:
+def load_backbone(network: Any, path: Path | str) -> None:
     """Load a timm network's weights from a safetensors file, every tensor of it or none; its classifier, if there, is left out.
 
     The network may be a part of what the file holds, its names behind a prefix such as `module.` or `backbone.`: that part is taken. So
@@ -183,7 +183,7 @@ def load_backbone(network: Any, path: Path) -> None:
     load_weights(network, counters | {name: tensor for name, tensor in state.items() if not name.startswith(classifiers)}, path)
 
 
-def _take_part(state: Mapping[str, Tensor], names: list[str], path: Path) -> dict[str, Tensor]:
+def _take_part(state: Mapping[str, Tensor], names: list[str], path: Path | str) -> dict[str, Tensor]:
     """The tensors behind the prefix that most of a network's names have in a file, which may be none, without it."""
     prefixes = sorted({name.removesuffix(names[0]) for name in state if f".{name}".endswith(f".{names[0]}")})
     found = {prefix: sum(prefix + name in state for name in names) for prefix in prefixes}
@@ -193,7 +193,7 @@ def _take_part(state: Mapping[str, Tensor], names: list[str], path: Path) -> dic
     return {name.removeprefix(best[0]): tensor for name, tensor in state.items() if name.startswith(best[0])}
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:
     """Copy named tensors into a module that has exactly these, or touch nothing.
 
     Raises:
