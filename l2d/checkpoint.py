@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -17,7 +18,7 @@ from torch import nn
 
 from l2d.disk import replace_file, sweep_partial
 from l2d.head import LabelHead
-from l2d.model import LabelNet, create_model, load_weights
+from l2d.model import LabelNet, create_model, describe_misfit, load_weights
 
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
@@ -120,8 +121,8 @@ def save_checkpoint(folder: Path | str, model: LabelNet, card: ModelCard) -> Mod
     renamed: a full disk or a power cut leaves what was there before. What earlier writers left when they were killed is swept.
 
     Raises:
-        ValueError: before anything is written, for what wraps a network, or a card of another one or one that JSON has no words for: it
-            could not be loaded again.
+        ValueError: before anything is written, for what could not be loaded again: what wraps a network, one that was pruned or changed
+            otherwise, or a card of another one, or with values that JSON has no words for.
         OSError: if the folder cannot be written.
     """
     _check_described(model, card)
@@ -145,6 +146,15 @@ def _check_described(model: LabelNet, card: ModelCard) -> None:
     told = {"labels": len(card.labels), "width": card.width, "feedforward": card.feedforward}
     if other := [f"{name} {told[name]}, not {size}" for name, size in sizes.items() if told[name] != size]:
         raise ValueError(f"The card describes another network: it says {', '.join(other)}.")
+    if differences := describe_misfit(_rebuild(card.backbone, len(card.labels), **read_sizes(card)), model.state_dict()):
+        raise ValueError(f"The network is not the {card.backbone} that its card describes, or was changed since: {differences}.")
+
+
+@functools.lru_cache(maxsize=8)
+def _rebuild(backbone: str, labels: int, **sizes: Any) -> LabelNet:
+    """What a card describes, without any numbers: a training saves after every epoch."""
+    with torch.device("meta"):
+        return create_model(backbone, labels, **sizes)
 
 
 def write_card(folder: Path | str, card: ModelCard) -> None:

@@ -199,16 +199,20 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: Path | 
     Raises:
         ValueError: naming the first tensors that `source` lacks, has too many, or has in another shape.
     """
+    if differences := describe_misfit(module, state):
+        raise ValueError(f"{source} does not fit the network: {differences}.")
+    module.load_state_dict(dict(state))
+
+
+def describe_misfit(module: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """In words, how named tensors differ from those that a module has; empty if they do not in names and shapes."""
     own = module.state_dict()
     reasons = {
         "it lacks": [name for name in own if name not in state],
         "unknown are": [name for name in state if name not in own],
         "of another shape are": [name for name in own if name in state and own[name].shape != state[name].shape],
     }
-    found = [f"{reason} {_name_some(names)}" for reason, names in reasons.items() if names]
-    if found:
-        raise ValueError(f"{source} does not fit the network: {'; '.join(found)}.")
-    module.load_state_dict(dict(state))
+    return "; ".join(f"{reason} {_name_some(names)}" for reason, names in reasons.items() if names)
 
 
 def _create_backbone(name: str, image_size: int, output_stride: int, pretrained: bool) -> Any:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.utils.prune import l1_unstructured
 
 from l2d import checkpoint, disk
 from l2d.checkpoint import (
@@ -158,6 +159,12 @@ def test_what_could_not_be_loaded_again_is_not_written(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "new", nn.DataParallel(model), card)
     with pytest.raises(ValueError, match="another network: it says labels 1, not 3, width 32, not 16"):
         save_checkpoint(tmp_path / "new", model, make_card(labels=("cat",), width=32))
+    with pytest.raises(ValueError, match="not the test_efficientnet that its card describes, or was changed since: it lacks backbone"):
+        save_checkpoint(tmp_path / "new", model, make_card(backbone="test_efficientnet"))
+    pruned = make_model()
+    l1_unstructured(pruned.head.embed, "weight", 0.5)
+    with pytest.raises(ValueError, match=r"changed since: it lacks head\.embed\.weight; unknown are head\.embed\.weight_"):
+        save_checkpoint(tmp_path / "new", pruned, card)
     for number in (torch.tensor(1.0), np.float32(1)):
         with pytest.raises(ValueError, match=r"The card cannot be written \(.* is not JSON serializable\): give plain numbers"):
             save_checkpoint(tmp_path / "new", model, make_card(scores={"mAP": number}))
