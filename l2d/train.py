@@ -88,7 +88,8 @@ def fit(
     An epoch visits the pictures in random order, in full batches only: a last uneven batch would weigh its pictures more, and one of
     a single picture has no variance to normalise by. Its pictures are left out, others in every epoch.
 
-    On the CPU the result is the same bit for bit for the same seed and number of threads. With `state`, everything that the next
+    On the CPU the result is the same bit for bit for the same seed and number of threads, in a process that draws nothing else meanwhile:
+    torch's global generator, which all threads share, is seeded anew for every epoch. With `state`, everything that the next
     epoch depends on is written there after each one, and a run that finds the file goes on from it as if it had never stopped. It
     gives the last finished epoch's report once more, since the caller may have died before it could keep what the report holds.
 
