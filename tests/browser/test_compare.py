@@ -146,6 +146,10 @@ def test_a_server_that_refuses_is_told_from_one_that_is_gone(page, problems):
     # As one of many megabytes over a slow line is, which the server waits for no longer.
     page.set_input_files("#l2d-file", {"name": "large.png", "mimeType": "image/png", "buffer": draw_photograph()})
     expect(page.locator(".notice")).to_contain_text("large.png: The server runs, but did not take the photograph")
+    # As one does that was updated meanwhile, and knows no part of this page any more.
+    page.route("**/app_id", lambda route: route.fulfill(json={"app_id": 1}))
+    page.get_by_role("button", name="A cup of coffee").click()
+    expect(page.locator(".notice")).to_contain_text("reload the page")
     page.route("**/healthz", lambda route: route.abort())
     page.get_by_role("button", name="A cup of coffee").click()
     expect(page.locator(".notice")).to_contain_text("The server does not answer.")

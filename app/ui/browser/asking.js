@@ -3,6 +3,7 @@
 const NOT_THERE = "The server does not answer. Is it still running?";
 const TOO_OFTEN = "The server runs, but refused to answer: it may have been asked too often. Try again in a minute.";
 const TOO_SLOW = "The server runs, but did not take the photograph: it may have come too slowly, or the server been asked too often. Try again in a minute, or with a smaller file.";
+const TOO_OLD = "The server was started anew since this page was opened, and may no longer understand it: reload the page.";
 
 let asking = 0;
 
@@ -20,7 +21,10 @@ async function call(name, photo, request) {
 
 /** Gradio tells no reason why there is no answer; `refusal` is the likely one of a server that runs. */
 async function explainSilence(refusal = TOO_OFTEN) {
-  return (await fetch("healthz").then(({ ok }) => ok, () => false)) ? refusal : NOT_THERE;
+  if (!(await fetch("healthz").then(({ ok }) => ok, () => false))) return NOT_THERE;
+  // Of another version's page the parts have other numbers, and the server finds none of ours.
+  const start = await fetch("gradio_api/app_id").then((reply) => reply.json()).catch(() => ({}));
+  return [undefined, window.gradio_config.app_id].includes(start.app_id) ? refusal : TOO_OLD;
 }
 
 /** Ask for maps and predictions, and show them; a refusal is told, and undone by `restore`. */
