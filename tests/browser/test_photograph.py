@@ -54,6 +54,16 @@ def test_several_files_at_once_are_refused_in_words(page):
     expect(page.locator(".photo-name")).to_have_text(shown)
 
 
+def test_a_folder_is_refused_in_words(page, tmp_path, problems):
+    hand = page.context.new_cdp_session(page)
+    for step in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
+        hand.send("Input.dispatchDragEvent", {"type": step, "x": 700, "y": 500, "data": data})
+    expect(page.locator(".notice")).to_contain_text("it is a folder")
+    expect(page.locator(".photo-name")).to_have_text("Grace Hopper")
+    problems.clear()  # the browser's own line about what it cannot read
+
+
 def test_a_file_dropped_before_another_tab_does_not_leave_the_page(page):
     shown = page.locator(".photo-name").inner_text()
     page.get_by_role("tab", name="Results").click()

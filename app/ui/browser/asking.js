@@ -4,6 +4,7 @@ const NOT_THERE = "The server does not answer. Is it still running?";
 const TOO_OFTEN = "The server runs, but refused to answer: it may have been asked too often. Try again in a minute.";
 const TOO_SLOW = "The server runs, but did not take the photograph: it may have come too slowly, or the server been asked too often. Try again in a minute, or with a smaller file.";
 const TOO_OLD = "The server was started anew since this page was opened, and may no longer understand it: reload the page.";
+const UNREADABLE = "The browser cannot read this: it is a folder, or was moved or changed since it was chosen. Choose a photograph's file.";
 
 let asking = 0;
 
@@ -13,10 +14,17 @@ async function call(name, photo, request) {
   let reply = !photo.file || photo.sha256 ? await server[name](known) : { forgotten: true };
   if (reply?.forgotten && !photo.file) throw new Error("The server no longer remembers this photograph; choose it again.");
   const refusal = reply?.forgotten ? TOO_SLOW : TOO_OFTEN;
-  if (reply?.forgotten) reply = await server[name]({ binary: true, data: { request: JSON.stringify(request), photograph: photo.file } });
+  if (reply?.forgotten) reply = await send(name, photo.file, request);
   if (!reply) throw new Error(await explainSilence(refusal));
   if (reply.error) throw new Error(reply.error);
   return reply;
+}
+
+async function send(name, photograph, request) {
+  await photograph.slice(0, 1).arrayBuffer().catch(() => {
+    throw new Error(UNREADABLE);
+  });
+  return server[name]({ binary: true, data: { request: JSON.stringify(request), photograph } });
 }
 
 /** Gradio tells no reason why there is no answer; `refusal` is the likely one of a server that runs. */
