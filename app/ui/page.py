@@ -82,11 +82,11 @@ def build_page(engine: Engine, workshop: Workshop, access: Access) -> gr.Blocks:
     with gr.Blocks(title="L2D", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(HEADER, apply_default_css=False)
         with gr.Tabs():
-            with gr.Tab("Compare") as compare:
+            with gr.Tab("Compare", id="compare") as compare:
                 build_compare(engine)
-            with gr.Tab("Results") as results:
+            with gr.Tab("Results", id="results") as results:
                 build_results(engine)
-            with gr.Tab("Distil") as distil:
+            with gr.Tab("Distil", id="distil") as distil:
                 build_distil_tab(workshop, access, distil, (compare, results))
     return page
 

@@ -1,7 +1,8 @@
 // The page's tabs: a link opens the one that its address names, and the address names the one in front, but for the first.
 
 const tabs = () => [...document.querySelectorAll("[role=tablist] [role=tab]")];
-const nameTab = (tab) => tab.textContent.trim().toLowerCase();
+/** Not by its text, which a browser may have translated. */
+const nameTab = (tab) => tab.dataset.tabId;
 const isFront = (tab) => tab.getAttribute("aria-selected") === "true";
 
 /** For an address: the tab in front. */
