@@ -141,7 +141,8 @@ def _build_form(bench: "Bench") -> tuple[dict[str, Any], gr.Textbox, gr.Button, 
 
 
 def _build_view() -> tuple[gr.Radio, gr.HTML, dict[str, gr.Button], gr.HTML, gr.Slider, gr.HTML, gr.HTML]:
-    chosen = gr.Radio([], label="Jobs", info="Newest first.", elem_classes="l2d-jobs")
+    # A browser that translates replaces the text that Gradio would go on to change: a job would run for ever.
+    chosen = gr.Radio([], label="Jobs", info="Newest first.", elem_classes=["l2d-jobs", "notranslate"])
     status = gr.HTML("<p>Looking for jobs\u2026</p>")
     with gr.Row():
         buttons = {

@@ -19,6 +19,14 @@ WATCH_SCROLLING = """() => {
 }"""
 
 
+# As a browser does.
+TRANSLATE = """() => {
+  const texts = document.createTreeWalker(document.querySelector(".l2d-jobs"), NodeFilter.SHOW_TEXT), found = [];
+  while (texts.nextNode()) if (!texts.currentNode.parentElement.closest(".notranslate")) found.push(texts.currentNode);
+  for (const text of found) text.replaceWith(Object.assign(document.createElement("font"), { textContent: text.data }));
+}"""
+
+
 def find_workers(state: Path) -> list[int]:
     """Living workers of a state folder."""
     found = []
@@ -132,6 +140,7 @@ def test_another_student_is_ordered_once_whatever_the_first_one_started_from(con
     expect(listed).to_be_checked()
     expect(listed).to_be_focused()
     assert page.evaluate("window.scrolled") == "auto"
+    page.evaluate(TRANSLATE)
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".l2d-state")).to_have_text("cancelled")
     # The button is gone, and the keyboard goes on with what is there.
