@@ -92,6 +92,11 @@ def test_what_is_shown_can_be_downloaded(page):
             page.locator(f"[data-save={kind}]").click()
         assert download.value.suggested_filename.endswith(f".{kind}")
         assert download.value.path().read_bytes().startswith(start)
+    # And by the browser's own menu, which takes the canvas alone: a map with its photograph.
+    frame = page.locator(".grid .row .frame").nth(1)
+    frame.click(button="right")
+    read = "(canvas) => [canvas.width, canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3]]"
+    assert frame.locator("canvas").evaluate(read) == [frame.locator("img").evaluate("(image) => image.naturalWidth"), 255]
 
 
 def test_a_figure_is_asked_for_as_it_looks_here(page):

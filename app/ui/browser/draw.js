@@ -59,6 +59,18 @@ function paint(canvas, field, { range, signed, colours, even, opacity }) {
   context.putImageData(image, 0, 0);
 }
 
+/** Draw a picture below what a canvas shows, in the picture's pixels: both of them look as they did above one another. */
+function layOver(canvas, picture) {
+  const { naturalWidth: width, naturalHeight: height } = picture;
+  const both = Object.assign(document.createElement("canvas"), { width, height }), context = both.getContext("2d");
+  context.filter = getComputedStyle(picture).filter;
+  context.drawImage(picture, 0, 0);
+  context.filter = "none";
+  context.imageSmoothingEnabled = getComputedStyle(canvas).imageRendering !== "pixelated";
+  context.drawImage(canvas, 0, 0, width, height);
+  Object.assign(canvas, { width, height }).getContext("2d").drawImage(both, 0, 0);
+}
+
 /** The colour map itself, from low to high. */
 function paintBar(canvas, colours) {
   paint(canvas, sample(256, 1, (x) => x), { range: 1, signed: false, colours, even: true, opacity: 1 });

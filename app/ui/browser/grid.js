@@ -251,7 +251,12 @@ function createGrid(root, { remove, say }) {
       else bare(true);
     });
     for (const end of ["pointerup", "pointercancel"]) row.cross.addEventListener(end, () => bare(false));
-    row.cross.addEventListener("contextmenu", (event) => { if (root.classList.contains("bare")) event.preventDefault(); });
+    row.cross.addEventListener("contextmenu", (event) => {
+      if (root.classList.contains("bare")) return event.preventDefault();
+      // The browser's menu copies and saves a canvas alone; of a map without its photograph nobody has any use.
+      const [canvas] = event.target.closest(".frame")?.getElementsByTagName("canvas") ?? [];
+      if (canvas?.width) layOver(canvas, canvas.previousSibling);
+    });
   }
 
   function watchKeys(row, at, move) {
