@@ -22,7 +22,7 @@ HEADER = """
 CSS = """
 /* Gradio hides what overflows, and nothing within could stick to the window's top. */
 .gradio-container { padding: 0 !important; overflow: clip !important; }
-.gradio-container > .main { padding: 16px clamp(14px, 5vw - 6px, 28px) 32px !important; max-width: 1760px; margin: 0 auto !important; }
+.gradio-container > .main { padding: 16px clamp(14px, 5vw - 6px, 28px) 32px !important; max-width: 2560px; margin: 0 auto !important; }
 .gradio-container .tabitem { padding: 4px 0 0 !important; }
 .gradio-container .html-container { padding: 0 !important; }
 /* What holds nothing to be seen would still be one more gap. */

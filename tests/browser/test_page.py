@@ -120,12 +120,21 @@ def test_controls_stand_in_line_beside_a_scroll_bar(opened):
     assert max(tops) - min(tops) < 1
 
 
+def test_maps_are_large_on_a_large_screen(opened):
+    opened.set_viewport_size({"width": 2560, "height": 1440})
+    width = opened.locator(".grid .row .frame").first.bounding_box()["width"]
+    opened.set_viewport_size({"width": 1280, "height": 900})
+    assert width > 400
+
+
 def test_controls_hold_their_text_where_a_browser_enlarges_it_alone(opened):
     larger = opened.add_style_tag(content=".tools * { font-size: 24px !important; }")
     boxes = opened.locator(".segments span, .save summary")
     cut = boxes.evaluate_all("(boxes) => boxes.filter((box) => box.scrollHeight > box.clientHeight).map((box) => box.innerText)")
+    kind = opened.locator("#l2d-kind").bounding_box()["width"]
     larger.evaluate("(style) => style.remove()")
     assert cut == []
+    assert kind > opened.locator("#l2d-kind").bounding_box()["width"]
 
 
 def test_on_a_phone_the_grid_begins_in_the_upper_half_and_nothing_hides(visit):
