@@ -48,6 +48,10 @@ def test_on_paper_there_are_names_at_every_map_and_nothing_to_press(page):
     page.emulate_media(media="print", color_scheme="dark")
     expect(page.locator(".tools")).to_be_hidden()
     expect(page.locator(".cell[data-model] .name").last).to_be_visible()
+    # Above one another, photograph and names would take a page across, and leave no room for the first row.
+    picture, name = page.locator(".picked").bounding_box(), page.locator(".photo-name").bounding_box()
+    assert name["x"] > picture["x"] + picture["width"]
+    assert page.locator(".head").evaluate("(head) => getComputedStyle(head).breakAfter") == "avoid"
     # Else it clips what is moved to the next page.
     assert page.locator(".gradio-container").evaluate("(page) => getComputedStyle(page).overflow") == "visible"
 
@@ -69,6 +73,7 @@ def test_results_stand_beside_the_papers_and_what_differs_below_them(page):
     # Nor is there more to be scrolled to.
     tall = page.locator(".l2d-results .tall").first
     assert tall.evaluate("(table) => ['::before', '::after'].map((part) => getComputedStyle(table, part).content)") == ["none", "none"]
+    assert page.locator(".l2d-results h2").first.evaluate("(title) => getComputedStyle(title).breakAfter") == "avoid"
     page.emulate_media(media="screen")
     page.get_by_text("What differs from the paper").first.click()
     expect(notes).to_be_visible()
