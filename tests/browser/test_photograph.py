@@ -37,6 +37,17 @@ def test_it_is_dropped_or_pasted(page):
     assert page.locator(".desk.dropping").count() == 0
     page.evaluate(PASTE, hand_over(page, "pasted.png"))
     wait_for(page, "pasted.png", "96 × 64")
+    # Words into a field are the field's, even if a picture of them comes along, as from a spreadsheet.
+    add_words, field = "(transfer) => (transfer.setData('text/plain', 'dog'), transfer)", page.query_selector("#l2d-label")
+    field.focus()
+    page.evaluate(PASTE.replace("body", "activeElement"), page.evaluate_handle(add_words, hand_over(page, "cells.png")))
+    page.evaluate(DROP, [field, page.evaluate_handle(add_words, page.evaluate_handle("new DataTransfer()"))])
+    # What is dragged from the page itself is no new photograph.
+    page.locator(".picked").hover()
+    page.mouse.down()
+    page.mouse.move(700, 500, steps=5)
+    page.mouse.up()
+    wait_for(page, "pasted.png", "96 × 64")
 
 
 def test_words_that_are_dropped_are_refused_in_words(page):

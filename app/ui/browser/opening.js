@@ -49,7 +49,7 @@ const photoOf = ({ name, title, credit, thumbnail }) => ({ example: name, name: 
 
 function showExample(example) {
   const { name, title, credit, thumbnail } = example;
-  const button = make("button", { type: "button", "aria-label": title, "aria-pressed": "false", title: `${title}. ${credit}` }, make("img", { src: thumbnail, alt: "" }));
+  const button = make("button", { type: "button", "aria-label": title, "aria-pressed": "false", title: `${title}. ${credit}` }, make("img", { src: thumbnail, alt: "", draggable: "false" }));
   button.dataset.name = name;
   button.addEventListener("click", () => pick(photoOf(example)));
   return button;

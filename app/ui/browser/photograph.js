@@ -1,5 +1,10 @@
 // The photograph: chosen, dropped, pasted, taken or an example. Every way ends in `pick({file | example, name, url})`.
 
+/** Marks what is dragged within the page or out of it: its own pictures and words. */
+const OWN = "text/x-l2d";
+/** Whether words are pasted or dropped into a field, which takes them; spreadsheets add a picture of their cells. */
+const isTyped = ({ target }, { types }) => types.includes("text/plain") && target.matches?.("input, textarea");
+
 function watchPhotograph(element, pick, complain) {
   const find = (selector) => element.querySelector(selector);
   const take = (file) => {
@@ -14,7 +19,7 @@ function watchPhotograph(element, pick, complain) {
   watchDrop(element, take, complain);
   document.addEventListener("paste", (event) => {
     const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
-    if (!file || !element.offsetParent) return;
+    if (!file || !element.offsetParent || isTyped(event, event.clipboardData)) return;
     event.preventDefault();
     take(file);
   });
@@ -28,8 +33,12 @@ function watchDrop(element, take, complain) {
     depth = Math.max(0, depth + change);
     desk.classList.toggle("dropping", depth > 0);
   };
+  document.addEventListener("dragstart", ({ dataTransfer }) => dataTransfer.setData(OWN, "own"));
   // The whole page takes it: beside the desk, or before another tab, the browser would leave the page for the file.
-  const isOurs = (event) => element.offsetParent || event.dataTransfer.types.includes("Files");
+  const isOurs = (event) => {
+    const { types } = event.dataTransfer;
+    return !types.includes(OWN) && (types.includes("Files") || (element.offsetParent && !isTyped(event, event.dataTransfer)));
+  };
   const listen = (name, act) => document.addEventListener(name, (event) => isOurs(event) && act(event));
   listen("dragenter", () => mark(1));
   listen("dragleave", () => mark(-1));
