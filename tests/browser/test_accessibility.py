@@ -148,6 +148,8 @@ def test_the_keyboard_goes_through_the_form_field_by_field_and_is_marked(page):
         marks.append(page.evaluate(OUTLINE))
     # Every field but the first one, and two buttons.
     assert marks == ["solid"] * (page.locator(".l2d-form :is(input, textarea):enabled").filter(visible=True).count() + 1)
+    # Each field's list went with the keyboard: none lies over the others.
+    expect(page.locator(".option-list")).to_have_count(0)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])

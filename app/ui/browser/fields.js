@@ -10,6 +10,12 @@ function mendFields() {
   for (const opener of document.querySelectorAll(".gr-accordion > .label-wrap")) opener.ariaExpanded = String(opener.classList.contains("open"));
 }
 
+/** Gradio opens a list at any key of its field, be it one that leaves it: the list would stay, over the fields below. */
+function hideTab(event) {
+  if (["Tab", "Shift"].includes(event.key) && event.target.closest(".wrap-inner")) event.stopPropagation();
+}
+
 // Before the browser acts on a key, and after the page did on a click.
 document.addEventListener("keydown", mendFields, true);
+document.addEventListener("keydown", hideTab, true);
 document.addEventListener("click", () => setTimeout(mendFields));
