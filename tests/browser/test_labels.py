@@ -30,6 +30,12 @@ def test_the_list_of_labels_opens_in_sight_and_stays_while_arrows_go_through_it(
     field.press("Escape")
     field.press("ArrowDown")
     expect(options.get_by_role("option").first).to_have_attribute("aria-selected", "true")
+    # In the lowest windows, too, with its field.
+    field.press("Escape")
+    page.set_viewport_size({"width": 640, "height": 280})
+    field.click()
+    for part in (field, options):
+        expect(part).to_be_in_viewport(ratio=1)
 
 
 def test_a_press_beside_the_list_of_labels_hits_what_it_began_on(page):

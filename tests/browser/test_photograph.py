@@ -87,8 +87,10 @@ def test_a_file_dropped_before_another_tab_does_not_leave_the_page(page):
 
 
 def test_the_camera_takes_it(page):
+    page.set_viewport_size({"width": 640, "height": 400})  # a window at 200%, or a phone across
     page.get_by_role("button", name="Camera").click()
     page.wait_for_function("document.querySelector('.webcam video').videoWidth > 0")
+    expect(page.get_by_role("button", name="Take the photograph")).to_be_in_viewport(ratio=1)
     page.get_by_role("button", name="Take the photograph").click()
     wait_for(page, "camera.png", " × ")
     expect(page.locator(".webcam")).to_be_hidden()
