@@ -9,8 +9,13 @@ import tempfile
 import threading
 from collections.abc import Callable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING
+
+# Of what the extra `app` brings, this is what nothing else has installed.
+if __name__ == "__main__" and find_spec("fastapi_offline") is None:
+    sys.exit("The server needs the extra `app`: pip install -e '.[app]'")
 
 import uvicorn
 from pydantic import SecretStr, ValidationError

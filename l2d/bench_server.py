@@ -63,7 +63,7 @@ def serve(checkpoints: Path, cache: Path, device: torch.device) -> Iterator[Serv
     """Run `python -m app` on a free port and that device until the block ends; it starts no workers and keeps nothing.
 
     Raises:
-        RuntimeError: if it does not get ready in time; its log is part of the message.
+        ConnectionError: if it does not get ready in time; its log is part of the message.
     """
     with tempfile.TemporaryDirectory() as state, tempfile.TemporaryFile("w+") as log:
         own = {"PORT": "0", "HOST": "127.0.0.1", "CHECKPOINTS": checkpoints, "STATE": state, "CACHE": cache, "WORKERS": "false"}
@@ -76,7 +76,7 @@ def serve(checkpoints: Path, cache: Path, device: torch.device) -> Iterator[Serv
                 while port is None or _get(port, "/readyz")[0] != http.client.OK:
                     if port is None or process.poll() is not None or time.monotonic() - start > START_SECONDS:
                         log.seek(0)
-                        raise RuntimeError(f"The server did not get ready: {log.read()[-2000:] or 'it said nothing'}")
+                        raise ConnectionError(f"The server did not get ready: {log.read()[-2000:] or 'it said nothing'}")
                     time.sleep(0.02)
                 yield Server(process, port, time.monotonic() - start)
             finally:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from unittest.mock import Mock
 import httpx
 import pytest
 
+import app
 from app.__main__ import _to_address, listen, main
 from app.settings import Settings
 from tests.app.conftest import check_quiet, encode_flat, open_streams, start_server, wait_until_ready
@@ -58,6 +60,12 @@ def test_wrong_setting_ends_it_with_a_sentence(
     assert re.search(sentence, log, re.DOTALL)
     assert told == ""
     assert "my-secret" not in log
+
+
+def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "fastapi_offline", None)
+    with pytest.raises(SystemExit, match=r"needs the extra `app`: pip install"):
+        runpy.run_path(str(Path(app.__file__).with_name("__main__.py")), run_name="__main__")
 
 
 def test_no_place_for_temporary_files_ends_it_with_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

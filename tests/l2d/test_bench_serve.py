@@ -61,7 +61,7 @@ def test_a_server_that_neither_speaks_nor_ends_is_given_up(tmp_path: Path, monke
     monkeypatch.setattr(sys, "executable", str(mute))
     monkeypatch.setattr(bench_server, "START_SECONDS", 0.2)
     start = time.monotonic()
-    with pytest.raises(RuntimeError, match="it said nothing"), serve(tmp_path, tmp_path, torch.device("cpu")):
+    with pytest.raises(ConnectionError, match="it said nothing"), serve(tmp_path, tmp_path, torch.device("cpu")):
         pass
     assert time.monotonic() - start < 30
 
@@ -87,5 +87,5 @@ def test_a_server_is_measured_beside_its_networks(device: str, tmp_path: Path, m
 @pytest.mark.slow
 def test_a_server_that_cannot_start_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("L2D_MAX_PIXELS", "none")
-    with pytest.raises(RuntimeError, match="L2D_MAX_PIXELS"), serve(tmp_path, tmp_path, torch.device("cpu")):
+    with pytest.raises(ConnectionError, match="L2D_MAX_PIXELS"), serve(tmp_path, tmp_path, torch.device("cpu")):
         pass
