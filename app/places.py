@@ -7,6 +7,8 @@ from app.errors import UnknownModelError
 
 # What holds the packages `app` and `l2d`; in a repository also the shipped models.
 SOURCE_TREE = Path(__file__).resolve().parent.parent
+# What holds the three folders that nobody set. Among installed packages, what jobs write would go with the next installation.
+HOME = SOURCE_TREE if (SOURCE_TREE / "pyproject.toml").is_file() else Path.cwd()
 
 
 class Places(NamedTuple):

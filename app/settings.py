@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.logs import Format
-from app.places import SOURCE_TREE, Places
+from app.places import HOME, Places
 
 # What Pillow decodes without being told that it is no attack.
 MOST_PIXELS = 178_956_970
@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         default="",
         description="path below which a proxy shows the server, as /l2d; the proxy takes it off",
     )
-    checkpoints: Path = Field(default=SOURCE_TREE / "checkpoints", description="folder with one folder per model")
+    checkpoints: Path = Field(default=HOME / "checkpoints", description="folder with one folder per model")
     default_models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("coco-edgetpu-teacher", "coco-mobilenetv2-vanilla", "coco-mobilenetv2-reviewkd", "coco-mobilenetv2-l2d"),
         description="separated by commas: listed first, and compared when a request names none (those of them that exist)",
@@ -56,8 +56,8 @@ class Settings(BaseSettings):
         description="requests from one address, of those that make work; an open Distil tab sends 30; no limit if not set",
     )
     cache_bytes: int = Field(default=256 * 2**20, ge=0, description="memory for what models saw in recent pictures")
-    state: Path = Field(default=SOURCE_TREE / "runs", description="folder that jobs write to: their queue, logs and models")
-    data: Path = Field(default=SOURCE_TREE / "data", description="folder with one folder per data set that jobs may name")
+    state: Path = Field(default=HOME / "runs", description="folder that jobs write to: their queue, logs and models")
+    data: Path = Field(default=HOME / "data", description="folder with one folder per data set that jobs may name")
     token: SecretStr | None = Field(
         default=None, description="needed for jobs, at least 16 letters; if not set, made and printed where others can reach the server"
     )

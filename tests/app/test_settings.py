@@ -1,8 +1,13 @@
 """Settings: where they come from, and which are refused."""
 
+import runpy
+import shutil
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from app import places
 from app.settings import Settings
 
 
@@ -28,3 +33,11 @@ def test_names_of_models_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch
 
 def test_by_default_only_this_machine_can_reach_it():
     assert Settings.model_fields["host"].default == "127.0.0.1"
+
+
+def test_folders_are_the_repositorys_or_those_of_the_start_where_the_packages_are_installed(tmp_path: Path):
+    assert Settings().places == tuple(places.SOURCE_TREE / name for name in ("runs", "data", "checkpoints"))
+    installed = tmp_path / "site-packages" / "app" / "places.py"
+    installed.parent.mkdir(parents=True)
+    shutil.copy(places.__file__, installed)
+    assert runpy.run_path(str(installed))["HOME"] == Path.cwd()
