@@ -149,7 +149,7 @@ def _fold(name: str) -> str:
 
 def _spell_files(folder: Path, above: str) -> dict[str, str]:
     """Where the files below a folder lie, by their names and by these with composed accents; `above` may be coded in any way, too."""
-    codings = dict.fromkeys((above, *(unicodedata.normalize(form, above) for form in ("NFC", "NFD"))))
+    codings = dict.fromkeys((above, unicodedata.normalize("NFC", above), unicodedata.normalize("NFD", above)))
     # What is spelled as asked for comes last, and stays.
     places = [os.path.join(folder, coded) for coded in reversed(codings)]
     files = {name: os.path.join(place, name) for place in places for name in _list_files(place)}
