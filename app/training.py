@@ -281,4 +281,9 @@ def main(job: str, places: Places, attached: bool) -> int:
     os.nice(NICENESS)
     yield_memory()
     with processes.joined():
-        return run_job(folder, places, task)
+        code, together = run_job(folder, places, task), processes.count() > 1
+    if together:
+        # All is written. Threads of torch's outlive the group, and one that asks for Python's lock while Python ends aborts the process.
+        logging.shutdown()
+        os._exit(code)
+    return code
