@@ -282,7 +282,8 @@ def main(job: str, places: Places, attached: bool) -> int:
     yield_memory()
     with processes.joined():
         code, together = run_job(folder, places, task), processes.count() > 1
-    if together:
+    # On a cluster Ray joined the processes, and goes on with them.
+    if together and processes.count() == 1:
         # All is written. Threads of torch's outlive the group, and one that asks for Python's lock while Python ends aborts the process.
         logging.shutdown()
         os._exit(code)
